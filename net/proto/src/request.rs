@@ -1,0 +1,342 @@
+//! What clients ask: a header, then one record a kind of operation. Everything borrows from the frame.
+//!
+//! **Not here**: the handshake ([`crate::connect`]), which has no header; the sub-operations of a multi
+//! ([`crate::multi`]).
+
+use crate::acl::AclList;
+use crate::ids::{Xid, Zxid};
+use crate::jute::{Decoder, Jute, JuteError, StrList, buffer_len, put_buffer, put_string, put_ustring, string_len};
+use crate::multi::MultiRequest;
+use crate::opcode::OpCode;
+use bytes::BufMut;
+
+/// The eight bytes in front of every request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RequestHeader {
+    /// What the client calls this request.
+    pub xid: Xid,
+    /// The operation's number; not every number is an [`OpCode`].
+    pub op: i32,
+}
+
+impl RequestHeader {
+    /// Encoded size in bytes.
+    pub const LEN: usize = 8;
+
+    /// Reads one.
+    pub fn decode(d: &mut Decoder<'_>) -> Result<RequestHeader, JuteError> {
+        Ok(RequestHeader { xid: Xid(d.int()?), op: d.int()? })
+    }
+}
+
+impl Jute for RequestHeader {
+    fn encoded_len(&self) -> usize {
+        RequestHeader::LEN
+    }
+
+    fn encode<B: BufMut>(&self, out: &mut B) {
+        out.put_i32(self.xid.0);
+        out.put_i32(self.op);
+    }
+}
+
+/// What kind of node a create makes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CreateMode {
+    /// It lives as long as the session.
+    pub ephemeral: bool,
+    /// Its name gets the parent's next number appended.
+    pub sequential: bool,
+}
+
+impl CreateMode {
+    /// Neither ephemeral nor sequential.
+    pub const PERSISTENT: CreateMode = CreateMode { ephemeral: false, sequential: false };
+
+    /// The mode that `flags` of opcode 1 or 15 stand for. Containers and TTL nodes have opcodes of their own.
+    pub const fn from_flags(flags: i32) -> Option<CreateMode> {
+        match flags {
+            0..=3 => Some(CreateMode { ephemeral: flags & 1 != 0, sequential: flags & 2 != 0 }),
+            _ => None,
+        }
+    }
+
+    /// The flags on the wire.
+    pub const fn flags(self) -> i32 {
+        self.ephemeral as i32 | (self.sequential as i32) << 1
+    }
+}
+
+/// The body of create and create2.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CreateRequest<'a> {
+    /// Where; for a sequential node without its number.
+    pub path: &'a str,
+    /// Its data; null and empty are different and both are kept.
+    pub data: Option<&'a [u8]>,
+    /// Who may do what with it.
+    pub acl: AclList<'a>,
+    /// See [`CreateMode::from_flags`].
+    pub flags: i32,
+}
+
+impl<'a> CreateRequest<'a> {
+    pub(crate) fn decode(d: &mut Decoder<'a>) -> Result<CreateRequest<'a>, JuteError> {
+        Ok(CreateRequest {
+            path: d.string("the path")?,
+            data: d.buffer()?,
+            acl: AclList::decode(d)?,
+            flags: d.int()?,
+        })
+    }
+}
+
+impl Jute for CreateRequest<'_> {
+    fn encoded_len(&self) -> usize {
+        string_len(self.path) + buffer_len(self.data) + self.acl.encoded_len() + 4
+    }
+
+    fn encode<B: BufMut>(&self, out: &mut B) {
+        put_string(out, self.path);
+        put_buffer(out, self.data);
+        self.acl.encode(out);
+        out.put_i32(self.flags);
+    }
+}
+
+/// A path and the version it must have (-1: any). The body of delete and of check.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PathVersion<'a> {
+    /// Which node.
+    pub path: &'a str,
+    /// Its expected data version, -1 for any.
+    pub version: i32,
+}
+
+impl<'a> PathVersion<'a> {
+    pub(crate) fn decode(d: &mut Decoder<'a>) -> Result<PathVersion<'a>, JuteError> {
+        Ok(PathVersion { path: d.string("the path")?, version: d.int()? })
+    }
+}
+
+impl Jute for PathVersion<'_> {
+    fn encoded_len(&self) -> usize {
+        string_len(self.path) + 4
+    }
+
+    fn encode<B: BufMut>(&self, out: &mut B) {
+        put_string(out, self.path);
+        out.put_i32(self.version);
+    }
+}
+
+/// The body of setData.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SetDataRequest<'a> {
+    /// Which node. A null path is read as the empty one, which is refused as a bad argument, as Apache does.
+    pub path: &'a str,
+    /// The new data.
+    pub data: Option<&'a [u8]>,
+    /// The expected data version, -1 for any.
+    pub version: i32,
+}
+
+impl<'a> SetDataRequest<'a> {
+    pub(crate) fn decode(d: &mut Decoder<'a>) -> Result<SetDataRequest<'a>, JuteError> {
+        Ok(SetDataRequest { path: d.ustring()?.unwrap_or(""), data: d.buffer()?, version: d.int()? })
+    }
+}
+
+impl Jute for SetDataRequest<'_> {
+    fn encoded_len(&self) -> usize {
+        string_len(self.path) + buffer_len(self.data) + 4
+    }
+
+    fn encode<B: BufMut>(&self, out: &mut B) {
+        put_string(out, self.path);
+        put_buffer(out, self.data);
+        out.put_i32(self.version);
+    }
+}
+
+/// The body of setACL.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SetAclRequest<'a> {
+    /// Which node.
+    pub path: &'a str,
+    /// The new list.
+    pub acl: AclList<'a>,
+    /// The expected version of the list, -1 for any.
+    pub version: i32,
+}
+
+/// A path and whether to watch it. The body of exists, getData, getChildren and getChildren2.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PathWatch<'a> {
+    /// Which node.
+    pub path: &'a str,
+    /// Whether this connection wants to hear of the next change.
+    pub watch: bool,
+}
+
+impl<'a> PathWatch<'a> {
+    fn decode(d: &mut Decoder<'a>) -> Result<PathWatch<'a>, JuteError> {
+        Ok(PathWatch { path: d.string("the path")?, watch: d.bool()? })
+    }
+}
+
+/// The body of setWatches: what a client watched before it had to reconnect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SetWatchesRequest<'a> {
+    /// The newest state the client has seen.
+    pub relative_zxid: Zxid,
+    /// Watches that getData left (and exists on a node that was there).
+    pub data: StrList<'a>,
+    /// Watches that exists left on a missing node.
+    pub exist: StrList<'a>,
+    /// Watches that getChildren left.
+    pub child: StrList<'a>,
+}
+
+/// A request without its header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the names are the protocol's own")]
+pub enum Request<'a> {
+    Create(CreateRequest<'a>),
+    Create2(CreateRequest<'a>),
+    Delete(PathVersion<'a>),
+    SetData(SetDataRequest<'a>),
+    SetAcl(SetAclRequest<'a>),
+    Multi(MultiRequest<'a>),
+    CloseSession,
+    /// The path is echoed, null included, and never looked up.
+    Sync(Option<&'a str>),
+    Exists(PathWatch<'a>),
+    GetData(PathWatch<'a>),
+    GetAcl(&'a str),
+    GetChildren(PathWatch<'a>),
+    GetChildren2(PathWatch<'a>),
+    SetWatches(SetWatchesRequest<'a>),
+    Ping,
+    Auth { scheme: Option<&'a str>, auth: Option<&'a [u8]> },
+}
+
+impl<'a> Request<'a> {
+    /// Reads the body of operation `op`. Bytes after the record are ignored, as Apache does.
+    ///
+    /// # Errors
+    /// [`JuteError::Unknown`] for an operation that no client may ask for by itself; others for a broken body.
+    pub fn decode(op: OpCode, body: &'a [u8]) -> Result<Request<'a>, JuteError> {
+        let d = &mut Decoder::new(body);
+        Ok(match op {
+            OpCode::Create => Request::Create(CreateRequest::decode(d)?),
+            OpCode::Create2 => Request::Create2(CreateRequest::decode(d)?),
+            OpCode::Delete => Request::Delete(PathVersion::decode(d)?),
+            OpCode::SetData => Request::SetData(SetDataRequest::decode(d)?),
+            OpCode::SetAcl => Request::SetAcl(SetAclRequest {
+                path: d.string("the path")?,
+                acl: AclList::decode(d)?,
+                version: d.int()?,
+            }),
+            OpCode::Multi => Request::Multi(MultiRequest::decode(body)?),
+            OpCode::CloseSession => Request::CloseSession,
+            OpCode::Sync => Request::Sync(d.ustring()?),
+            OpCode::Exists => Request::Exists(PathWatch::decode(d)?),
+            OpCode::GetData => Request::GetData(PathWatch::decode(d)?),
+            OpCode::GetAcl => Request::GetAcl(d.string("the path")?),
+            OpCode::GetChildren => Request::GetChildren(PathWatch::decode(d)?),
+            OpCode::GetChildren2 => Request::GetChildren2(PathWatch::decode(d)?),
+            OpCode::SetWatches => {
+                let list = |d: &mut Decoder<'a>| StrList::decode(d)?.ok_or(JuteError::Null("a list of watches"));
+                Request::SetWatches(SetWatchesRequest {
+                    relative_zxid: Zxid(d.long()?),
+                    data: list(d)?,
+                    exist: list(d)?,
+                    child: list(d)?,
+                })
+            }
+            OpCode::Ping => Request::Ping,
+            OpCode::Auth => {
+                let _type = d.int()?;
+                Request::Auth { scheme: d.ustring()?, auth: d.buffer()? }
+            }
+            OpCode::Check | OpCode::CreateSession | OpCode::Error => {
+                return Err(JuteError::Unknown { what: "a request", value: op.code() });
+            }
+        })
+    }
+
+    /// The operation.
+    pub const fn op(&self) -> OpCode {
+        match self {
+            Request::Create(_) => OpCode::Create,
+            Request::Create2(_) => OpCode::Create2,
+            Request::Delete(_) => OpCode::Delete,
+            Request::SetData(_) => OpCode::SetData,
+            Request::SetAcl(_) => OpCode::SetAcl,
+            Request::Multi(_) => OpCode::Multi,
+            Request::CloseSession => OpCode::CloseSession,
+            Request::Sync(_) => OpCode::Sync,
+            Request::Exists(_) => OpCode::Exists,
+            Request::GetData(_) => OpCode::GetData,
+            Request::GetAcl(_) => OpCode::GetAcl,
+            Request::GetChildren(_) => OpCode::GetChildren,
+            Request::GetChildren2(_) => OpCode::GetChildren2,
+            Request::SetWatches(_) => OpCode::SetWatches,
+            Request::Ping => OpCode::Ping,
+            Request::Auth { .. } => OpCode::Auth,
+        }
+    }
+}
+
+impl Jute for Request<'_> {
+    fn encoded_len(&self) -> usize {
+        match self {
+            Request::Create(r) | Request::Create2(r) => r.encoded_len(),
+            Request::Delete(r) => r.encoded_len(),
+            Request::SetData(r) => r.encoded_len(),
+            Request::SetAcl(r) => string_len(r.path) + r.acl.encoded_len() + 4,
+            Request::Multi(r) => r.encoded_len(),
+            Request::CloseSession | Request::Ping => 0,
+            Request::Sync(path) => buffer_len(path.map(str::as_bytes)),
+            Request::Exists(r) | Request::GetData(r) | Request::GetChildren(r) | Request::GetChildren2(r) => {
+                string_len(r.path) + 1
+            }
+            Request::GetAcl(path) => string_len(path),
+            Request::SetWatches(r) => 8 + r.data.encoded_len() + r.exist.encoded_len() + r.child.encoded_len(),
+            Request::Auth { scheme, auth } => 4 + buffer_len(scheme.map(str::as_bytes)) + buffer_len(*auth),
+        }
+    }
+
+    fn encode<B: BufMut>(&self, out: &mut B) {
+        match self {
+            Request::Create(r) | Request::Create2(r) => r.encode(out),
+            Request::Delete(r) => r.encode(out),
+            Request::SetData(r) => r.encode(out),
+            Request::SetAcl(r) => {
+                put_string(out, r.path);
+                r.acl.encode(out);
+                out.put_i32(r.version);
+            }
+            Request::Multi(r) => r.encode(out),
+            Request::CloseSession | Request::Ping => {}
+            Request::Sync(path) => put_ustring(out, *path),
+            Request::Exists(r) | Request::GetData(r) | Request::GetChildren(r) | Request::GetChildren2(r) => {
+                put_string(out, r.path);
+                out.put_u8(r.watch.into());
+            }
+            Request::GetAcl(path) => put_string(out, path),
+            Request::SetWatches(r) => {
+                out.put_i64(r.relative_zxid.0);
+                r.data.encode(out);
+                r.exist.encode(out);
+                r.child.encode(out);
+            }
+            Request::Auth { scheme, auth } => {
+                out.put_i32(0);
+                put_ustring(out, *scheme);
+                put_buffer(out, *auth);
+            }
+        }
+    }
+}

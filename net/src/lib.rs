@@ -1,0 +1,7 @@
+//! Bytes on wires: frames, listeners, mailboxes between threads, and the small client that bench and tools share.
+//!
+//! **Not here**: the tree, the log, ZAB: nothing in this crate knows what a request means.
+
+pub mod frame;
+
+pub use frame::{FrameError, Frames, put_frame};
