@@ -1,0 +1,188 @@
+//! The one way to a file on the write path: submit a write, collect its completion.
+//!
+//! Two devices stand behind [`Disk`]: [`ring`] (io_uring) and [`pwrite`] (where io_uring is refused). Which of them, and how
+//! a write becomes durable, is a [`Mode`], chosen once at start-up ([`Mode::choose`]).
+//!
+//! **Invariants**: a completion is reported only for a write that has done all of its bytes *and* is durable in the mode's
+//! sense; after an error the device reports nothing further as durable ([`Completion::result`] is final, nothing is retried:
+//! a failed fsync may have marked dirty pages clean).
+//!
+//! **Not here**: what is written ([`crate::txnlog`]), when (the group-commit policy).
+
+#![expect(unsafe_code, reason = "the ring and aligned memory need it; each block says why it is sound")]
+
+use bytes::Bytes;
+use std::fmt;
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::sync::Arc;
+
+pub mod aligned;
+pub mod device;
+pub mod pwrite;
+pub mod ring;
+
+/// Offsets, lengths and addresses of direct I/O are multiples of this many bytes. It is also the unit of the log: the
+/// physical block of every disk in use today, so that no write touches a block that holds acknowledged data.
+pub const BLOCK: usize = 4096;
+
+/// Rounds up to whole blocks.
+pub const fn round_up(len: usize) -> usize {
+    len.div_ceil(BLOCK) * BLOCK
+}
+
+/// How the bytes get to the device (`log.io`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogIo {
+    /// io_uring, past the page cache.
+    UringDirect,
+    /// io_uring, through the page cache.
+    UringBuffered,
+    /// A blocking `pwrite` through the page cache.
+    Pwrite,
+}
+
+/// How a write becomes durable (`log.sync`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogSync {
+    /// Each write says so itself (`RWF_DSYNC`): one FUA command where the device has it, else write and flush.
+    Dsync,
+    /// `fdatasync` after the write.
+    Fdatasync,
+    /// `fsync` after the write.
+    Fsync,
+    /// Not at all: a power loss takes acknowledged writes with it.
+    None,
+}
+
+impl fmt::Display for LogIo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            LogIo::UringDirect => "uring-direct",
+            LogIo::UringBuffered => "uring-buffered",
+            LogIo::Pwrite => "pwrite",
+        })
+    }
+}
+
+impl fmt::Display for LogSync {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            LogSync::Dsync => "dsync",
+            LogSync::Fdatasync => "fdatasync",
+            LogSync::Fsync => "fsync",
+            LogSync::None => "none",
+        })
+    }
+}
+
+/// The chosen way, and why, for the start-up banner.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mode {
+    /// How the bytes get there.
+    pub io: LogIo,
+    /// How they become durable.
+    pub sync: LogSync,
+    /// Why this one, in the operator's words.
+    pub why: String,
+}
+
+impl Mode {
+    /// Picks what `io` and `sync` leave open (`None` = `auto`) by trying, in `dir`, what the kernel and the file system
+    /// support. Direct I/O with a durable write each was measured best wherever it works (`docs/design.md`).
+    ///
+    /// # Errors
+    /// When something was asked for by name that does not work here; the message says why and what does work.
+    pub fn choose(dir: &Path, io: Option<LogIo>, sync: Option<LogSync>) -> Result<Mode, String> {
+        let ring = ring::supported();
+        let direct = direct_io_works(dir);
+        let (io, mut why) = match io {
+            Some(LogIo::UringDirect | LogIo::UringBuffered) if ring.is_err() => {
+                let error = ring.expect_err("just checked");
+                return Err(format!("log.io={} needs io_uring, which is refused here ({error}); log.io=pwrite works", io.expect("just matched")));
+            }
+            Some(LogIo::UringDirect) if direct.is_err() => {
+                let error = direct.expect_err("just checked");
+                return Err(format!(
+                    "log.io=uring-direct needs O_DIRECT, which {} refuses ({error}); log.io=uring-buffered and pwrite work",
+                    dir.display()
+                ));
+            }
+            Some(io) => (io, format!("log.io={io} as configured")),
+            None => match (&ring, &direct) {
+                (Ok(()), Ok(())) => (LogIo::UringDirect, "io_uring and O_DIRECT work here".to_owned()),
+                (Ok(()), Err(error)) => (LogIo::Pwrite, format!("O_DIRECT does not work here ({error})")),
+                (Err(error), _) => (LogIo::Pwrite, format!("io_uring is refused here ({error})")),
+            },
+        };
+        let sync = match (sync, io) {
+            (Some(sync), _) => {
+                why.push_str(&format!(", log.sync={sync} as configured"));
+                sync
+            }
+            (None, LogIo::UringDirect) => LogSync::Dsync,
+            // Buffered durable writes are punted to kernel worker threads and cost twice; a blocking fdatasync does not.
+            (None, _) => LogSync::Fdatasync,
+        };
+        if sync == LogSync::None {
+            why.push_str("; NOT DURABLE: a power loss takes acknowledged writes with it");
+        }
+        Ok(Mode { io, sync, why })
+    }
+
+    /// Opens an existing segment for writing in this mode.
+    pub(crate) fn open(&self, path: &Path) -> io::Result<File> {
+        let mut flags = 0;
+        if self.io == LogIo::UringDirect {
+            flags |= libc::O_DIRECT;
+        }
+        if self.io == LogIo::Pwrite && self.sync == LogSync::Dsync {
+            flags |= libc::O_DSYNC;
+        }
+        OpenOptions::new().write(true).custom_flags(flags).open(path)
+    }
+}
+
+fn direct_io_works(dir: &Path) -> io::Result<()> {
+    let path = dir.join(".corral-direct-io-probe");
+    let tried = (|| {
+        let file = OpenOptions::new().write(true).create(true).truncate(true).custom_flags(libc::O_DIRECT).open(&path)?;
+        let block = aligned::AlignedBuf::zeroed(BLOCK);
+        std::os::unix::fs::FileExt::write_all_at(&file, block.as_slice(), 0)
+    })();
+    let _ = std::fs::remove_file(&path);
+    tried
+}
+
+/// One write of the log: all of `data`, at `offset` of `file`, durable before it completes.
+#[derive(Clone, Debug)]
+pub struct Write {
+    /// Comes back with the completion.
+    pub token: u64,
+    /// Where to.
+    pub file: Arc<File>,
+    /// Byte offset, a multiple of [`BLOCK`].
+    pub offset: u64,
+    /// Whole blocks, aligned to [`BLOCK`] in memory.
+    pub data: Bytes,
+}
+
+/// What became of a [`Write`].
+#[derive(Debug)]
+pub struct Completion {
+    /// Which write.
+    pub token: u64,
+    /// `Ok` only if every byte is there and durable. An error is final.
+    pub result: io::Result<()>,
+}
+
+/// Somewhere to write the log to.
+pub trait Disk {
+    /// Takes a write. It completes later, through [`Disk::completions`].
+    fn submit(&mut self, write: Write);
+
+    /// Moves what has completed into `out`, without waiting.
+    fn completions(&mut self, out: &mut Vec<Completion>);
+}

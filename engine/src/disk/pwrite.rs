@@ -1,0 +1,42 @@
+//! The log's writes as plain blocking calls, for kernels and containers that refuse io_uring.
+//!
+//! The write is done, and durable, when [`Disk::submit`] returns: whatever arrives meanwhile waits in the sockets and makes
+//! the next batch, so group commit works all the same.
+
+use super::{Completion, Disk, LogSync, Write};
+use std::io;
+use std::os::unix::fs::FileExt;
+
+/// Blocking writes.
+#[derive(Debug)]
+pub struct Pwrite {
+    sync: LogSync,
+    done: Vec<Completion>,
+}
+
+impl Pwrite {
+    /// Writes that become durable by `sync`. ([`LogSync::Dsync`] is a property of the opened file here.)
+    pub fn new(sync: LogSync) -> Pwrite {
+        Pwrite { sync, done: Vec::new() }
+    }
+
+    fn write(&self, write: &Write) -> io::Result<()> {
+        write.file.write_all_at(&write.data, write.offset)?;
+        match self.sync {
+            LogSync::Dsync | LogSync::None => Ok(()),
+            LogSync::Fdatasync => write.file.sync_data(),
+            LogSync::Fsync => write.file.sync_all(),
+        }
+    }
+}
+
+impl Disk for Pwrite {
+    fn submit(&mut self, write: Write) {
+        let result = self.write(&write);
+        self.done.push(Completion { token: write.token, result });
+    }
+
+    fn completions(&mut self, out: &mut Vec<Completion>) {
+        out.append(&mut self.done);
+    }
+}

@@ -1,0 +1,50 @@
+//! Paths: which ones are well-formed, and how they fall apart.
+//!
+//! The rules are Apache ZooKeeper's `PathUtils.validatePath`; characters above U+FFFF cannot occur there (they arrive as
+//! surrogates, which are refused), so they are refused here.
+
+/// True if `path` may name a node that is created, set or checked.
+pub fn is_valid(path: &str) -> bool {
+    if path == "/" {
+        return true;
+    }
+    let Some(rest) = path.strip_prefix('/') else { return false };
+    rest.split('/').all(|name| !matches!(name, "" | "." | "..")) && rest.chars().all(is_allowed)
+}
+
+fn is_allowed(c: char) -> bool {
+    !matches!(c,
+        '\0'..='\u{1f}' | '\u{7f}'..='\u{9f}' | '\u{e000}'..='\u{f8ff}' | '\u{fff0}'..='\u{ffff}' | '\u{10000}'..)
+}
+
+/// The parent's path and the last name. `None` for a path without a slash.
+pub fn split(path: &str) -> Option<(&str, &str)> {
+    let (parent, name) = path.rsplit_once('/')?;
+    Some((if parent.is_empty() { "/" } else { parent }, name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_rules_of_the_reference() {
+        for good in ["/", "/a", "/a/b", "/...", "/..x", "/.a", "/a b", "/\u{2028}", "/\u{d7ff}", "/\u{f900}", "/\u{ffef}"] {
+            assert!(is_valid(good), "{good:?}");
+        }
+        for bad in [
+            "", "a", "/a/", "//", "//a", "/a//b", "/.", "/..", "/a/./b", "/a/../b", "/\0", "/a\u{1}", "/\u{1f}", "/\u{7f}",
+            "/\u{9f}", "/\u{e000}", "/\u{f8ff}", "/\u{fff0}", "/\u{fffd}", "/\u{1f600}",
+        ] {
+            assert!(!is_valid(bad), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn splitting() {
+        assert_eq!(split("/a"), Some(("/", "a")));
+        assert_eq!(split("/a/b"), Some(("/a", "b")));
+        assert_eq!(split("/"), Some(("/", "")));
+        assert_eq!(split("a"), None);
+    }
+}

@@ -1,0 +1,282 @@
+//! Batches to disk writes, in order; and the one place that says what is durable.
+//!
+//! The owner calls [`Log::submit`] whenever something was appended to [`Log::group`] and whenever a write completed, and
+//! [`Log::complete`] with what the disk reports. Up to `log.pipelineDepth` writes are in flight; whatever order they complete
+//! in, [`Durable`] only ever moves over a prefix.
+//!
+//! **Invariants**: a batch's position and predecessor are fixed when it is submitted; [`Durable`] values are made here only,
+//! from completed writes only, and never go back; after the first failure there are none any more.
+//!
+//! **Not here**: how a batch is put together ([`super::group`]), how a write reaches the device ([`crate::disk`]).
+
+use super::format::Position;
+use super::group::{Group, PlacedBatch};
+use super::recovery::Recovered;
+use super::segment::{Segment, Supply, Wake, file_name};
+use crate::disk::{BLOCK, Completion, Disk, Mode, Write};
+use crate::error::StorageError;
+use corral_proto::Zxid;
+use std::collections::VecDeque;
+use std::fs;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// How the log is kept.
+#[derive(Clone, Debug)]
+pub struct LogOptions {
+    /// Where the segments are.
+    pub dir: PathBuf,
+    /// How bytes get to the disk and become durable.
+    pub mode: Mode,
+    /// Size of a segment in bytes (`preAllocSize`).
+    pub segment_bytes: u64,
+    /// Writes in flight at most (`log.pipelineDepth`).
+    pub pipeline_depth: usize,
+    /// How long an open batch waits for company (`log.groupCommitDelayUs`).
+    pub group_commit_delay: Duration,
+}
+
+/// "Every transaction up to this one is on the disk." Only a completed write makes one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Durable(Zxid);
+
+impl Durable {
+    /// The newest durable transaction.
+    pub fn upto(self) -> Zxid {
+        self.0
+    }
+}
+
+/// What the log has done since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LogCounters {
+    /// Transactions that became durable.
+    pub records: u64,
+    /// Writes that became durable, one a batch.
+    pub batches: u64,
+    /// Bytes of the transactions themselves.
+    pub record_bytes: u64,
+    /// Bytes written for them: heads, headers and padding included.
+    pub written_bytes: u64,
+    /// Times that no segment was ready when one was needed.
+    pub segment_waits: u64,
+    /// Segments taken into use.
+    pub segments: u64,
+}
+
+/// The log of one server, owned by the thread that its device belongs to.
+pub struct Log<D: Disk> {
+    /// Where transactions are appended.
+    pub group: Group,
+    dir: PathBuf,
+    disk: D,
+    supply: Supply,
+    depth: usize,
+    current: Option<Current>,
+    end: Position,
+    durable_to: Position,
+    durable: Zxid,
+    in_flight: VecDeque<InFlight>,
+    next_token: u64,
+    waiting: Option<Waiting>,
+    poisoned: Option<PathBuf>,
+    counters: LogCounters,
+    completions: Vec<Completion>,
+}
+
+struct Current {
+    segment: Segment,
+    at: u32,
+}
+
+struct InFlight {
+    token: u64,
+    end: Position,
+    last: Zxid,
+    records: u32,
+    record_bytes: u64,
+    written_bytes: u64,
+    submitted: Duration,
+    done: bool,
+}
+
+struct Waiting {
+    since: Duration,
+    retry_at: Option<Duration>,
+}
+
+/// How long to wait after a segment could not be made (a full disk, mostly) before trying again.
+const SEGMENT_RETRY: Duration = Duration::from_secs(1);
+
+impl<D: Disk> Log<D> {
+    /// Goes on where recovery found the end, in a new segment. `wake` is called from another thread when the log waits for a
+    /// segment that has become ready.
+    pub fn open(options: &LogOptions, disk: D, recovered: &Recovered, wake: Wake) -> Result<Log<D>, StorageError> {
+        for path in &recovered.unused {
+            fs::remove_file(path).map_err(StorageError::io("delete the unused segment", path))?;
+        }
+        let supply =
+            Supply::start(&options.dir, &options.mode, options.segment_bytes, recovered.next_segment, wake)?;
+        Ok(Log {
+            group: Group::new(recovered.last, options.group_commit_delay),
+            dir: options.dir.clone(),
+            disk,
+            supply,
+            depth: options.pipeline_depth,
+            current: None,
+            end: recovered.end,
+            durable_to: recovered.end,
+            durable: recovered.last,
+            in_flight: VecDeque::new(),
+            next_token: 0,
+            waiting: None,
+            poisoned: None,
+            counters: LogCounters::default(),
+            completions: Vec::new(),
+        })
+    }
+
+    /// The device, for the thread that sleeps in it.
+    pub fn disk(&mut self) -> &mut D {
+        &mut self.disk
+    }
+
+    /// Writes in flight.
+    pub fn in_flight(&self) -> usize {
+        self.in_flight.len()
+    }
+
+    /// True when everything appended is durable.
+    pub fn is_idle(&self) -> bool {
+        self.in_flight.is_empty() && self.group.is_empty()
+    }
+
+    /// What has been done so far.
+    pub fn counters(&self) -> LogCounters {
+        self.counters
+    }
+
+    /// When [`Log::submit`] should be called again even if nothing happens until then.
+    pub fn deadline(&self) -> Option<Duration> {
+        match &self.waiting {
+            Some(waiting) => waiting.retry_at,
+            None if self.in_flight.len() < self.depth => self.group.due(),
+            None => None,
+        }
+    }
+
+    /// Hands due batches to the disk, as many as may be in flight; `each` sees them before they are written, in order.
+    ///
+    /// # Errors
+    /// [`StorageError::Poisoned`] after a failed write; what kept the next segment from being made, which is not final: the
+    /// batches wait and it is tried again.
+    pub fn submit(&mut self, now: Duration, mut each: impl FnMut(&PlacedBatch)) -> Result<(), StorageError> {
+        if let Some(path) = &self.poisoned {
+            return Err(StorageError::Poisoned { path: path.clone() });
+        }
+        while self.in_flight.len() < self.depth {
+            let Some(batch) = self.group.take(now) else { return Ok(()) };
+            let room = batch.padded_len();
+            match self.make_room(room, now) {
+                Ok(true) => {}
+                Ok(false) => {
+                    self.group.put_back(batch);
+                    return Ok(());
+                }
+                Err(error) => {
+                    self.group.put_back(batch);
+                    return Err(error);
+                }
+            }
+            let current = self.current.as_mut().expect("there is room in it");
+            let at = Position { segment: current.segment.header.number, offset: current.at };
+            let placed = batch.place(current.segment.header.salt, at, self.end, self.durable_to);
+            current.at += room as u32;
+            self.end = Position { offset: current.at, ..at };
+            each(&placed);
+            self.in_flight.push_back(InFlight {
+                token: self.next_token,
+                end: self.end,
+                last: placed.header.last,
+                records: placed.header.count,
+                record_bytes: placed.entries().map(|(_, entry)| entry.len() as u64).sum(),
+                written_bytes: room as u64,
+                submitted: now,
+                done: false,
+            });
+            self.disk.submit(Write {
+                token: self.next_token,
+                file: current.segment.file.clone(),
+                offset: u64::from(at.offset),
+                data: placed.bytes,
+            });
+            self.next_token += 1;
+        }
+        Ok(())
+    }
+
+    /// True when the current segment has `room` bytes left, taking the next one into use if it has not.
+    fn make_room(&mut self, room: usize, now: Duration) -> Result<bool, StorageError> {
+        if let Some(current) = &self.current
+            && u64::from(current.at) + room as u64 <= current.segment.header.size
+        {
+            return Ok(true);
+        }
+        match self.supply.take(room) {
+            Ok(Some(segment)) => {
+                if let Some(waiting) = self.waiting.take() {
+                    tracing::debug!(waited_ms = (now - waiting.since).as_millis() as u64, "a log segment became ready");
+                }
+                self.counters.segments += 1;
+                self.current = Some(Current { segment, at: BLOCK as u32 });
+                Ok(true)
+            }
+            Ok(None) => {
+                if self.waiting.is_none() {
+                    self.counters.segment_waits += 1;
+                    self.waiting = Some(Waiting { since: now, retry_at: None });
+                }
+                Ok(false)
+            }
+            Err(error) => {
+                let since = self.waiting.as_ref().map_or(now, |waiting| waiting.since);
+                self.waiting = Some(Waiting { since, retry_at: Some(now + SEGMENT_RETRY) });
+                Err(error)
+            }
+        }
+    }
+
+    /// Takes what the disk reports, and says how far the log is durable now, if that moved. `slow` is called with the time
+    /// that a write took.
+    ///
+    /// # Errors
+    /// The first write or sync that failed. Final: nothing after it is ever reported durable.
+    pub fn complete(&mut self, now: Duration, mut took: impl FnMut(Duration)) -> Result<Option<Durable>, StorageError> {
+        let mut completions = std::mem::take(&mut self.completions);
+        self.disk.completions(&mut completions);
+        for completion in completions.drain(..) {
+            let write = self.in_flight.iter_mut().find(|write| write.token == completion.token);
+            let write = write.expect("a write completes once");
+            if let Err(source) = completion.result {
+                let path = self.dir.join(file_name(write.end.segment));
+                self.poisoned = Some(path.clone());
+                return Err(StorageError::Io { op: "write the log", path, source });
+            }
+            write.done = true;
+            took(now.saturating_sub(write.submitted));
+        }
+        self.completions = completions;
+        let before = self.durable;
+        while self.in_flight.front().is_some_and(|write| write.done) {
+            let write = self.in_flight.pop_front().expect("looked at just now");
+            assert!(write.last > self.durable && write.end > self.durable_to, "what is durable only grows");
+            self.durable = write.last;
+            self.durable_to = write.end;
+            self.counters.records += u64::from(write.records);
+            self.counters.batches += 1;
+            self.counters.record_bytes += write.record_bytes;
+            self.counters.written_bytes += write.written_bytes;
+        }
+        Ok((self.durable > before).then_some(Durable(self.durable)))
+    }
+}

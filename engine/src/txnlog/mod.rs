@@ -1,0 +1,22 @@
+//! The transaction log: segments of batches of records, appended by group commit, read back at a restart.
+//!
+//! - [`format`]: the bytes of a segment header, a batch and a record, and what makes them belong where they are.
+//! - [`group`]: the open batch, and when it is cut.
+//! - [`segment`]: files with names and salts, made ready ahead of need by a thread of their own.
+//! - [`log`]: batches to disk writes, in order, and what is durable.
+//! - [`recovery`]: where the log ends, and whether that end is a torn tail or damage.
+//!
+//! `engine/README.md` has the format byte by byte and what is assumed of the disk.
+//!
+//! **Not here**: what is in a record ([`corral_proto::txn`]); when a transaction may be answered (the replica).
+
+pub mod format;
+pub mod group;
+pub mod log;
+pub mod recovery;
+pub mod segment;
+
+pub use format::Position;
+pub use group::{Group, SealedBatch};
+pub use log::{Durable, Log, LogOptions};
+pub use recovery::{LogRecord, Recovered, recover};
