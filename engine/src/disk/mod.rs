@@ -21,6 +21,7 @@ use std::sync::Arc;
 
 pub mod aligned;
 pub mod device;
+pub mod filesystem;
 pub mod pwrite;
 pub mod ring;
 

@@ -75,6 +75,14 @@ impl Ring {
         Ok(())
     }
 
+    /// Submits what is queued without sleeping, for a thread that has something else to do first.
+    pub fn submit_queued(&mut self) {
+        if !self.ring.submission().is_empty() {
+            // What the kernel does not take now, it takes when the thread sleeps.
+            let _ = self.ring.submit();
+        }
+    }
+
     /// Submits what is queued and sleeps until a write completes. For a thread without sockets.
     pub fn wait_for_write(&mut self) -> io::Result<()> {
         while self.done.is_empty() {

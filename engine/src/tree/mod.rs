@@ -17,7 +17,6 @@ pub mod acl;
 mod node;
 pub mod path;
 
-pub use acl::AclId;
 pub use node::NodeId;
 
 use acl::AclTable;
@@ -158,9 +157,9 @@ impl Tree {
         self.node(id).data()
     }
 
-    /// The number of the node's access control list.
-    pub fn acl_id(&self, id: NodeId) -> AclId {
-        self.node(id).acl
+    /// The bytes of the node's access control list, to keep beyond the tree's lock.
+    pub fn acl_shared(&self, id: NodeId) -> &Arc<[u8]> {
+        self.acls.shared(self.node(id).acl)
     }
 
     /// The node's access control list.
@@ -245,6 +244,9 @@ impl Tree {
         if created > node.created {
             node.created = created;
             node.pzxid = header.zxid;
+        } else if created == i32::MAX {
+            // The count stands still once it is used up; that there was a creation must show all the same.
+            node.pzxid = header.zxid.max(node.pzxid);
         }
         if let Some(existing) = existing {
             let old = std::mem::replace(&mut self.node_mut(existing).acl, acl);
@@ -259,8 +261,8 @@ impl Tree {
         }
         let stat = node.stat();
         let id = self.insert(parent, node);
-        self.report(changes, header.zxid, EventType::NodeCreated, txn.path, self.acl_id(id));
-        self.report(changes, header.zxid, EventType::NodeChildrenChanged, parent_path, self.acl_id(parent));
+        self.report(changes, header.zxid, EventType::NodeCreated, txn.path, id);
+        self.report(changes, header.zxid, EventType::NodeChildrenChanged, parent_path, parent);
         Applied::Stat(stat)
     }
 
@@ -271,9 +273,9 @@ impl Tree {
         let pzxid = &mut self.node_mut(parent).pzxid;
         *pzxid = header.zxid.max(*pzxid);
         let Some(id) = self.child(parent, name) else { return Applied::Nothing };
-        self.report(changes, header.zxid, EventType::NodeDeleted, path, self.acl_id(id));
+        self.report(changes, header.zxid, EventType::NodeDeleted, path, id);
         self.remove(id);
-        self.report(changes, header.zxid, EventType::NodeChildrenChanged, parent_path, self.acl_id(parent));
+        self.report(changes, header.zxid, EventType::NodeChildrenChanged, parent_path, parent);
         Applied::Done
     }
 
@@ -292,9 +294,9 @@ impl Tree {
         node.version = version;
         node.mzxid = header.zxid;
         node.mtime = header.time_ms;
-        let (stat, acl) = (node.stat(), node.acl);
+        let stat = node.stat();
         self.bytes = self.bytes + stat.data_length as u64 - before;
-        self.report(changes, header.zxid, EventType::NodeDataChanged, path, acl);
+        self.report(changes, header.zxid, EventType::NodeDataChanged, path, id);
         Applied::Stat(stat)
     }
 
@@ -327,9 +329,9 @@ impl Tree {
         Applied::Done
     }
 
-    fn report(&self, changes: &mut Option<&mut Vec<Change>>, zxid: Zxid, kind: EventType, path: &str, acl: AclId) {
+    fn report(&self, changes: &mut Option<&mut Vec<Change>>, zxid: Zxid, kind: EventType, path: &str, id: NodeId) {
         if let Some(changes) = changes {
-            changes.push(Change { zxid, kind, path: path.into(), acl: self.acls.shared(acl).clone() });
+            changes.push(Change { zxid, kind, path: path.into(), acl: self.acl_shared(id).clone() });
         }
     }
 

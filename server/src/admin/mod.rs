@@ -1,0 +1,8 @@
+//! What operators ask a running server: the four-letter words on the client port, and the numbers behind them.
+//!
+//! **Not here**: how the numbers get from the cores to whoever asks ([`crate::runtime`]).
+
+pub mod report;
+pub mod words;
+
+pub use report::{ConnReport, CoreReport, ServerReport};

@@ -1,0 +1,110 @@
+//! The state of a running server, as plain numbers: each core fills in its own part when somebody asks.
+
+use crate::worker::{ConnCounters, WorkerCounters};
+use corral_engine::txnlog::log::LogCounters;
+use corral_proto::{SessionId, Zxid};
+use std::net::SocketAddr;
+
+/// What one core knows.
+#[derive(Clone, Debug, Default)]
+pub struct CoreReport {
+    /// Sums over its connections.
+    pub workers: WorkerCounters,
+    /// Requests on their way.
+    pub outstanding: usize,
+    /// Watches of its connections.
+    pub watches: usize,
+    /// Its connections.
+    pub conns: Vec<ConnReport>,
+    /// What the replica and the log know, from the core that they live on.
+    pub replica: Option<ReplicaReport>,
+}
+
+/// What the replica, the log and the tree say.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ReplicaReport {
+    /// The newest transaction in the tree.
+    pub zxid: Zxid,
+    /// Nodes in the tree.
+    pub nodes: usize,
+    /// Ephemeral ones among them.
+    pub ephemerals: usize,
+    /// Bytes of names and data.
+    pub bytes: u64,
+    /// Open sessions.
+    pub sessions: usize,
+    /// Proposals not applied yet.
+    pub proposals: usize,
+    /// What the log has done.
+    pub log: LogCounters,
+    /// Durable writes that took longer than `fsync.warningthresholdms`.
+    pub slow_syncs: u64,
+    /// Time of all durable writes, in µs.
+    pub sync_sum_us: u64,
+    /// The longest, in µs.
+    pub sync_max_us: u64,
+}
+
+/// What is known of one connection.
+#[derive(Clone, Debug)]
+pub struct ConnReport {
+    /// The client.
+    pub remote: SocketAddr,
+    /// Its session and timeout in ms, once there is one.
+    pub session: Option<(SessionId, i32)>,
+    /// When it was accepted, in ms since the epoch.
+    pub since_ms: i64,
+    /// Requests and latencies.
+    pub counters: ConnCounters,
+    /// Requests on their way.
+    pub outstanding: usize,
+}
+
+/// What does not change while the server runs.
+#[derive(Clone, Debug, Default)]
+pub struct ServerFacts {
+    /// `key=value` lines of the effective configuration, as `conf` prints them; the directories' sizes excepted.
+    pub conf: Vec<(&'static str, String)>,
+    /// The data directory, whose size `conf` shows.
+    pub data_dir: std::path::PathBuf,
+    /// The log directory, likewise.
+    pub log_dir: std::path::PathBuf,
+}
+
+/// The whole server.
+#[derive(Clone, Debug)]
+pub struct ServerReport {
+    /// One a core.
+    pub cores: Vec<CoreReport>,
+    /// Since the start, in ms.
+    pub uptime_ms: u64,
+    /// Descriptors in use, and allowed.
+    pub descriptors: (u64, u64),
+}
+
+impl ServerReport {
+    /// The replica's part.
+    pub fn replica(&self) -> ReplicaReport {
+        self.cores.iter().find_map(|core| core.replica).unwrap_or_default()
+    }
+
+    /// Sums over all cores.
+    pub fn totals(&self) -> WorkerCounters {
+        self.cores.iter().fold(WorkerCounters::default(), |sum, core| sum.plus(&core.workers))
+    }
+
+    /// Requests on their way, over all cores.
+    pub fn outstanding(&self) -> usize {
+        self.cores.iter().map(|core| core.outstanding).sum()
+    }
+
+    /// Watches, over all cores.
+    pub fn watches(&self) -> usize {
+        self.cores.iter().map(|core| core.watches).sum()
+    }
+
+    /// All connections.
+    pub fn conns(&self) -> impl Iterator<Item = &ConnReport> {
+        self.cores.iter().flat_map(|core| &core.conns)
+    }
+}

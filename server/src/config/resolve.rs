@@ -1,0 +1,469 @@
+//! From settings as written to a [`Config`]: every key is looked up, every value is judged, then the defaults are
+//! filled in.
+//!
+//! Settings are judged alone first, in the order in which they were written, and only then beside each other. Where two
+//! keys speak about the same thing (`forceSync` and `log.sync`, `clientPort` and a `server.N` line) and disagree, the
+//! command line beats the file, and within one source it is an error: nobody can know which of them was meant.
+//!
+//! **Invariants**: pure; a key whose effect is missing is either in the one line of warning or an error, unless the
+//! table says that nothing is lost; numbers are read by [`Given`] only after their kind has accepted them, hence its
+//! `expect`s.
+//!
+//! **Not here**: the keys' names, kinds and defaults (`keys`); servers and the client's address (`member`); reading
+//! files.
+
+use super::file::{Origin, Setting, one_line};
+use super::keys::{self, Standing};
+use super::member;
+use super::{Config, ConfigError, Defaults, FourLetterWords, LogConfig, LogIo, LogSync};
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+/// What can be known without reading `myid`.
+#[derive(Debug)]
+pub(super) struct Resolved {
+    /// Complete but for the server's number, which is 0.
+    pub(super) config: Config,
+    /// One line each.
+    pub(super) warnings: Vec<String>,
+    /// The number of the one server that is listed.
+    pub(super) listed: Option<u8>,
+}
+
+/// Judges `settings` and fills in defaults; the later of two equal keys counts. `file` is the file they came from, if
+/// any.
+pub(super) fn resolve(
+    settings: Vec<Setting>,
+    file: Option<&Path>,
+    defaults: &Defaults,
+) -> Result<Resolved, ConfigError> {
+    let given = Given::new(settings);
+    let mut warnings = given.judge()?;
+    let member = member::listed(&given)?;
+    if let Some(member) = &member {
+        let id = member.id;
+        warnings.push(format!("only one server is configured (server.{id}): running standalone, without an ensemble"));
+    }
+
+    let data_dir = match (given.get("dataDir"), file) {
+        (Some(setting), _) => PathBuf::from(&setting.value),
+        (None, None) => PathBuf::from("./corral-data"),
+        (None, Some(file)) => return Err(missing(file, "dataDir")),
+    };
+    let log_dir = given.get("dataLogDir").map_or_else(|| data_dir.clone(), |setting| PathBuf::from(&setting.value));
+    for setting in ["dataDir", "dataLogDir"].into_iter().filter_map(|key| given.get(key)) {
+        if !["/", "./", "../"].iter().any(|start| setting.value.starts_with(start)) {
+            let (key, value) = (&setting.key, &setting.value);
+            warnings.push(format!("{key}: {value:?} is relative. Prepend ./ to indicate that you're sure!"));
+        }
+    }
+
+    let (client_address, client_port) = member::client(&given, file, member.as_ref())?;
+    let tick_ms: u32 = given.int("tickTime");
+    let (min_session_timeout_ms, max_session_timeout_ms) = session_timeouts(&given, tick_ms)?;
+
+    let sync = log_sync(&given)?;
+    if sync == LogSync::None {
+        warnings.push("log.sync is none: acknowledged writes can be lost when the machine or its power fails".into());
+    }
+    let io = given.text("log.io");
+    let log = LogConfig {
+        io: LogIo::ALL.into_iter().find(|known| known.name() == io).expect("the table has the same words"),
+        sync,
+        pipeline_depth: given.int("log.pipelineDepth"),
+        group_commit_delay_us: given.int("log.groupCommitDelayUs"),
+        segment_bytes: given.int::<u64>("preAllocSize") * 1024,
+        slow_sync_ms: given.int("fsync.warningthresholdms"),
+    };
+
+    let core_threads = given.get("coreThreads").map_or(defaults.cores.max(1), |_| given.int("coreThreads"));
+    let replica_own_core = given.flag("replica.ownCore");
+    if let Some(setting) = given.get("replica.ownCore").filter(|_| replica_own_core && core_threads < 2) {
+        let wrong = "leaves no thread for clients, coreThreads is 1".to_owned();
+        return Err(bad(setting, wrong, "false, or coreThreads of at least 2"));
+    }
+
+    let config = Config {
+        server_id: 0,
+        data_dir,
+        log_dir,
+        datadir_autocreate: given.flag("datadir.autocreate"),
+        client_address,
+        client_port,
+        client_backlog: given.positive("clientPortListenBacklog"),
+        client_keep_alive: given.flag("clientTcpKeepAlive"),
+        max_client_cnxns: given.positive("maxClientCnxns"),
+        max_cnxns: given.positive("maxCnxns"),
+        sessionless_cnxn_timeout_ms: given.int("nio.sessionlessCnxnTimeout"),
+        frame_bytes_max: given.int("jute.maxbuffer"),
+        global_outstanding_limit: given.int("globalOutstandingLimit"),
+        tick_ms,
+        min_session_timeout_ms,
+        max_session_timeout_ms,
+        log,
+        core_threads,
+        replica_own_core,
+        words: words(given.text("4lw.commands.whitelist"), &mut warnings),
+    };
+    Ok(Resolved { config, warnings, listed: member.map(|member| member.id) })
+}
+
+/// The number in `myid`, whose `text` this is; it must be the one that is `listed`.
+pub(super) fn my_id(path: &Path, text: &str, listed: u8) -> Result<u8, ConfigError> {
+    let value = text.lines().next().unwrap_or("").trim();
+    let wrong = match value.parse() {
+        Ok(id) if id == listed => return Ok(id),
+        Ok::<u8, _>(id) => format!("this is server {id}, but only server.{listed} is listed"),
+        Err(_) => format!("{value:?} is no server's number"),
+    };
+    let origin = Origin::File { path: path.into(), line: 1 };
+    Err(ConfigError::BadValue { origin, key: "myid".into(), wrong, allowed: listed.to_string() })
+}
+
+/// The settings that count.
+pub(super) struct Given(Vec<Setting>);
+
+impl Given {
+    fn new(settings: Vec<Setting>) -> Given {
+        let mut counting: Vec<Setting> = Vec::with_capacity(settings.len());
+        for setting in settings {
+            counting.retain(|earlier| earlier.key != setting.key);
+            counting.push(setting);
+        }
+        Given(counting)
+    }
+
+    /// Holds each setting against the table. Returns the warnings.
+    fn judge(&self) -> Result<Vec<String>, ConfigError> {
+        let mut not_yet = Vec::new();
+        for setting in &self.0 {
+            let (origin, key) = (setting.origin.clone(), setting.key.clone());
+            let Some(known) = keys::find(&key) else {
+                return Err(ConfigError::UnknownKey { origin, nearest: keys::nearest(&key), key });
+            };
+            if let Some(wrong) = known.kind.wrong(&setting.value) {
+                return Err(bad(setting, format!("{:?} {wrong}", setting.value), &known.kind.to_string()));
+            }
+            match known.standing {
+                Standing::Supported { .. } | Standing::Ignored(_) => {}
+                Standing::NotYet => not_yet.push(one_line(&key)),
+                Standing::Refused { except: Some(value), .. } if value.eq_ignore_ascii_case(&setting.value) => {}
+                Standing::Refused { reason, except: allowed } => {
+                    return Err(ConfigError::Refused { origin, key, reason, allowed });
+                }
+            }
+        }
+        if not_yet.is_empty() {
+            return Ok(Vec::new());
+        }
+        Ok(vec![format!("not supported yet, ignored: {}", not_yet.join(", "))])
+    }
+
+    /// The setting itself, if it was made.
+    pub(super) fn get(&self, key: &str) -> Option<&Setting> {
+        debug_assert!(keys::find(key).is_some(), "{key} is not in the table");
+        self.0.iter().find(|setting| setting.key == key)
+    }
+
+    /// The settings of a family of keys, in order.
+    pub(super) fn family(&self, prefix: &'static str) -> impl Iterator<Item = &Setting> {
+        self.0.iter().filter(move |setting| setting.key.starts_with(prefix))
+    }
+
+    /// The value, or else the default of the table.
+    fn text(&self, key: &str) -> &str {
+        match (self.get(key), keys::find(key).expect("the key is in the table").standing) {
+            (Some(setting), _) => &setting.value,
+            (None, Standing::Supported { default, .. }) => default,
+            (None, standing) => panic!("{key} has no default: {standing:?}"),
+        }
+    }
+
+    /// A number, or else the default of the table.
+    pub(super) fn int<T: TryFrom<i64>>(&self, key: &str) -> T {
+        let number = keys::whole(self.text(key)).and_then(|number| T::try_from(number).ok());
+        number.unwrap_or_else(|| panic!("the range of {key} fits its type"))
+    }
+
+    /// A number of which 0 and -1 mean that there is none.
+    fn positive(&self, key: &str) -> Option<u32> {
+        u32::try_from(self.int::<i64>(key)).ok().filter(|number| *number > 0)
+    }
+
+    fn flag(&self, key: &str) -> bool {
+        let text = self.text(key);
+        keys::truth(text, "true", "false").or_else(|| keys::truth(text, "yes", "no")).expect("its kind was checked")
+    }
+}
+
+/// The error that `setting` is.
+pub(super) fn bad(setting: &Setting, wrong: String, allowed: &str) -> ConfigError {
+    let (origin, key) = (setting.origin.clone(), setting.key.clone());
+    ConfigError::BadValue { origin, key, wrong, allowed: allowed.into() }
+}
+
+/// The error that `file` has no such setting.
+pub(super) fn missing(file: &Path, key: &'static str) -> ConfigError {
+    let allowed = keys::find(key).expect("the key is in the table").kind.to_string();
+    ConfigError::Missing { path: file.into(), key, allowed }
+}
+
+fn session_timeouts(given: &Given, tick_ms: u32) -> Result<(u32, u32), ConfigError> {
+    let timeout = |key: &str, ticks: u32| match (given.int::<i64>(key), given.get(key)) {
+        (0, Some(setting)) => Err(bad(setting, "a session of no time".into(), "-1 or a positive number")),
+        _ => Ok(given.positive(key).unwrap_or(ticks * tick_ms)),
+    };
+    let (min, max) = (timeout("minSessionTimeout", 2)?, timeout("maxSessionTimeout", 20)?);
+    // With neither of them set, 2 ticks are less than 20.
+    if let Some(setting) = given.get("minSessionTimeout").or(given.get("maxSessionTimeout")).filter(|_| min > max) {
+        let wrong = format!("minSessionTimeout ({min} ms) is larger than maxSessionTimeout ({max} ms)");
+        return Err(bad(setting, wrong, "minSessionTimeout not above maxSessionTimeout"));
+    }
+    Ok((min, max))
+}
+
+/// `forceSync` is Apache's name for one half of `log.sync`: they may both be there, but not against each other.
+fn log_sync(given: &Given) -> Result<LogSync, ConfigError> {
+    let (force, name) = (given.flag("forceSync"), given.text("log.sync"));
+    let sync = LogSync::ALL.into_iter().find(|known| known.name() == name).expect("the table has the same words");
+    let (Some(by), Some(own)) = (given.get("forceSync"), given.get("log.sync")) else {
+        return Ok(if force { sync } else { LogSync::None });
+    };
+    match (force, sync) {
+        _ if own.origin.outranks(&by.origin) => Ok(sync),
+        (true, LogSync::None) if by.origin.outranks(&own.origin) => Ok(LogSync::Auto),
+        (false, _) if by.origin.outranks(&own.origin) => Ok(LogSync::None),
+        (false, LogSync::Auto | LogSync::None) => Ok(LogSync::None),
+        (false, _) | (true, LogSync::None) => {
+            Err(bad(by, format!("{:?} contradicts log.sync={name}", by.value), "only one of the two"))
+        }
+        (true, _) => Ok(sync),
+    }
+}
+
+fn words(list: &str, warnings: &mut Vec<String>) -> FourLetterWords {
+    let listed: BTreeSet<&str> = list.split(',').map(str::trim).filter(|word| !word.is_empty()).collect();
+    if listed.contains("*") {
+        return FourLetterWords::All;
+    }
+    for word in listed.iter().filter(|word| !FourLetterWords::KNOWN.contains(word)) {
+        warnings.push(format!("4lw.commands.whitelist: there is no word {word:?}"));
+    }
+    FourLetterWords::Listed(listed.into_iter().chain(["srvr"]).map(str::to_owned).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::file;
+    use super::*;
+
+    const BASE: &str = "dataDir=/d\nclientPort=2181\n";
+
+    /// Resolves a file of this text and the arguments of `-o`.
+    fn with(text: &str, overrides: &[&str]) -> Result<Resolved, ConfigError> {
+        let path = Path::new("zoo.cfg");
+        let mut settings = file::parse(path, text)?;
+        settings.extend(overrides.iter().map(|argument| file::parse_override(argument).unwrap()));
+        resolve(settings, Some(path), &Defaults { cores: 4 })
+    }
+
+    /// What two lines of base and then `text` come to.
+    fn ok(text: &str) -> Config {
+        with(&format!("{BASE}{text}"), &[]).unwrap().config
+    }
+
+    fn warnings(text: &str) -> Vec<String> {
+        with(&format!("{BASE}{text}"), &[]).unwrap().warnings
+    }
+
+    /// The error of `text` after two lines of base.
+    #[track_caller]
+    fn refused(text: &str, error: &str) {
+        assert_eq!(with(&format!("{BASE}{text}"), &[]).unwrap_err().to_string(), error);
+    }
+
+    #[test]
+    fn apaches_sample_file() {
+        let sample = "\
+# The number of milliseconds of each tick
+tickTime=2000
+# The number of ticks that the initial
+# synchronization phase can take
+initLimit=10
+# The number of ticks that can pass between
+# sending a request and getting an acknowledgement
+syncLimit=5
+# do not use /tmp for storage, /tmp here is just
+# example sakes.
+dataDir=/tmp/zookeeper
+# the port at which the clients will connect
+clientPort=2181
+#maxClientCnxns=60
+#autopurge.snapRetainCount=3
+## Metrics Providers
+# https://prometheus.io Metrics Exporter
+#metricsProvider.className=org.apache.zookeeper.metrics.prometheus.PrometheusMetricsProvider
+";
+        let Resolved { config, warnings, listed } = with(sample, &[]).unwrap();
+        assert_eq!((warnings, listed), (vec![], None));
+        assert_eq!(
+            (config.tick_ms, config.min_session_timeout_ms, config.max_session_timeout_ms),
+            (2000, 4000, 40_000)
+        );
+        assert_eq!((config.data_dir.as_path(), &config.log_dir), (Path::new("/tmp/zookeeper"), &config.data_dir));
+        assert_eq!((config.client_address, config.client_port, config.client_backlog), (None, 2181, None));
+        assert_eq!((config.max_client_cnxns, config.max_cnxns), (Some(60), None));
+        assert_eq!((config.frame_bytes_max, config.global_outstanding_limit), (1_048_575, 1000));
+        assert_eq!((config.core_threads, config.replica_own_core, config.datadir_autocreate), (4, false, true));
+        assert!(config.words.allows("srvr") && !config.words.allows("ruok"));
+        let expected = LogConfig {
+            io: LogIo::Auto,
+            sync: LogSync::Auto,
+            pipeline_depth: 1,
+            group_commit_delay_us: 0,
+            segment_bytes: 64 << 20,
+            slow_sync_ms: 1000,
+        };
+        assert_eq!(config.log, expected);
+    }
+
+    #[test]
+    fn every_class_of_error() {
+        refused("clientPrt=1", "zoo.cfg:3: clientPrt: unknown key; did you mean clientPort?");
+        refused("a=b", "zoo.cfg:3: a: unknown key; no known key is similar");
+        refused("a\\nb=c", "zoo.cfg:3: a\\nb: unknown key; no known key is similar");
+        refused(
+            "\nlog.pipelineDepth=9",
+            "zoo.cfg:4: log.pipelineDepth: \"9\" is out of range; allowed: a whole number from 1 to 8",
+        );
+        refused(
+            "tickTime=2 s",
+            "zoo.cfg:3: tickTime: \"2 s\" is not a whole number; allowed: a whole number from 1 to 107374182",
+        );
+        refused(
+            "reconfigEnabled=maybe",
+            "zoo.cfg:3: reconfigEnabled: \"maybe\" is none of the possible values; allowed: true or false",
+        );
+        refused("skipACL=true", "zoo.cfg:3: skipACL: \"true\" is none of the possible values; allowed: yes or no");
+        refused(
+            "log.sync=async",
+            "zoo.cfg:3: log.sync: \"async\" is none of the possible values; allowed: auto, dsync, fdatasync, fsync, none",
+        );
+        refused("dataDir=", "zoo.cfg:3: dataDir: \"\" is none of the possible values; allowed: a path");
+        let error = with("clientPort=1", &[]).unwrap_err().to_string();
+        assert_eq!(error, "zoo.cfg: dataDir: is not set; allowed: a path");
+        let error = with("dataDir=/d", &[]).unwrap_err().to_string();
+        assert_eq!(error, "zoo.cfg: clientPort: is not set; allowed: a whole number from 0 to 65535");
+        let error = with(BASE, &["log.pipelinDepth=2"]).unwrap_err().to_string();
+        assert_eq!(error, "-o: log.pipelinDepth: unknown key; did you mean log.pipelineDepth?");
+    }
+
+    #[test]
+    fn what_must_not_be_ignored_is_refused() {
+        refused(
+            "secureClientPort=2281",
+            "zoo.cfg:3: secureClientPort: TLS is not supported yet; allowed: only without this key",
+        );
+        refused(
+            "ssl.keyStore.password=secret",
+            "zoo.cfg:3: ssl.keyStore.password: TLS is not supported yet; allowed: only without this key",
+        );
+        refused("sslQuorum=true", "zoo.cfg:3: sslQuorum: TLS is not supported yet; allowed: false");
+        refused(
+            "electionAlg=0",
+            "zoo.cfg:3: electionAlg: there is no other algorithm than 3, the fast leader election; allowed: 3",
+        );
+        for (key, bad, good) in [
+            ("peerType", "observer", "participant"),
+            ("standaloneEnabled", "false", "true"),
+            ("enforce.auth.enabled", "true", "False"),
+            ("DigestAuthenticationProvider.digestAlg", "SHA-256", "SHA1"),
+            ("quorum.auth.enableSasl", "true", "false"),
+        ] {
+            let error = with(&format!("{BASE}{key}={bad}"), &[]).unwrap_err();
+            assert!(matches!(error, ConfigError::Refused { .. }), "{error}");
+            assert_eq!(warnings(&format!("{key}={good}")), [""; 0], "{key}");
+        }
+    }
+
+    #[test]
+    fn one_line_of_warning_for_all_that_is_not_there_yet() {
+        let text =
+            "snapCount=1\nadmin.serverPort=1\nauthProvider.1=x.Y\nsnapCount=2\nnio.numWorkerThreads=many\nsyncLimit=5";
+        assert_eq!(warnings(text), ["not supported yet, ignored: admin.serverPort, authProvider.1, snapCount"]);
+    }
+
+    #[test]
+    fn session_timeouts_follow_the_tick_unless_they_are_set() {
+        let both = |text: &str| (ok(text).min_session_timeout_ms, ok(text).max_session_timeout_ms);
+        assert_eq!(both(""), (6000, 60_000));
+        assert_eq!(both("tickTime=100\nmaxSessionTimeout=900\nminSessionTimeout=-1"), (200, 900));
+        assert_eq!(both("tickTime=107374182"), (214_748_364, 2_147_483_640));
+        refused(
+            "tickTime=2000\nminSessionTimeout=40001",
+            "zoo.cfg:4: minSessionTimeout: minSessionTimeout (40001 ms) is larger than maxSessionTimeout (40000 ms); \
+             allowed: minSessionTimeout not above maxSessionTimeout",
+        );
+        refused(
+            "maxSessionTimeout=0",
+            "zoo.cfg:3: maxSessionTimeout: a session of no time; allowed: -1 or a positive number",
+        );
+    }
+
+    #[test]
+    fn force_sync_and_log_sync() {
+        let sync = |text: &str, overrides: &[&str]| {
+            with(&format!("{BASE}{text}"), overrides).map(|resolved| resolved.config.log.sync).ok()
+        };
+        for (text, overrides, expected) in [
+            ("forceSync=no", &[][..], Some(LogSync::None)),
+            ("forceSync=YES\nlog.sync=fsync", &[], Some(LogSync::Fsync)),
+            ("forceSync=no\nlog.sync=auto", &[], Some(LogSync::None)),
+            ("forceSync=no\nlog.sync=dsync", &[], None),
+            ("forceSync=yes\nlog.sync=none", &[], None),
+            ("forceSync=no", &["log.sync=dsync"], Some(LogSync::Dsync)),
+            ("forceSync=no", &["log.sync=auto"], Some(LogSync::Auto)),
+            ("log.sync=dsync", &["forceSync=no"], Some(LogSync::None)),
+            ("log.sync=none", &["forceSync=yes"], Some(LogSync::Auto)),
+            ("", &["forceSync=no", "log.sync=dsync"], None),
+        ] {
+            assert_eq!(sync(text, overrides), expected, "{text:?} {overrides:?}");
+        }
+        assert!(warnings("forceSync=no")[0].starts_with("log.sync is none: acknowledged writes can be lost"));
+    }
+
+    #[test]
+    fn limits_of_zero_are_no_limits() {
+        let config = ok("maxClientCnxns=0\nmaxCnxns=7\nclientPortListenBacklog=100\njute.maxbuffer=0x9fffff");
+        assert_eq!((config.max_client_cnxns, config.max_cnxns, config.client_backlog), (None, Some(7), Some(100)));
+        assert_eq!(config.frame_bytes_max, 0x9f_ffff);
+    }
+
+    #[test]
+    fn a_core_of_its_own_leaves_one_for_clients() {
+        assert!(ok("replica.ownCore=true").replica_own_core);
+        refused(
+            "coreThreads=1\nreplica.ownCore=true",
+            "zoo.cfg:4: replica.ownCore: leaves no thread for clients, coreThreads is 1; \
+             allowed: false, or coreThreads of at least 2",
+        );
+    }
+
+    #[test]
+    fn words_and_relative_paths() {
+        assert_eq!(ok("4lw.commands.whitelist=ruok, *").words, FourLetterWords::All);
+        let words = ok("4lw.commands.whitelist= stat, ruok ,").words;
+        assert!(["stat", "ruok", "srvr"].iter().all(|word| words.allows(word)) && !words.allows("mntr"));
+        let warning = "4lw.commands.whitelist: there is no word \"rouk\"";
+        assert_eq!(warnings("4lw.commands.whitelist=rouk,stat"), [warning]);
+        let warning = "dataLogDir: \"logs\" is relative. Prepend ./ to indicate that you're sure!";
+        assert_eq!(warnings("dataDir=./data\ndataLogDir=logs"), [warning]);
+    }
+
+    #[test]
+    fn the_table_and_the_modes_of_the_log_have_the_same_words() {
+        let allowed = |key| keys::find(key).unwrap().kind.to_string();
+        assert_eq!(allowed("log.io"), LogIo::ALL.map(LogIo::name).join(", "));
+        assert_eq!(allowed("log.sync"), LogSync::ALL.map(LogSync::name).join(", "));
+    }
+}

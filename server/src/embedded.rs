@@ -1,0 +1,112 @@
+//! A whole server in this process: what `corral-server` is made of, and what the benchmark starts when it is given no hosts.
+
+#![expect(clippy::disallowed_methods, reason = "how long recovery took is for the log")]
+
+use crate::admin::report::ServerFacts;
+use crate::banner::{self, Described, TreeSize};
+use crate::config::{self, Config, Defaults};
+use crate::runtime::Server;
+use crate::store::Store;
+use rand::{Rng, SeedableRng};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+/// Opens the store, recovers, and starts the threads of a server.
+///
+/// # Errors
+/// One line for the operator.
+pub fn start(config: Config) -> Result<(Server, String), String> {
+    let store = Store::open(&config).map_err(|error| error.to_string())?;
+    let seed = rand::rngs::SmallRng::from_os_rng().random();
+    let before = std::time::Instant::now();
+    let (tree, recovered) = store.recover(seed).map_err(|error| error.to_string())?;
+    tracing::info!("replayed {} transactions in {} ms", recovered.records, before.elapsed().as_millis());
+    if let Some((file, offset)) = &recovered.torn {
+        tracing::warn!(
+            "{} ends at offset {offset} with a write that was not finished; nobody was answered for it",
+            file.display()
+        );
+    }
+    let described = Described::new(&config, &store);
+    let size = TreeSize::new(&tree, &recovered);
+    let facts = facts(&config);
+    let server = Server::start(config.clone(), store, tree, &recovered, facts, seed)?;
+    let banner = banner::banner(&config, server.address(), &described, &size);
+    Ok((server, banner))
+}
+
+fn facts(config: &Config) -> ServerFacts {
+    let unlimited = |limit: Option<u32>| limit.unwrap_or(0).to_string();
+    let mode = |dir: &PathBuf| dir.display().to_string();
+    ServerFacts {
+        conf: vec![
+            ("clientPort", config.client_port.to_string()),
+            ("secureClientPort", "-1".to_owned()),
+            ("dataDir", mode(&config.data_dir)),
+            ("dataLogDir", mode(&config.log_dir)),
+            ("tickTime", config.tick_ms.to_string()),
+            ("maxClientCnxns", unlimited(config.max_client_cnxns)),
+            ("minSessionTimeout", config.min_session_timeout_ms.to_string()),
+            ("maxSessionTimeout", config.max_session_timeout_ms.to_string()),
+            ("clientPortListenBacklog", config.client_backlog.map_or("-1".to_owned(), |backlog| backlog.to_string())),
+            ("serverId", config.server_id.to_string()),
+            ("coreThreads", config.core_threads.to_string()),
+            ("replica.ownCore", config.replica_own_core.to_string()),
+            ("log.io", config.log.io.name().to_owned()),
+            ("log.sync", config.log.sync.name().to_owned()),
+            ("log.pipelineDepth", config.log.pipeline_depth.to_string()),
+            ("log.groupCommitDelayUs", config.log.group_commit_delay_us.to_string()),
+        ],
+        data_dir: config.data_dir.clone(),
+        log_dir: config.log_dir.clone(),
+    }
+}
+
+/// What an embedded server is made with.
+#[derive(Clone, Debug)]
+pub struct EmbeddedOptions {
+    /// Its data directory, also for its log.
+    pub dir: PathBuf,
+    /// `key=value` settings on top of: standalone, a free loopback port, all four-letter words.
+    pub settings: Vec<String>,
+}
+
+/// A server in this process, stopped when dropped.
+pub struct Embedded {
+    server: Server,
+}
+
+impl Embedded {
+    /// Starts one on a free loopback port.
+    ///
+    /// # Errors
+    /// One line: a setting is wrong, or the server cannot start.
+    pub fn start(options: &EmbeddedOptions) -> Result<Embedded, String> {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let dir = options.dir.display();
+        let mut settings = vec![
+            format!("dataDir={dir}"),
+            "clientPortAddress=127.0.0.1".to_owned(),
+            "clientPort=0".to_owned(),
+            "maxClientCnxns=0".to_owned(),
+            "4lw.commands.whitelist=*".to_owned(),
+        ];
+        settings.extend(options.settings.iter().cloned());
+        let (config, _warnings) = config::load(None, &settings, &Defaults { cores }).map_err(|error| error.to_string())?;
+        let (server, _banner) = start(config)?;
+        Ok(Embedded { server })
+    }
+
+    /// Where it serves clients.
+    pub fn address(&self) -> SocketAddr {
+        self.server.address()
+    }
+
+    /// Stops it and waits for that.
+    ///
+    /// # Errors
+    /// The first thing that went wrong since the start.
+    pub fn stop(self) -> Result<(), String> {
+        self.server.stop()
+    }
+}

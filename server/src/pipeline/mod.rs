@@ -1,0 +1,33 @@
+//! The stages of a write that the replica owns: it is checked against the tree and everything before it that is still on its
+//! way ([`outstanding`]), turned into a transaction that decides everything ([`sequencer`]), and, once it is committed and
+//! applied, answered ([`answer`]).
+//!
+//! **Not here**: zxids and quorums ([`crate::zab`]), the log, connections.
+
+pub mod answer;
+pub mod outstanding;
+pub mod sequencer;
+
+use crate::session::ConnId;
+use corral_proto::{SessionId, Xid};
+
+/// A request of a client that changes something (or closes its session), as a worker hands it to the replica.
+#[derive(Clone, Copy, Debug)]
+pub struct WriteRequest<'a> {
+    /// Who waits for the answer.
+    pub conn: ConnId,
+    /// In whose name.
+    pub session: SessionId,
+    /// What the client calls it.
+    pub xid: Xid,
+    /// The operation; one for which [`is_write`] holds.
+    pub op: corral_proto::OpCode,
+    /// Its body, not looked at yet.
+    pub body: &'a [u8],
+}
+
+/// Whether the operation goes through the log.
+pub const fn is_write(op: corral_proto::OpCode) -> bool {
+    use corral_proto::OpCode::*;
+    matches!(op, Create | Create2 | Delete | SetData | SetAcl | Multi | CloseSession)
+}

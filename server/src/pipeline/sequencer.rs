@@ -1,0 +1,291 @@
+//! From a request to a transaction that decides everything: is it allowed, what will the name be, what will the versions be.
+//!
+//! The order of the checks is Apache's (`PrepRequestProcessor`), because it decides which of several errors a client sees.
+//! A request that is refused becomes a transaction too ([`Txn::Error`]): it has a zxid and its answer has its place.
+//!
+//! **Invariants**: a decision looks at the tree and at everything ordered before it, and at nothing else; deciding twice from
+//! the same state gives the same transaction; a multi is decided as one and leaves nothing behind when it fails.
+//!
+//! **Not here**: sessions' liveness (the replica checks it first), zxids (it passes them in), the log.
+
+use super::outstanding::{NodeState, Outstanding};
+use crate::acl;
+use corral_engine::Tree;
+use corral_engine::tree::{BUILT_IN, path};
+use corral_proto::acl::perms;
+use corral_proto::jute::{StrList, put_string};
+use corral_proto::request::{CreateRequest, PathVersion, SetAclRequest, SetDataRequest};
+use corral_proto::txn::CreateTxn;
+use corral_proto::{
+    AclList, CreateMode, ErrorCode, JuteError, MultiOp, MultiRequest, OpCode, Request, SessionId, SubTxns, Txn, Zxid,
+};
+use std::borrow::Cow;
+
+/// Decides what requests become.
+pub struct Sequencer {
+    outstanding: Outstanding,
+}
+
+/// What the decision is about.
+#[derive(Clone, Copy)]
+pub struct Place {
+    /// The zxid that the transaction will have.
+    pub zxid: Zxid,
+    /// In whose name it is asked for.
+    pub session: SessionId,
+}
+
+/// A create that was let through.
+struct Creation<'a> {
+    path: Cow<'a, str>,
+    data: Option<&'a [u8]>,
+    acl: Cow<'a, [u8]>,
+    ephemeral: bool,
+    parent_cversion: i32,
+}
+
+impl Creation<'_> {
+    fn txn(&self) -> CreateTxn<'_> {
+        CreateTxn {
+            path: &self.path,
+            data: self.data,
+            acl: AclList::from_encoded(&self.acl).expect("fixed up"),
+            ephemeral: self.ephemeral,
+            parent_cversion: self.parent_cversion,
+        }
+    }
+}
+
+impl Sequencer {
+    /// Nothing is on its way yet.
+    pub fn new(seed: u64) -> Sequencer {
+        Sequencer { outstanding: Outstanding::new(seed) }
+    }
+
+    /// Everything up to `zxid` has been applied to the tree.
+    pub fn applied(&mut self, zxid: Zxid) {
+        self.outstanding.applied(zxid);
+    }
+
+    /// Decides a request of a client and hands the transaction to `then`.
+    pub fn decide<R>(
+        &mut self,
+        tree: &Tree,
+        place: Place,
+        op: OpCode,
+        body: &[u8],
+        then: impl FnOnce(Txn<'_>) -> R,
+    ) -> R {
+        let decided = match Request::decode(op, body) {
+            Err(error) => Err(undecodable(error)),
+            Ok(Request::Create(request)) => match self.create(tree, place, &request) {
+                Ok(creation) => return then(Txn::Create(creation.txn())),
+                Err(error) => Err(error),
+            },
+            Ok(Request::Create2(request)) => match self.create(tree, place, &request) {
+                Ok(creation) => return then(Txn::Create2(creation.txn())),
+                Err(error) => Err(error),
+            },
+            Ok(Request::Delete(request)) => self.delete(tree, place, request),
+            Ok(Request::SetData(request)) => self.set_data(tree, place, request),
+            Ok(Request::SetAcl(request)) => match self.set_acl(tree, place, request) {
+                Ok((acl, version)) => {
+                    let acl = AclList::from_encoded(&acl).expect("fixed up");
+                    return then(Txn::SetAcl { path: request.path, acl, version });
+                }
+                Err(error) => Err(error),
+            },
+            Ok(Request::Multi(request)) => {
+                let parts = self.multi(tree, place, request);
+                return then(Txn::Multi(SubTxns::from_encoded(request.len() as u32, &parts)));
+            }
+            Ok(Request::CloseSession) => return self.close_session(tree, place, then),
+            Ok(_) => unreachable!("{op:?} does not go through the log"),
+        };
+        then(decided.unwrap_or_else(|error| Txn::Error(error.code())))
+    }
+
+    /// Decides the end of a session: its ephemeral nodes go with it, those still on their way included.
+    pub fn close_session<R>(&mut self, tree: &Tree, place: Place, then: impl FnOnce(Txn<'_>) -> R) -> R {
+        let paths = self.outstanding.ephemerals(tree, place.session);
+        let mut raw = Vec::new();
+        for path in &paths {
+            put_string(&mut raw, path);
+            if let Some(parent) = path::split(path) {
+                self.change(tree, place.zxid, parent.0, |state| state.num_children -= 1);
+            }
+            self.outstanding.set(place.zxid, path, None);
+        }
+        then(Txn::CloseSession { paths: Some(StrList::from_encoded(paths.len() as u32, &raw)) })
+    }
+
+    fn create<'a>(
+        &mut self,
+        tree: &Tree,
+        place: Place,
+        request: &CreateRequest<'a>,
+    ) -> Result<Creation<'a>, ErrorCode> {
+        let mode = CreateMode::from_flags(request.flags).ok_or(ErrorCode::BadArguments)?;
+        let (parent_path, _) = split(request.path)?;
+        let acl = acl::fix_up(request.acl)?;
+        let mut parent = self.outstanding.get(tree, parent_path).ok_or(ErrorCode::NoNode)?;
+        acl::check(parent.acl(), perms::CREATE)?;
+        let path = if mode.sequential {
+            // The number after the last one has been used up: refuse, rather than give a name twice.
+            if parent.created == i32::MAX {
+                return Err(ErrorCode::BadArguments);
+            }
+            Cow::Owned(format!("{}{:010}", request.path, parent.created))
+        } else {
+            Cow::Borrowed(request.path)
+        };
+        if !path::is_valid(&path) {
+            return Err(ErrorCode::BadArguments);
+        }
+        if self.outstanding.get(tree, &path).is_some() {
+            return Err(ErrorCode::NodeExists);
+        }
+        if parent.owner != SessionId::NONE {
+            return Err(ErrorCode::NoChildrenForEphemerals);
+        }
+        parent.created = parent.created.saturating_add(1);
+        parent.num_children += 1;
+        let parent_cversion = parent.created;
+        let owner = if mode.ephemeral { place.session } else { SessionId::NONE };
+        self.outstanding.set(place.zxid, parent_path, Some(parent));
+        self.outstanding.set(place.zxid, &path, Some(NodeState::new(&acl, owner)));
+        Ok(Creation { path, data: request.data, acl, ephemeral: mode.ephemeral, parent_cversion })
+    }
+
+    fn delete<'a>(&mut self, tree: &Tree, place: Place, request: PathVersion<'a>) -> Result<Txn<'a>, ErrorCode> {
+        let (parent_path, _) = split(request.path)?;
+        if BUILT_IN.contains(&request.path) {
+            return Err(ErrorCode::BadArguments);
+        }
+        let mut parent = self.outstanding.get(tree, parent_path).ok_or(ErrorCode::NoNode)?;
+        acl::check(parent.acl(), perms::DELETE)?;
+        let node = self.outstanding.get(tree, request.path).ok_or(ErrorCode::NoNode)?;
+        check_version(node.version, request.version)?;
+        if node.num_children > 0 {
+            return Err(ErrorCode::NotEmpty);
+        }
+        parent.num_children -= 1;
+        self.outstanding.set(place.zxid, parent_path, Some(parent));
+        self.outstanding.set(place.zxid, request.path, None);
+        Ok(Txn::Delete { path: request.path })
+    }
+
+    fn set_data<'a>(&mut self, tree: &Tree, place: Place, request: SetDataRequest<'a>) -> Result<Txn<'a>, ErrorCode> {
+        let mut node = self.existing(tree, request.path, perms::WRITE)?;
+        check_version(node.version, request.version)?;
+        node.version = node.version.wrapping_add(1);
+        let version = node.version;
+        self.outstanding.set(place.zxid, request.path, Some(node));
+        Ok(Txn::SetData { path: request.path, data: request.data, version })
+    }
+
+    fn set_acl<'a>(
+        &mut self,
+        tree: &Tree,
+        place: Place,
+        request: SetAclRequest<'a>,
+    ) -> Result<(Cow<'a, [u8]>, i32), ErrorCode> {
+        if !path::is_valid(request.path) {
+            return Err(ErrorCode::BadArguments);
+        }
+        let acl = acl::fix_up(request.acl)?;
+        let mut node = self.existing(tree, request.path, perms::ADMIN)?;
+        check_version(node.aversion, request.version)?;
+        node.aversion = node.aversion.wrapping_add(1);
+        node.acl = (&*acl).into();
+        let version = node.aversion;
+        self.outstanding.set(place.zxid, request.path, Some(node));
+        Ok((acl, version))
+    }
+
+    /// The parts of a multi, encoded. If one is refused, every part is an error: none (code 0) before it, its own, and
+    /// RuntimeInconsistency after it.
+    fn multi(&mut self, tree: &Tree, place: Place, request: MultiRequest<'_>) -> Vec<u8> {
+        let mut parts = Vec::new();
+        let mut failed = None;
+        self.outstanding.begin();
+        for (index, op) in request.iter().enumerate() {
+            if let Err(error) = self.part(tree, place, op, &mut parts) {
+                failed = Some((index, error));
+                break;
+            }
+        }
+        self.outstanding.end(place.zxid, failed.is_none());
+        if let Some((at, error)) = failed {
+            parts.clear();
+            for index in 0..request.len() {
+                let code = match index.cmp(&at) {
+                    std::cmp::Ordering::Less => 0,
+                    std::cmp::Ordering::Equal => error.code(),
+                    std::cmp::Ordering::Greater => ErrorCode::RuntimeInconsistency.code(),
+                };
+                SubTxns::push(&mut parts, &Txn::Error(code));
+            }
+        }
+        parts
+    }
+
+    fn part(&mut self, tree: &Tree, place: Place, op: MultiOp<'_>, parts: &mut Vec<u8>) -> Result<(), ErrorCode> {
+        match op {
+            MultiOp::Create(request) => {
+                SubTxns::push(parts, &Txn::Create(self.create(tree, place, &request)?.txn()));
+            }
+            MultiOp::Create2(request) => {
+                SubTxns::push(parts, &Txn::Create2(self.create(tree, place, &request)?.txn()));
+            }
+            MultiOp::Delete(request) => SubTxns::push(parts, &self.delete(tree, place, request)?),
+            MultiOp::SetData(request) => SubTxns::push(parts, &self.set_data(tree, place, request)?),
+            MultiOp::Check(request) => {
+                let node = self.existing(tree, request.path, perms::READ)?;
+                check_version(node.version, request.version)?;
+                SubTxns::push(parts, &Txn::Check(request));
+            }
+        }
+        Ok(())
+    }
+
+    fn existing(&self, tree: &Tree, path: &str, wanted: i32) -> Result<NodeState, ErrorCode> {
+        if !path::is_valid(path) {
+            return Err(ErrorCode::BadArguments);
+        }
+        let node = self.outstanding.get(tree, path).ok_or(ErrorCode::NoNode)?;
+        acl::check(node.acl(), wanted)?;
+        Ok(node)
+    }
+
+    fn change(&mut self, tree: &Tree, zxid: Zxid, path: &str, change: impl FnOnce(&mut NodeState)) {
+        if let Some(mut state) = self.outstanding.get(tree, path) {
+            change(&mut state);
+            self.outstanding.set(zxid, path, Some(state));
+        }
+    }
+}
+
+/// The error of a body that cannot be read. A path that is not UTF-8 is a bad path: Apache reads it with replacement
+/// characters, which no path may contain.
+pub fn undecodable(error: JuteError) -> ErrorCode {
+    match error {
+        JuteError::NotUtf8 => ErrorCode::BadArguments,
+        _ => ErrorCode::MarshallingError,
+    }
+}
+
+fn split(path: &str) -> Result<(&str, &str), ErrorCode> {
+    if path.contains('\0') {
+        return Err(ErrorCode::BadArguments);
+    }
+    path::split(path).ok_or(ErrorCode::BadArguments)
+}
+
+fn check_version(actual: i32, expected: i32) -> Result<(), ErrorCode> {
+    if expected == -1 || expected == actual { Ok(()) } else { Err(ErrorCode::BadVersion) }
+}
+
+#[cfg(test)]
+#[path = "sequencer_tests.rs"]
+mod tests;

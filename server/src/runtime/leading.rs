@@ -1,0 +1,200 @@
+//! What `core-0` does besides serving clients: it drives the replica, the log and the tree.
+//!
+//! A step, in this order: take what other cores sent; expire sessions; hand the disk the next batch; take what the disk has
+//! finished; apply what that committed and queue what every core is to be told, before the tree's lock is given back.
+
+use super::{Shared, port};
+use crate::admin::report::ReplicaReport;
+use crate::delivery::Delivery;
+use crate::replica::{Now, Replica, ReplicaOptions};
+use crate::session;
+use crate::store::Store;
+use corral_engine::StorageError;
+use corral_engine::disk::device::Device;
+use corral_engine::tree::Change;
+use corral_engine::txnlog::{Log, LogOptions, Recovered};
+use corral_proto::ServerId;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+/// Transactions that are applied under one hold of the tree's lock.
+const APPLY: usize = 256;
+/// Messages of other cores that are taken in one step.
+const INBOX_STEP: usize = 1024;
+
+/// The replica, its log, and the store whose locks it holds.
+pub(super) struct Leading {
+    pub(super) replica: Replica,
+    pub(super) log: Log<Device>,
+    _store: Store,
+    slow: Duration,
+    slow_syncs: u64,
+    sync_sum_us: u64,
+    sync_max_us: u64,
+}
+
+impl Leading {
+    pub(super) fn new(shared: &Arc<Shared>, store: Store, recovered: &Recovered, seed: u64) -> Result<Leading, String> {
+        let config = &shared.config;
+        let options = LogOptions {
+            dir: store.log_dir.clone(),
+            mode: store.mode.clone(),
+            segment_bytes: config.log.segment_bytes,
+            pipeline_depth: config.log.pipeline_depth as usize,
+            group_commit_delay: Duration::from_micros(config.log.group_commit_delay_us.into()),
+        };
+        let device = Device::open(&store.mode).map_err(|error| format!("cannot open the log's device: {error}"))?;
+        let waker = shared.clone();
+        let wake = Arc::new(move || waker.lines[0].bell.ring());
+        let log = Log::open(&options, device, recovered, wake).map_err(|error| error.to_string())?;
+        let me = ServerId(config.server_id.into());
+        let now = shared.now();
+        let replica = ReplicaOptions {
+            me,
+            voters: vec![me],
+            tick: Duration::from_millis(config.tick_ms.into()),
+            first_session: session::first_id(config.server_id.max(1), now.wall_ms),
+            seed,
+            cores: shared.lines.len(),
+        };
+        let replica = Replica::new(&replica, &shared.tree.read(), now.uptime);
+        Ok(Leading {
+            replica,
+            log,
+            _store: store,
+            slow: Duration::from_millis(config.log.slow_sync_ms),
+            slow_syncs: 0,
+            sync_sum_us: 0,
+            sync_max_us: 0,
+        })
+    }
+
+    /// Takes what other cores sent, and closes sessions that have expired.
+    pub(super) fn take_inbox(&mut self, shared: &Shared, now: Now) {
+        if !shared.inbox.is_empty() {
+            let was_full = shared.inbox.is_full();
+            let tree = shared.tree.read();
+            let mut direct = port::Direct { replica: &mut self.replica, log: &mut self.log.group, now };
+            for _ in 0..INBOX_STEP {
+                let Some(message) = shared.inbox.pop() else { break };
+                message.deliver(&tree, &mut direct);
+            }
+            if was_full {
+                shared.ring_all();
+            }
+        }
+        if self.replica.deadline().is_some_and(|deadline| deadline <= now.uptime) {
+            let tree = shared.tree.read();
+            for session in self.replica.tick(&tree, &mut self.log.group, now) {
+                tracing::info!("Expiring session {session}, timeout exceeded");
+            }
+        }
+    }
+
+    /// Hands the disk what it may have.
+    pub(super) fn submit(&mut self, now: Now) -> Result<(), String> {
+        let replica = &mut self.replica;
+        match self.log.submit(now.uptime, |batch| replica.cut(batch)) {
+            Ok(()) => Ok(()),
+            Err(error @ StorageError::Poisoned { .. }) => Err(error.to_string()),
+            Err(error) => {
+                tracing::error!("writes wait for the next log segment: {error}; trying again every second");
+                Ok(())
+            }
+        }
+    }
+
+    /// Takes what the disk has finished. An error is final.
+    pub(super) fn complete(&mut self, now: Now) -> Result<(), String> {
+        let (mut sum, mut max, mut slow) = (0, 0, 0);
+        let threshold = self.slow;
+        let durable = self.log.complete(now.uptime, |took| {
+            sum += took.as_micros() as u64;
+            max = max.max(took.as_micros() as u64);
+            if took >= threshold {
+                slow += 1;
+                tracing::warn!(
+                    "fsync-ing the write ahead log in core-0 took {}ms which will adversely effect operation latency",
+                    took.as_millis()
+                );
+            }
+        });
+        self.sync_sum_us += sum;
+        self.sync_max_us = self.sync_max_us.max(max);
+        self.slow_syncs += slow;
+        if let Some(durable) = durable.map_err(|error| error.to_string())? {
+            self.replica.durable(durable);
+        }
+        Ok(())
+    }
+
+    /// Applies what is committed and queues what the other cores are to be told. Returns what `core-0`'s own worker is to be
+    /// told; the caller hands it over before it lets the worker read.
+    pub(super) fn apply(&mut self, shared: &Shared, own_watches: bool, now: Now) -> Vec<Delivery> {
+        let mut own = Vec::new();
+        loop {
+            let work = self.replica.has_committed() || (0..shared.lines.len()).any(|core| self.replica.has_delivery(core));
+            if !work {
+                return own;
+            }
+            // A core that is far behind makes everybody wait: its queue is bounded, and what is told must not be lost.
+            let room = |shared: &Shared| shared.lines[1..].iter().all(|line| !line.deliveries.is_full());
+            if !room(shared) {
+                shared.apply_waits.store(true, Ordering::SeqCst);
+                if !room(shared) {
+                    return own;
+                }
+            }
+            let mut tree = shared.tree.write();
+            let watched = |core: usize| match core {
+                0 => own_watches,
+                _ => shared.lines[core].watching.load(Ordering::Relaxed),
+            };
+            let anybody = (0..shared.lines.len()).any(watched);
+            let mut changes = Vec::new();
+            self.replica.apply(&mut tree, APPLY, now.uptime, anybody.then_some(&mut changes));
+            let changes: Option<Arc<[Change]>> = (!changes.is_empty()).then(|| changes.into());
+            for core in 0..shared.lines.len() {
+                let changes = changes.as_ref().filter(|_| watched(core));
+                if changes.is_none() && !self.replica.has_delivery(core) {
+                    continue;
+                }
+                let delivery = self.replica.take_delivery(core, changes);
+                if core == 0 {
+                    own.push(delivery);
+                } else {
+                    let line = &shared.lines[core];
+                    line.deliveries.push(delivery).expect("there was room, and nobody else fills it");
+                    line.bell.ring();
+                }
+            }
+        }
+    }
+
+    /// When something has to be done even if nothing happens until then.
+    pub(super) fn deadline(&self) -> Option<Duration> {
+        [self.replica.deadline(), self.log.deadline()].into_iter().flatten().min()
+    }
+
+    /// True when nothing is on its way.
+    pub(super) fn is_idle(&self) -> bool {
+        self.log.is_idle() && self.replica.outstanding() == 0
+    }
+
+    pub(super) fn report(&self, shared: &Shared) -> ReplicaReport {
+        let tree = shared.tree.read();
+        ReplicaReport {
+            zxid: tree.last_applied(),
+            nodes: tree.len(),
+            ephemerals: tree.ephemeral_count(),
+            bytes: tree.bytes(),
+            sessions: self.replica.sessions(),
+            proposals: self.replica.outstanding(),
+            log: self.log.counters(),
+            slow_syncs: self.slow_syncs,
+            sync_sum_us: self.sync_sum_us,
+            sync_max_us: self.sync_max_us,
+        }
+    }
+}

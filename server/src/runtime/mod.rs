@@ -1,0 +1,262 @@
+//! The threads of one server: which there are, what they share, how they start and end.
+//!
+//! `core-0` drives the replica and the log ([`leading`]) besides its own clients; `core-1`… serve clients only. What decides is
+//! pure and lives elsewhere ([`crate::replica`], [`crate::worker`]); here is what waits, reads, writes and carries out.
+//!
+//! **Invariants**: the tree is written by `core-0` only, and what that leads to is queued for every core before its lock is
+//! given back; queues are bounded, and a full one makes the sender wait with its socket unread, never drop or grow; the first
+//! thread that fails stops the server.
+
+#![expect(clippy::disallowed_methods, reason = "this is where the clock is read")]
+
+mod core;
+mod leading;
+mod placement;
+mod port;
+mod sockets;
+
+use crate::admin::report::{CoreReport, ServerFacts, ServerReport};
+use crate::config::Config;
+use crate::delivery::Delivery;
+use crate::replica::Now;
+use crate::store::Store;
+use core::Core;
+use corral_engine::Tree;
+use corral_engine::txnlog::Recovered;
+use corral_net::Doorbell;
+use crossbeam::channel::{Receiver, bounded};
+use crossbeam::queue::ArrayQueue;
+use mio::net::{TcpListener, TcpStream};
+use mio::{Poll, Token};
+use parking_lot::{Mutex, RwLock};
+use port::ToReplica;
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Instant, SystemTime};
+
+/// Requests that the other cores may have on their way to the replica.
+const INBOX: usize = 4096;
+/// Deliveries that a core may be behind.
+const DELIVERIES: usize = 256;
+/// Connections that may be on their way to another core.
+const HANDED_OVER: usize = 256;
+
+const BELL: Token = Token(usize::MAX);
+const LISTENER: Token = Token(usize::MAX - 1);
+
+/// What all threads of a server see.
+struct Shared {
+    config: Config,
+    started: Instant,
+    tree: RwLock<Tree>,
+    /// One a core.
+    lines: Vec<Line>,
+    inbox: ArrayQueue<ToReplica>,
+    /// The replica waits until some core has taken its deliveries.
+    apply_waits: AtomicBool,
+    clients: Mutex<BTreeMap<IpAddr, usize>>,
+    stopping: AtomicBool,
+    /// Cores besides `core-0` that have nothing left to do.
+    finished: AtomicUsize,
+    /// Goes up each time that somebody wants reports.
+    reports_wanted: AtomicU64,
+    facts: ServerFacts,
+}
+
+/// The way to one core.
+struct Line {
+    bell: Doorbell,
+    deliveries: ArrayQueue<Delivery>,
+    handed_over: ArrayQueue<(TcpStream, SocketAddr)>,
+    /// Connections that live there.
+    conns: AtomicUsize,
+    /// Whether any of them watches anything; written under the tree's lock.
+    watching: AtomicBool,
+    /// Its newest report, and what [`Shared::reports_wanted`] was then.
+    report: Mutex<(u64, CoreReport)>,
+}
+
+impl Shared {
+    fn now(&self) -> Now {
+        let wall = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        Now { uptime: self.started.elapsed(), wall_ms: wall.as_millis() as i64 }
+    }
+
+    fn stopping(&self) -> bool {
+        self.stopping.load(Ordering::Relaxed)
+    }
+
+    fn stop(&self) {
+        self.stopping.store(true, Ordering::SeqCst);
+        self.ring_all();
+    }
+
+    fn ring_all(&self) {
+        self.lines.iter().for_each(|line| line.bell.ring());
+    }
+
+    /// All cores' reports, if each has answered to `wanted`.
+    fn reports(&self, wanted: u64) -> Option<ServerReport> {
+        let report = |line: &Line| {
+            let report = line.report.lock();
+            (report.0 >= wanted).then(|| report.1.clone())
+        };
+        let cores = self.lines.iter().map(report).collect::<Option<Vec<_>>>()?;
+        let open = std::fs::read_dir("/proc/self/fd").map_or(0, |entries| entries.count() as u64);
+        Some(ServerReport { cores, uptime_ms: self.started.elapsed().as_millis() as u64, descriptors: (open, descriptors_max()) })
+    }
+}
+
+fn descriptors_max() -> u64 {
+    let limits = std::fs::read_to_string("/proc/self/limits").unwrap_or_default();
+    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"));
+    line.and_then(|rest| rest.split_whitespace().next()?.parse().ok()).unwrap_or(0)
+}
+
+/// A running server.
+pub struct Server {
+    shared: Arc<Shared>,
+    threads: Vec<JoinHandle<()>>,
+    ended: Receiver<Result<(), String>>,
+    address: SocketAddr,
+}
+
+impl Server {
+    /// Starts the threads of a server whose store was opened and recovered.
+    ///
+    /// # Errors
+    /// One line for the operator: the address cannot be bound, or the system refuses a thread, a poll or a ring.
+    pub fn start(
+        config: Config,
+        store: Store,
+        tree: Tree,
+        recovered: &Recovered,
+        facts: ServerFacts,
+        seed: u64,
+    ) -> Result<Server, String> {
+        let cores = config.core_threads;
+        let listening = usize::from(config.replica_own_core);
+        let (address, listeners) = listen(&config, cores - listening)?;
+        let mut polls = Vec::new();
+        let mut lines = Vec::new();
+        for _ in 0..cores {
+            let poll = Poll::new().map_err(|error| format!("cannot make a poll: {error}"))?;
+            lines.push(Line {
+                bell: Doorbell::new(poll.registry(), BELL).map_err(|error| format!("cannot make a waker: {error}"))?,
+                deliveries: ArrayQueue::new(DELIVERIES),
+                handed_over: ArrayQueue::new(HANDED_OVER),
+                conns: AtomicUsize::new(0),
+                watching: AtomicBool::new(false),
+                report: Mutex::default(),
+            });
+            polls.push(poll);
+        }
+        let shared = Arc::new(Shared {
+            config,
+            started: Instant::now(),
+            tree: RwLock::new(tree),
+            lines,
+            inbox: ArrayQueue::new(INBOX),
+            apply_waits: AtomicBool::new(false),
+            clients: Mutex::default(),
+            stopping: AtomicBool::new(false),
+            finished: AtomicUsize::new(0),
+            reports_wanted: AtomicU64::new(0),
+            facts,
+        });
+        let (result, ended) = bounded(cores);
+        let mut server = Server { shared, threads: Vec::new(), ended, address };
+        let mut store = Some((store, recovered.clone()));
+        let mut listeners: Vec<Option<TcpListener>> = listeners.into_iter().map(Some).collect();
+        for _ in 0..listening {
+            listeners.insert(0, None);
+        }
+        let (ready, started) = bounded(cores);
+        for (index, (poll, listener)) in polls.into_iter().zip(listeners).enumerate() {
+            let (shared, result, ready) = (server.shared.clone(), result.clone(), ready.clone());
+            let store = store.take();
+            let body = move || {
+                let made = Core::new(index, shared.clone(), poll, listener, store, seed);
+                let outcome = match made {
+                    Ok(mut core) => {
+                        let _ = ready.send(Ok(()));
+                        drop(ready);
+                        core.run()
+                    }
+                    Err(error) => {
+                        let _ = ready.send(Err(error.clone()));
+                        Err(error)
+                    }
+                };
+                if outcome.is_err() {
+                    shared.stop();
+                }
+                let _ = result.send(outcome);
+            };
+            let thread = std::thread::Builder::new().name(format!("core-{index}")).spawn(body);
+            server.threads.push(thread.map_err(|error| format!("cannot start thread core-{index}: {error}"))?);
+        }
+        for _ in 0..cores {
+            if let Err(error) = started.recv().expect("every core says how it started") {
+                let _ = server.stop();
+                return Err(error);
+            }
+        }
+        Ok(server)
+    }
+
+    /// Where clients are served.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Says something if a thread has ended, which none does by itself unless it failed.
+    pub fn ended(&self) -> &Receiver<Result<(), String>> {
+        &self.ended
+    }
+
+    /// Accepts nobody any more, finishes what is in flight, closes all connections, and waits for that.
+    ///
+    /// # Errors
+    /// The first thing that went wrong since the start.
+    pub fn stop(mut self) -> Result<(), String> {
+        self.shared.stop();
+        for thread in self.threads.drain(..) {
+            if thread.join().is_err() {
+                return Err("a thread panicked; see above".to_owned());
+            }
+        }
+        self.ended.try_iter().collect()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.shared.stop();
+        self.threads.drain(..).for_each(|thread| drop(thread.join()));
+    }
+}
+
+/// Sockets that listen on the client address, `count` of them.
+fn listen(config: &Config, count: usize) -> Result<(SocketAddr, Vec<TcpListener>), String> {
+    let host = config.client_address.as_deref().unwrap_or("0.0.0.0");
+    let port = config.client_port;
+    let refused = |error: std::io::Error| match error.kind() {
+        std::io::ErrorKind::AddrInUse => {
+            format!("{host}:{port}: the address is in use by another process; stop it or choose another clientPort")
+        }
+        _ => format!("{host}:{port}: cannot listen there: {error}"),
+    };
+    let mut address = (host, port).to_socket_addrs().map_err(refused)?.next().ok_or(format!("{host}: no address"))?;
+    let backlog = config.client_backlog.map_or(-1, |backlog| backlog as i32);
+    // Sharing the address among this server's own cores also shares it with any other server that asks for it: make sure first
+    // that there is none, by asking for it alone.
+    address = corral_net::listener::listen(address, false, backlog)
+        .and_then(|alone| alone.local_addr())
+        .map_err(refused)?;
+    let listeners = (0..count).map(|_| corral_net::listener::listen(address, true, backlog)).collect::<Result<_, _>>();
+    Ok((address, listeners.map_err(refused)?))
+}

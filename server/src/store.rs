@@ -1,0 +1,122 @@
+//! The directories of one server: are they usable, are they ours alone, and what is in them.
+//!
+//! The log lies in `<dataLogDir>/corral-log`. A lock file in each directory keeps a second server out. Data of Apache ZooKeeper
+//! in the same directories is not touched, but a server that found it and served an empty tree beside it would be worse than
+//! none: it refuses to start.
+//!
+//! **Not here**: what recovery does ([`corral_engine::txnlog::recovery`]).
+
+use crate::config::{self, Config};
+use corral_engine::StorageError;
+use corral_engine::Tree;
+use corral_engine::disk::{self, Mode};
+use corral_engine::txnlog::{Recovered, recover};
+use std::fs::{self, File, TryLockError};
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// Opened and locked directories.
+#[derive(Debug)]
+pub struct Store {
+    /// Where the segments of the log are.
+    pub log_dir: PathBuf,
+    /// How the log is written.
+    pub mode: Mode,
+    _locks: Vec<File>,
+}
+
+impl Store {
+    /// Makes the directories if they may be made, locks them, and chooses how the log is written.
+    pub fn open(config: &Config) -> Result<Store, StorageError> {
+        let mut dirs = vec![config.data_dir.as_path()];
+        if config.log_dir != config.data_dir {
+            dirs.push(&config.log_dir);
+        }
+        let mut locks = Vec::new();
+        for dir in dirs {
+            make(dir, config.datadir_autocreate)?;
+            locks.push(lock(dir)?);
+            refuse_apache_data(dir)?;
+        }
+        let log_dir = config.log_dir.join("corral-log");
+        make(&log_dir, true)?;
+        let (io, sync) = (wished_io(config.log.io), wished_sync(config.log.sync));
+        let mode = Mode::choose(&log_dir, io, sync)
+            .map_err(|why| StorageError::Refused { path: log_dir.clone(), why })?;
+        Ok(Store { log_dir, mode, _locks: locks })
+    }
+
+    /// Reads the log into a tree.
+    pub fn recover(&self, seed: u64) -> Result<(Tree, Recovered), StorageError> {
+        let mut tree = Tree::new(seed);
+        let recovered = recover(&self.log_dir, |record| {
+            tree.apply(&record.entry, None);
+        })?;
+        Ok((tree, recovered))
+    }
+}
+
+fn wished_io(io: config::LogIo) -> Option<disk::LogIo> {
+    match io {
+        config::LogIo::Auto => None,
+        config::LogIo::UringDirect => Some(disk::LogIo::UringDirect),
+        config::LogIo::UringBuffered => Some(disk::LogIo::UringBuffered),
+        config::LogIo::Pwrite => Some(disk::LogIo::Pwrite),
+    }
+}
+
+fn wished_sync(sync: config::LogSync) -> Option<disk::LogSync> {
+    match sync {
+        config::LogSync::Auto => None,
+        config::LogSync::Dsync => Some(disk::LogSync::Dsync),
+        config::LogSync::Fdatasync => Some(disk::LogSync::Fdatasync),
+        config::LogSync::Fsync => Some(disk::LogSync::Fsync),
+        config::LogSync::None => Some(disk::LogSync::None),
+    }
+}
+
+fn make(dir: &Path, create: bool) -> Result<(), StorageError> {
+    let refused = |why: String| StorageError::Refused { path: dir.to_owned(), why };
+    if !dir.is_dir() {
+        if !create {
+            return Err(refused("there is no such directory, and datadir.autocreate=false".to_owned()));
+        }
+        fs::create_dir_all(dir).map_err(|error| refused(format!("cannot make the directory: {error}")))?;
+        if let Some(parent) = dir.canonicalize().ok().as_deref().and_then(Path::parent) {
+            corral_engine::txnlog::segment::sync_dir(parent)?;
+        }
+    }
+    let probe = dir.join(".corral-write-probe");
+    File::create(&probe)
+        .and_then(|_| fs::remove_file(&probe))
+        .map_err(|error| refused(format!("cannot write to the directory: {error}")))
+}
+
+fn lock(dir: &Path) -> Result<File, StorageError> {
+    let path = dir.join("corral.lock");
+    let io = |source: io::Error| StorageError::Io { op: "lock", path: path.clone(), source };
+    let file = File::options().write(true).create(true).truncate(false).open(&path).map_err(io)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(StorageError::Refused {
+            path: dir.to_owned(),
+            why: "another server is using this directory (it holds corral.lock); stop it or choose another dataDir"
+                .to_owned(),
+        }),
+        Err(TryLockError::Error(error)) => Err(io(error)),
+    }
+}
+
+fn refuse_apache_data(dir: &Path) -> Result<(), StorageError> {
+    let theirs = dir.join("version-2");
+    let is_data = |name: &str| name.starts_with("log.") || name.starts_with("snapshot.");
+    let found = fs::read_dir(&theirs)
+        .is_ok_and(|mut entries| entries.any(|entry| entry.is_ok_and(|entry| entry.file_name().to_str().is_some_and(is_data))));
+    if found {
+        return Err(StorageError::Refused {
+            path: theirs,
+            why: "this is data of Apache ZooKeeper, which cannot be taken over yet; choose another dataDir".to_owned(),
+        });
+    }
+    Ok(())
+}

@@ -1,0 +1,169 @@
+//! One client connection, as its worker sees it.
+
+use corral_net::put_frame;
+use corral_proto::{OpCode, SessionId, Xid, Zxid};
+use std::collections::VecDeque;
+use std::time::Duration;
+
+/// How far a connection has come.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Phase {
+    /// Nothing was said yet.
+    New,
+    /// The session is being opened or renewed; nothing is read until then. Whether the client knows the read-only flag.
+    Opening { read_only: Option<bool> },
+    /// The client speaks for a session.
+    Open(SessionId),
+    /// Nothing more is read or answered; closed once what was said is out.
+    Closing,
+}
+
+/// A request whose answer is still owed.
+#[derive(Debug)]
+pub(super) enum Slot {
+    /// The replica has it.
+    Sent {
+        /// When it came.
+        since: Duration,
+    },
+    /// It waits for those before it, or for room in the replica's queue.
+    Held {
+        /// The request, header included.
+        frame: Box<[u8]>,
+        /// When it came.
+        since: Duration,
+    },
+}
+
+/// Bytes on their way to a socket.
+#[derive(Debug, Default)]
+pub struct Out {
+    bytes: Vec<u8>,
+    written: usize,
+}
+
+/// A send buffer that grew beyond this many bytes is given back once it is empty.
+const KEEP: usize = 64 << 10;
+
+impl Out {
+    /// Appends a frame.
+    pub fn put_frame(&mut self, body: impl FnOnce(&mut Vec<u8>)) {
+        put_frame(&mut self.bytes, body);
+    }
+
+    /// Appends bytes that are framed already.
+    pub fn extend(&mut self, bytes: &[u8]) {
+        self.bytes.extend_from_slice(bytes);
+    }
+
+    /// What has not been written yet.
+    pub fn rest(&self) -> &[u8] {
+        &self.bytes[self.written..]
+    }
+
+    /// `n` more bytes were written.
+    pub fn wrote(&mut self, n: usize) {
+        self.written += n;
+        if self.written == self.bytes.len() {
+            self.written = 0;
+            self.bytes.clear();
+            if self.bytes.capacity() > KEEP {
+                self.bytes = Vec::new();
+            }
+        }
+    }
+
+    /// Bytes appended since the buffer was last empty.
+    pub(super) fn len(&self) -> usize {
+        self.bytes.len()
+    }
+}
+
+/// What `cons` and `stat` show of a connection.
+#[derive(Clone, Copy, Debug)]
+pub struct ConnCounters {
+    /// Requests that came.
+    pub received: u64,
+    /// Answers and events that went out.
+    pub sent: u64,
+    /// Answered requests.
+    pub answered: u64,
+    /// Sum of their latencies, in µs.
+    pub latency_sum_us: u64,
+    /// The shortest, in µs.
+    pub latency_min_us: u64,
+    /// The longest, in µs.
+    pub latency_max_us: u64,
+    /// The last one, in µs.
+    pub latency_last_us: u64,
+    /// The operation answered last.
+    pub last_op: Option<OpCode>,
+    /// Its xid.
+    pub last_xid: Xid,
+    /// The zxid of the newest answer; it never goes back.
+    pub last_zxid: Zxid,
+}
+
+impl ConnCounters {
+    pub(super) fn answered(&mut self, us: u64, op: OpCode, xid: Xid, zxid: Zxid) {
+        self.sent += 1;
+        self.latency_min_us = if self.answered == 0 { us } else { self.latency_min_us.min(us) };
+        self.latency_max_us = self.latency_max_us.max(us);
+        self.latency_sum_us += us;
+        self.latency_last_us = us;
+        self.answered += 1;
+        self.last_op = Some(op);
+        self.last_xid = xid;
+        self.last_zxid = zxid.max(self.last_zxid);
+    }
+}
+
+impl Default for ConnCounters {
+    fn default() -> ConnCounters {
+        ConnCounters {
+            received: 0,
+            sent: 0,
+            answered: 0,
+            latency_sum_us: 0,
+            latency_min_us: 0,
+            latency_max_us: 0,
+            latency_last_us: 0,
+            last_op: None,
+            last_xid: Xid(-1),
+            last_zxid: Zxid(-1),
+        }
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Conn {
+    pub(super) generation: u32,
+    pub(super) phase: Phase,
+    pub(super) session: Option<(SessionId, i32)>,
+    pub(super) out: Out,
+    /// Requests in their order: first those that were sent, then those that are held.
+    pub(super) waiting: VecDeque<Slot>,
+    /// How many of `waiting` were sent.
+    pub(super) sent: usize,
+    pub(super) held_bytes: usize,
+    pub(super) heard: bool,
+    pub(super) dirty: bool,
+    pub(super) counters: ConnCounters,
+}
+
+impl Conn {
+    pub(super) fn new(generation: u32) -> Conn {
+        Conn {
+            generation,
+            phase: Phase::New,
+            session: None,
+            out: Out::default(),
+            waiting: VecDeque::new(),
+            sent: 0,
+            held_bytes: 0,
+            heard: false,
+            dirty: false,
+            counters: ConnCounters::default(),
+        }
+    }
+}

@@ -1,0 +1,475 @@
+//! One core's clients, as a state machine over frames: shaking hands, reading from the tree, keeping each client's answers in
+//! the order of its requests, and telling it of what it watches.
+//!
+//! Reads are answered here, from the shared tree. Writes go to the replica through a [`Port`], and come back as answers in a
+//! [`Delivery`]. A request that may not overtake an earlier one of its connection is held until that one is answered.
+//!
+//! **Invariants** (R1–R3 of the design):
+//! - answers leave in the order of the requests;
+//! - a read sees every earlier write of its connection, and no later one;
+//! - before a read's answer, everything that happened to the tree up to what it reads has been told: the caller hands over all
+//!   queued deliveries *after* it took the tree's lock and *before* it hands over frames;
+//! - what one connection can make this keep is bounded ([`HELD_MAX`], [`HELD_BYTES_MAX`]), after that its socket is not read.
+//!
+//! **Not here**: sockets and frames' limits ([`crate::runtime`]), what writes do (the replica), four-letter words.
+
+mod conn;
+mod reads;
+
+pub use conn::{ConnCounters, Out};
+
+use crate::delivery::{Delivery, Item};
+use crate::pipeline::sequencer::undecodable;
+use crate::pipeline::{WriteRequest, is_write};
+use crate::session::{self, ConnId};
+use crate::watch::Watches;
+use conn::{Conn, Phase, Slot};
+use corral_engine::Tree;
+use corral_proto::acl::perms;
+use corral_proto::{
+    AclList, ConnectRequest, ConnectResponse, Decoder, ErrorCode, Jute, OpCode, ReplyHeader, Request, RequestHeader,
+    SessionId, WatcherEvent, Xid, Zxid,
+};
+use slab::Slab;
+use std::ops::ControlFlow;
+use std::time::Duration;
+
+/// Requests that one connection may have waiting, answered ones not counted.
+pub const HELD_MAX: usize = 2000;
+/// Bytes of held requests that one connection may have waiting; one more frame may come on top.
+pub const HELD_BYTES_MAX: usize = 1 << 20;
+
+/// What a worker is made with.
+#[derive(Clone, Debug)]
+pub struct WorkerOptions {
+    /// Which core this is.
+    pub core: u16,
+    /// For the order of nothing that matters ([`Watches::new`]).
+    pub seed: u64,
+    /// Shortest and longest session timeout in ms.
+    pub timeouts_ms: (i32, i32),
+    /// Requests on their way at most, over all connections, before sockets are not read any more
+    /// (`globalOutstandingLimit`).
+    pub outstanding_max: usize,
+}
+
+/// The way to the replica: a call on its own core, a queue from the others.
+pub trait Port {
+    /// Hands over a write. False if there is no room now; it is offered again later.
+    fn write(&mut self, tree: &Tree, request: &WriteRequest<'_>) -> bool;
+    /// A client wants a new session. False if there is no room now.
+    fn open_session(&mut self, conn: ConnId, timeout_ms: i32) -> bool;
+    /// A client wants to go on with a session. False if there is no room now.
+    fn renew_session(&mut self, conn: ConnId, id: SessionId, password: &[u8], timeout_ms: i32) -> bool;
+}
+
+/// Counters over all connections of this worker, since the start or the last reset.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct WorkerCounters {
+    /// Requests that came.
+    pub received: u64,
+    /// Answers and events that went out.
+    pub sent: u64,
+    /// Answered requests.
+    pub answered: u64,
+    /// Sum of their latencies, in µs.
+    pub latency_sum_us: u64,
+    /// The shortest, in µs.
+    pub latency_min_us: u64,
+    /// The longest, in µs.
+    pub latency_max_us: u64,
+}
+
+impl WorkerCounters {
+    /// The counters of two workers taken together.
+    pub fn plus(&self, other: &WorkerCounters) -> WorkerCounters {
+        let min = match (self.answered, other.answered) {
+            (0, _) => other.latency_min_us,
+            (_, 0) => self.latency_min_us,
+            _ => self.latency_min_us.min(other.latency_min_us),
+        };
+        WorkerCounters {
+            received: self.received + other.received,
+            sent: self.sent + other.sent,
+            answered: self.answered + other.answered,
+            latency_sum_us: self.latency_sum_us + other.latency_sum_us,
+            latency_min_us: min,
+            latency_max_us: self.latency_max_us.max(other.latency_max_us),
+        }
+    }
+}
+
+/// One core's clients.
+pub struct Worker {
+    options: WorkerOptions,
+    conns: Slab<Conn>,
+    generations: u32,
+    watches: Watches,
+    outstanding: usize,
+    /// Connections that have something to send, or to be closed, or may be read again.
+    dirty: Vec<u32>,
+    /// Connections with held requests that the replica had no room for.
+    stalled: Vec<u32>,
+    counters: WorkerCounters,
+}
+
+impl Worker {
+    /// Without connections.
+    pub fn new(options: WorkerOptions) -> Worker {
+        let watches = Watches::new(options.seed);
+        Worker {
+            options,
+            conns: Slab::new(),
+            generations: 0,
+            watches,
+            outstanding: 0,
+            dirty: Vec::new(),
+            stalled: Vec::new(),
+            counters: WorkerCounters::default(),
+        }
+    }
+
+    /// A connection was accepted.
+    pub fn open(&mut self) -> ConnId {
+        self.generations = self.generations.wrapping_add(1);
+        let slot = self.conns.insert(Conn::new(self.generations)) as u32;
+        ConnId { core: self.options.core, slot, generation: self.generations }
+    }
+
+    /// A connection is gone.
+    pub fn close(&mut self, slot: u32) {
+        let conn = self.conns.remove(slot as usize);
+        self.outstanding -= conn.waiting.len();
+        self.watches.close(slot);
+    }
+
+    /// Whether the socket should be read: not before the session is there, nor while too much is waiting.
+    pub fn wants_more(&self, slot: u32) -> bool {
+        let conn = &self.conns[slot as usize];
+        let full = conn.waiting.len() >= HELD_MAX || conn.held_bytes >= HELD_BYTES_MAX;
+        let crowded = self.outstanding >= self.options.outstanding_max && !conn.waiting.is_empty();
+        matches!(conn.phase, Phase::New | Phase::Open(_)) && !full && !crowded
+    }
+
+    /// The next frame of a connection. Breaks when no more of them should come for now.
+    pub fn frame(&mut self, tree: &Tree, port: &mut impl Port, now: Duration, slot: u32, frame: &[u8]) -> ControlFlow<()> {
+        match self.conns[slot as usize].phase {
+            Phase::New => self.handshake(tree, port, slot, frame),
+            Phase::Open(_) => self.request(tree, port, now, slot, frame),
+            Phase::Opening { .. } | Phase::Closing => {}
+        }
+        if self.wants_more(slot) { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+    }
+
+    fn handshake(&mut self, tree: &Tree, port: &mut impl Port, slot: u32, frame: &[u8]) {
+        let conn = &mut self.conns[slot as usize];
+        // A client that has seen a newer state than this server must not see the older one (R2): it tries another server.
+        let request = match ConnectRequest::decode(frame) {
+            Ok(request) if request.last_zxid_seen <= tree.last_applied() => request,
+            _ => return self.hang_up(slot),
+        };
+        let (shortest, longest) = self.options.timeouts_ms;
+        let timeout_ms = request.timeout_ms.clamp(shortest, longest);
+        let id = ConnId { core: self.options.core, slot, generation: conn.generation };
+        let taken = match request.session_id {
+            SessionId::NONE => port.open_session(id, timeout_ms),
+            session => port.renew_session(id, session, request.password.unwrap_or_default(), timeout_ms),
+        };
+        if taken {
+            conn.phase = Phase::Opening { read_only: request.read_only };
+        } else {
+            // The replica's queue is full: refusing the newcomer is kinder than keeping it waiting for its turn.
+            self.hang_up(slot);
+        }
+    }
+
+    fn request(&mut self, tree: &Tree, port: &mut impl Port, now: Duration, slot: u32, frame: &[u8]) {
+        let conn = &mut self.conns[slot as usize];
+        conn.counters.received += 1;
+        conn.heard = true;
+        self.counters.received += 1;
+        if conn.waiting.is_empty() {
+            self.step(tree, port, now, now, slot, frame);
+        } else {
+            let passes = conn.sent == conn.waiting.len() && write_op(frame).is_some();
+            if !(passes && self.send(tree, port, now, slot, frame)) {
+                let at = self.conns[slot as usize].waiting.len();
+                self.hold(slot, at, frame.into(), now);
+            }
+        }
+    }
+
+    /// Handles a request that nothing of its connection is ahead of.
+    fn step(&mut self, tree: &Tree, port: &mut impl Port, now: Duration, since: Duration, slot: u32, frame: &[u8]) {
+        let mut d = Decoder::new(frame);
+        let Ok(header) = RequestHeader::decode(&mut d) else { return self.hang_up(slot) };
+        match OpCode::from_code(header.op) {
+            Some(op) if is_write(op) => {
+                if !self.send(tree, port, since, slot, frame) {
+                    self.hold(slot, 0, frame.into(), since);
+                    self.stalled.push(slot);
+                }
+            }
+            Some(OpCode::Auth) => {
+                // No authentication scheme is known yet. The answer is sent, then the connection is closed; the session lives.
+                self.answer(now, since, slot, OpCode::Auth, ReplyHeader {
+                    xid: header.xid,
+                    zxid: Zxid::ZERO,
+                    error: ErrorCode::AuthFailed.code(),
+                });
+                self.conns[slot as usize].phase = Phase::Closing;
+            }
+            None | Some(OpCode::Check | OpCode::CreateSession | OpCode::Error) => {
+                let error = ErrorCode::Unimplemented.code();
+                self.answer(now, since, slot, OpCode::Error, ReplyHeader { xid: header.xid, zxid: Zxid(-1), error });
+                self.conns[slot as usize].phase = Phase::Closing;
+            }
+            Some(op) => {
+                let zxid = tree.last_applied();
+                let xid = if op == OpCode::Ping { Xid::PING } else { header.xid };
+                let conn = &mut self.conns[slot as usize];
+                let outcome = Request::decode(op, d.rest()).map_err(undecodable);
+                let watches = &mut self.watches;
+                let sent = reads::answer(tree, watches, slot, outcome, xid, zxid, &mut conn.out);
+                self.count_answer(now, since, slot, op, xid, zxid, sent);
+            }
+        }
+    }
+
+    /// Gives a write to the replica. False if it has no room now.
+    fn send(&mut self, tree: &Tree, port: &mut impl Port, since: Duration, slot: u32, frame: &[u8]) -> bool {
+        let conn = &mut self.conns[slot as usize];
+        let Phase::Open(session) = conn.phase else { return true };
+        let Some((header, op)) = write_op(frame) else { unreachable!("only writes are sent") };
+        let id = ConnId { core: self.options.core, slot, generation: conn.generation };
+        let body = &frame[RequestHeader::LEN..];
+        let taken = port.write(tree, &WriteRequest { conn: id, session, xid: header.xid, op, body });
+        if taken {
+            conn.waiting.insert(conn.sent, Slot::Sent { since });
+            conn.sent += 1;
+            self.outstanding += 1;
+        }
+        taken
+    }
+
+    /// Keeps a request for later, at its place in the connection's order.
+    fn hold(&mut self, slot: u32, at: usize, frame: Box<[u8]>, since: Duration) {
+        let conn = &mut self.conns[slot as usize];
+        conn.held_bytes += frame.len();
+        conn.waiting.insert(at, Slot::Held { frame, since });
+        self.outstanding += 1;
+    }
+
+    /// Goes on with held requests, as far as they may go now.
+    fn advance(&mut self, tree: &Tree, port: &mut impl Port, now: Duration, slot: u32) {
+        loop {
+            let conn = &mut self.conns[slot as usize];
+            let sent = conn.sent;
+            // Behind writes that were sent only further writes may go; with nothing sent, anything may.
+            let goes = match conn.waiting.get(sent) {
+                Some(Slot::Held { frame, .. }) => sent == 0 || write_op(frame).is_some(),
+                _ => false,
+            };
+            if !goes || !matches!(conn.phase, Phase::Open(_)) {
+                return;
+            }
+            let Some(Slot::Held { frame, since }) = conn.waiting.remove(sent) else { unreachable!("just looked at") };
+            conn.held_bytes -= frame.len();
+            self.outstanding -= 1;
+            let stalled_before = self.stalled.len();
+            if sent == 0 {
+                self.step(tree, port, now, since, slot, &frame);
+            } else if !self.send(tree, port, since, slot, &frame) {
+                self.hold(slot, sent, frame, since);
+                self.stalled.push(slot);
+            }
+            if self.stalled.len() > stalled_before {
+                return;
+            }
+        }
+    }
+
+    /// Offers again what the replica had no room for.
+    pub fn retry(&mut self, tree: &Tree, port: &mut impl Port, now: Duration) {
+        for slot in std::mem::take(&mut self.stalled) {
+            if self.conns.contains(slot as usize) {
+                self.advance(tree, port, now, slot);
+                self.dirty.push(slot);
+            }
+        }
+    }
+
+    /// Whether [`Worker::retry`] has anything to do.
+    pub fn is_stalled(&self) -> bool {
+        !self.stalled.is_empty()
+    }
+
+    /// Takes what the replica has to tell: events first, then answers, in the order of their zxids.
+    pub fn deliver(&mut self, tree: &Tree, port: &mut impl Port, now: Duration, delivery: &Delivery) {
+        let mut changes = delivery.changes.iter().flat_map(|changes| changes.iter()).peekable();
+        for item in &delivery.items {
+            if let Item::Answer { zxid, .. } = item {
+                while let Some(change) = changes.next_if(|change| change.zxid <= *zxid) {
+                    self.tell(change);
+                }
+            }
+            match item {
+                Item::Answer { conn, xid, op, zxid, frame, last } => {
+                    if let Some(slot) = self.slot(*conn) {
+                        let conn = &mut self.conns[slot as usize];
+                        let Some(Slot::Sent { since }) = conn.waiting.pop_front() else {
+                            panic!("an answer without a request");
+                        };
+                        conn.sent -= 1;
+                        self.outstanding -= 1;
+                        conn.out.extend(&delivery.bytes[frame.clone()]);
+                        if *last {
+                            conn.phase = Phase::Closing;
+                        }
+                        self.count_answer(now, since, slot, *op, *xid, *zxid, frame.len());
+                        self.advance(tree, port, now, slot);
+                    }
+                }
+                Item::Session { conn, opened } => {
+                    if let Some(slot) = self.slot(*conn) {
+                        self.session(slot, *opened);
+                    }
+                }
+                Item::Close { conn } => {
+                    if let Some(slot) = self.slot(*conn) {
+                        self.hang_up(slot);
+                    }
+                }
+            }
+        }
+        changes.for_each(|change| self.tell(change));
+    }
+
+    fn session(&mut self, slot: u32, opened: Option<(SessionId, i32)>) {
+        let conn = &mut self.conns[slot as usize];
+        let Phase::Opening { read_only } = conn.phase else { return };
+        let read_only = read_only.map(|_| false);
+        let response = match opened {
+            Some((session_id, timeout_ms)) => {
+                conn.phase = Phase::Open(session_id);
+                conn.session = Some((session_id, timeout_ms));
+                ConnectResponse { timeout_ms, session_id, password: session::password(session_id), read_only }
+            }
+            None => {
+                conn.phase = Phase::Closing;
+                ConnectResponse { read_only, ..ConnectResponse::REFUSED }
+            }
+        };
+        conn.out.put_frame(|out| response.encode(out));
+        self.dirty.push(slot);
+    }
+
+    fn tell(&mut self, change: &corral_engine::tree::Change) {
+        for slot in self.watches.fire(change) {
+            let acl = AclList::from_encoded(&change.acl).expect("the tree's own list");
+            // The watch is used up all the same (CVE-2024-23944).
+            if !crate::acl::allows(acl, perms::READ) {
+                continue;
+            }
+            let conn = &mut self.conns[slot as usize];
+            conn.out.put_frame(|out| {
+                ReplyHeader { xid: Xid::NOTIFICATION, zxid: change.zxid, error: 0 }.encode(out);
+                WatcherEvent { kind: change.kind, path: &change.path }.encode(out);
+            });
+            conn.counters.sent += 1;
+            self.counters.sent += 1;
+            self.dirty.push(slot);
+        }
+    }
+
+    fn answer(&mut self, now: Duration, since: Duration, slot: u32, op: OpCode, header: ReplyHeader) {
+        let out = &mut self.conns[slot as usize].out;
+        let before = out.len();
+        out.put_frame(|out| header.encode(out));
+        let sent = out.len() - before;
+        self.count_answer(now, since, slot, op, header.xid, header.zxid, sent);
+    }
+
+    fn count_answer(&mut self, now: Duration, since: Duration, slot: u32, op: OpCode, xid: Xid, zxid: Zxid, bytes: usize) {
+        debug_assert!(bytes >= 4 + ReplyHeader::LEN);
+        let conn = &mut self.conns[slot as usize];
+        assert!(zxid.0 <= 0 || zxid >= conn.counters.last_zxid, "what a session sees never goes back");
+        let us = now.saturating_sub(since).as_micros() as u64;
+        conn.counters.answered(us, op, xid, zxid);
+        let all = &mut self.counters;
+        all.sent += 1;
+        all.latency_min_us = if all.answered == 0 { us } else { all.latency_min_us.min(us) };
+        all.latency_max_us = all.latency_max_us.max(us);
+        all.latency_sum_us += us;
+        all.answered += 1;
+        if !conn.dirty {
+            conn.dirty = true;
+            self.dirty.push(slot);
+        }
+    }
+
+    /// Nothing more is said on this connection: it is closed once what was said before is out.
+    pub fn hang_up(&mut self, slot: u32) {
+        self.conns[slot as usize].phase = Phase::Closing;
+        self.dirty.push(slot);
+    }
+
+    fn slot(&self, id: ConnId) -> Option<u32> {
+        self.conns.get(id.slot as usize).filter(|conn| conn.generation == id.generation).map(|_| id.slot)
+    }
+
+    /// The connections that have something to send, or to be closed, or may be read again, since the last call. One may be
+    /// named twice, or be gone.
+    pub fn take_dirty(&mut self, into: &mut Vec<u32>) {
+        into.append(&mut self.dirty);
+    }
+
+    /// What a connection has to send, and whether to close it after that. `None` if it is gone.
+    pub fn output(&mut self, slot: u32) -> Option<(&mut Out, bool)> {
+        let conn = self.conns.get_mut(slot as usize)?;
+        conn.dirty = false;
+        let closing = matches!(conn.phase, Phase::Closing);
+        Some((&mut conn.out, closing))
+    }
+
+    /// The sessions that were heard of since the last call.
+    pub fn take_heard(&mut self) -> Vec<SessionId> {
+        let heard = |conn: &mut Conn| match conn.phase {
+            Phase::Open(session) if std::mem::take(&mut conn.heard) => Some(session),
+            _ => None,
+        };
+        self.conns.iter_mut().filter_map(|(_, conn)| heard(conn)).collect()
+    }
+
+    /// Whether the connection has shaken hands, or is about to.
+    pub fn has_session(&self, slot: u32) -> bool {
+        !matches!(self.conns[slot as usize].phase, Phase::New)
+    }
+
+    /// Requests that are on their way.
+    pub fn outstanding(&self) -> usize {
+        self.outstanding
+    }
+
+    /// Watches there are.
+    pub fn watches(&self) -> &Watches {
+        &self.watches
+    }
+
+    /// Counters over all connections.
+    pub fn counters(&self) -> WorkerCounters {
+        self.counters
+    }
+
+    /// What is known of one connection, for `cons`: its session and timeout, its counters, requests on their way.
+    pub fn describe(&self, slot: u32) -> (Option<(SessionId, i32)>, ConnCounters, usize) {
+        let conn = &self.conns[slot as usize];
+        (conn.session, conn.counters, conn.waiting.len())
+    }
+}
+
+/// The header of a frame that holds a write.
+fn write_op(frame: &[u8]) -> Option<(RequestHeader, OpCode)> {
+    let header = RequestHeader::decode(&mut Decoder::new(frame)).ok()?;
+    OpCode::from_code(header.op).filter(|op| is_write(*op)).map(|op| (header, op))
+}

@@ -1,0 +1,141 @@
+//! Requests that are answered from the tree, without the replica: reads, ping, sync, and watches that a client sets again.
+//!
+//! A standalone server and a leader answer `sync` as soon as everything before it is answered; that is what its place in the
+//! connection's order gives.
+//!
+//! **Not here**: order (the worker sees to it that nothing is ahead of the request).
+
+use super::Out;
+use crate::acl;
+use crate::watch::{WatchKind, Watches};
+use corral_engine::Tree;
+use corral_engine::tree::NodeId;
+use corral_proto::acl::perms;
+use corral_proto::jute::StrList;
+use corral_proto::request::SetWatchesRequest;
+use corral_proto::response::Response;
+use corral_proto::{ErrorCode, EventType, Jute, ReplyHeader, Request, WatcherEvent, Xid, Zxid};
+
+/// Answers one request into `out`; returns the size of the answer.
+pub(super) fn answer(
+    tree: &Tree,
+    watches: &mut Watches,
+    slot: u32,
+    request: Result<Request<'_>, ErrorCode>,
+    xid: Xid,
+    zxid: Zxid,
+    out: &mut Out,
+) -> usize {
+    let mut names = Vec::new();
+    let response = match request {
+        Ok(Request::SetWatches(request)) => {
+            set_watches(tree, watches, slot, &request, out);
+            Ok(Response::Empty)
+        }
+        Ok(request) => read(tree, watches, slot, request, &mut names),
+        Err(error) => Err(error),
+    };
+    let (error, body) = match response {
+        Ok(body) => (0, body),
+        Err(error) => (error.code(), Response::Empty),
+    };
+    let before = out.len();
+    out.put_frame(|out| {
+        ReplyHeader { xid, zxid, error }.encode(out);
+        body.encode(out);
+    });
+    out.len() - before
+}
+
+fn read<'a>(
+    tree: &'a Tree,
+    watches: &mut Watches,
+    slot: u32,
+    request: Request<'a>,
+    names: &'a mut Vec<u8>,
+) -> Result<Response<'a>, ErrorCode> {
+    match request {
+        Request::Ping => Ok(Response::Empty),
+        Request::Sync(path) => Ok(Response::Sync(path)),
+        Request::Exists(request) => {
+            if request.path.contains('\0') {
+                return Err(ErrorCode::BadArguments);
+            }
+            let found = readable(tree, request.path, perms::READ);
+            // A watch on a node that is not there waits for it; on one that may not be read there is none.
+            if request.watch && found != Err(ErrorCode::NoAuth) {
+                watches.add(WatchKind::Data, canonical(request.path), slot);
+            }
+            found.map(|id| Response::Stat(tree.stat(id)))
+        }
+        Request::GetData(request) => {
+            let id = readable(tree, request.path, perms::READ)?;
+            if request.watch {
+                watches.add(WatchKind::Data, canonical(request.path), slot);
+            }
+            Ok(Response::Data(tree.data(id), tree.stat(id)))
+        }
+        Request::GetAcl(path) => {
+            let id = readable(tree, path, perms::READ | perms::ADMIN)?;
+            Ok(Response::Acl(tree.acl(id), tree.stat(id)))
+        }
+        Request::GetChildren(watched) | Request::GetChildren2(watched) => {
+            let id = readable(tree, watched.path, perms::READ)?;
+            if watched.watch {
+                watches.add(WatchKind::Child, canonical(watched.path), slot);
+            }
+            let count = tree.children(id, names);
+            let children = StrList::from_encoded(count, names);
+            Ok(match request {
+                Request::GetChildren(_) => Response::Children(children),
+                _ => Response::ChildrenStat(children, tree.stat(id)),
+            })
+        }
+        request => unreachable!("{:?} is not answered from the tree", request.op()),
+    }
+}
+
+/// Reads take the empty path for the root; events name it properly.
+fn canonical(path: &str) -> &str {
+    if path.is_empty() { "/" } else { path }
+}
+
+fn readable(tree: &Tree, path: &str, wanted: i32) -> Result<NodeId, ErrorCode> {
+    let id = tree.find(path).ok_or(ErrorCode::NoNode)?;
+    acl::check(tree.acl(id), wanted)?;
+    Ok(id)
+}
+
+/// Registers what a client watched on its former connection, and tells it at once of what it missed (the table of the protocol
+/// reference; Apache's `DataTree.setWatches`). Unlike Apache, it is not told of nodes that it may not read.
+fn set_watches(tree: &Tree, watches: &mut Watches, slot: u32, request: &SetWatchesRequest<'_>, out: &mut Out) {
+    let mut tell = |kind: EventType, path: &str| {
+        if tree.find(path).is_none_or(|id| acl::allows(tree.acl(id), perms::READ)) {
+            out.put_frame(|out| {
+                ReplyHeader { xid: Xid::NOTIFICATION, zxid: Zxid(-1), error: 0 }.encode(out);
+                WatcherEvent { kind, path }.encode(out);
+            });
+        }
+    };
+    let stat = |path: &str| tree.find(path).map(|id| tree.stat(id));
+    for path in request.data.iter() {
+        match stat(path) {
+            None => tell(EventType::NodeDeleted, path),
+            Some(stat) if stat.mzxid > request.relative_zxid => tell(EventType::NodeDataChanged, path),
+            Some(_) => watches.add(WatchKind::Data, path, slot),
+        }
+    }
+    for path in request.exist.iter() {
+        match stat(path) {
+            Some(_) => tell(EventType::NodeCreated, path),
+            None => watches.add(WatchKind::Data, path, slot),
+        }
+    }
+    for path in request.child.iter() {
+        match stat(path) {
+            None => tell(EventType::NodeDeleted, path),
+            Some(stat) if stat.pzxid > request.relative_zxid => tell(EventType::NodeChildrenChanged, path),
+            Some(_) => watches.add(WatchKind::Child, path, slot),
+        }
+    }
+}

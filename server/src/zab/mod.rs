@@ -1,0 +1,13 @@
+//! ZAB, the atomic broadcast that orders all writes: proposals get zxids from the leader, are acknowledged by members once
+//! they are durable there, and are committed when a quorum has acknowledged them.
+//!
+//! A standalone server is an ensemble of one: it leads, it is its own quorum, and its own durable log is the only vote. The
+//! path of its writes is this one and no other.
+//!
+//! **Not here**: messages between members, election, synchronization (an ensemble of one needs none of them).
+
+pub mod leader;
+pub mod quorum;
+
+pub use leader::Leader;
+pub use quorum::Quorum;
