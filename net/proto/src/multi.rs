@@ -55,7 +55,11 @@ impl<'a> MultiOp<'a> {
             Some(OpCode::Create) => MultiOp::Create(create(d)?),
             Some(OpCode::Create2) => MultiOp::Create2(create(d)?),
             Some(OpCode::Delete) => MultiOp::Delete(PathVersion::decode(d)?),
-            Some(OpCode::SetData) => MultiOp::SetData(SetDataRequest::decode(d)?),
+            Some(OpCode::SetData) => {
+                // A null path is a bad argument by itself, but makes a multi undecodable (as Apache does it).
+                { *d }.string("the path")?;
+                MultiOp::SetData(SetDataRequest::decode(d)?)
+            }
             Some(OpCode::Check) => MultiOp::Check(PathVersion::decode(d)?),
             _ => return Err(JuteError::Unknown { what: "an operation of a multi", value: op }),
         })

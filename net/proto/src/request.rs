@@ -162,7 +162,7 @@ impl Jute for SetDataRequest<'_> {
 /// The body of setACL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SetAclRequest<'a> {
-    /// Which node.
+    /// Which node; null is read as the empty path, as for [`SetDataRequest`].
     pub path: &'a str,
     /// The new list.
     pub acl: AclList<'a>,
@@ -234,7 +234,7 @@ impl<'a> Request<'a> {
             OpCode::Delete => Request::Delete(PathVersion::decode(d)?),
             OpCode::SetData => Request::SetData(SetDataRequest::decode(d)?),
             OpCode::SetAcl => Request::SetAcl(SetAclRequest {
-                path: d.string("the path")?,
+                path: d.ustring()?.unwrap_or(""),
                 acl: AclList::decode(d)?,
                 version: d.int()?,
             }),

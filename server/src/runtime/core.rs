@@ -108,7 +108,8 @@ impl Core {
                     LISTENER => self.accept(now),
                     Token(slot) => {
                         if let Some(socket) = self.sockets.get_mut(slot).and_then(Option::as_mut) {
-                            socket.readable |= event.is_readable() || event.is_read_closed() || event.is_error();
+                            socket.half_closed |= event.is_read_closed() || event.is_error();
+                            socket.readable |= event.is_readable() || socket.half_closed;
                             self.read(slot as u32, now);
                             if event.is_writable() {
                                 self.flush(slot as u32, now);
@@ -318,8 +319,7 @@ impl Core {
             }
             return;
         }
-        if !self.worker.wants_more(slot) {
-            self.read_again(slot);
+        if socket.asked || !self.worker.wants_more(slot) {
             return;
         }
         let mut scratch = std::mem::take(&mut self.scratch);
@@ -331,6 +331,7 @@ impl Core {
                 Got::Nothing => {}
                 Got::End => ended = true,
                 Got::Word(word) => {
+                    socket.asked = true;
                     self.scratch = scratch;
                     self.word(slot, word);
                     return;

@@ -31,6 +31,10 @@ pub(super) struct Socket {
     greeting: Greeting,
     /// There may be something to read.
     pub(super) readable: bool,
+    /// The other side has said that it will send no more; what it sent before may still be unread.
+    pub(super) half_closed: bool,
+    /// A four-letter word was asked; the answer is sent even to who has shut the other direction (netcat does).
+    pub(super) asked: bool,
     /// It is in the core's list of sockets to be read again.
     pub(super) listed: bool,
     pub(super) state: State,
@@ -71,6 +75,8 @@ impl Socket {
             since_ms,
             greeting: Greeting::Wanted { bytes: [0; 4], have: 0 },
             readable: true,
+            half_closed: false,
+            asked: false,
             listed: false,
             state: State::Open,
         }
@@ -82,8 +88,8 @@ impl Socket {
             return match self.stream.read(&mut scratch[4..]) {
                 Ok(0) => Got::End,
                 Ok(n) => {
-                    // A short read took everything; when more comes, the poll says so.
-                    self.readable = n == scratch.len() - 4;
+                    // A short read took everything; when more comes, the poll says so. The end may have been told already.
+                    self.readable = self.half_closed || n == scratch.len() - 4;
                     self.greet(scratch, n)
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
