@@ -23,7 +23,13 @@ pub fn banner(config: &Config, address: SocketAddr, store: &Described, tree: &Tr
     let mib = config.log.segment_bytes >> 20;
     let depth = config.log.pipeline_depth;
     line("segments", format!("{mib} MiB each, {depth} write{} in flight", if depth == 1 { "" } else { "s" }));
-    line("tree", format!("{} nodes, {} sessions, last zxid {} ({} transactions replayed)", tree.nodes, tree.sessions, tree.zxid, tree.replayed));
+    line(
+        "tree",
+        format!(
+            "{} nodes, {} sessions, last zxid {} ({} transactions replayed)",
+            tree.nodes, tree.sessions, tree.zxid, tree.replayed
+        ),
+    );
     out.trim_end().to_owned()
 }
 

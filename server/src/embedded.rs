@@ -7,19 +7,31 @@ use crate::banner::{self, Described, TreeSize};
 use crate::config::{self, Config, Defaults};
 use crate::runtime::Server;
 use crate::store::Store;
+use corral_engine::StorageError;
 use rand::{Rng, SeedableRng};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-/// Opens the store, recovers, and starts the threads of a server.
+/// Why a server did not start: one line for the operator.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The directories cannot be used, or what is in them cannot be trusted.
+    #[error(transparent)]
+    Store(#[from] StorageError),
+    /// The address cannot be used, or the system refuses something else.
+    #[error("{0}")]
+    System(String),
+}
+
+/// Opens the store, recovers, and starts the threads of a server. The banner comes with it.
 ///
 /// # Errors
-/// One line for the operator.
-pub fn start(config: Config) -> Result<(Server, String), String> {
-    let store = Store::open(&config).map_err(|error| error.to_string())?;
+/// See [`StartError`].
+pub fn start(config: Config) -> Result<(Server, String), StartError> {
+    let store = Store::open(&config)?;
     let seed = rand::rngs::SmallRng::from_os_rng().random();
     let before = std::time::Instant::now();
-    let (tree, recovered) = store.recover(seed).map_err(|error| error.to_string())?;
+    let (tree, recovered) = store.recover(seed)?;
     tracing::info!("replayed {} transactions in {} ms", recovered.records, before.elapsed().as_millis());
     if let Some((file, offset)) = &recovered.torn {
         tracing::warn!(
@@ -30,7 +42,7 @@ pub fn start(config: Config) -> Result<(Server, String), String> {
     let described = Described::new(&config, &store);
     let size = TreeSize::new(&tree, &recovered);
     let facts = facts(&config);
-    let server = Server::start(config.clone(), store, tree, &recovered, facts, seed)?;
+    let server = Server::start(config.clone(), store, tree, &recovered, facts, seed).map_err(StartError::System)?;
     let banner = banner::banner(&config, server.address(), &described, &size);
     Ok((server, banner))
 }
@@ -92,8 +104,9 @@ impl Embedded {
             "4lw.commands.whitelist=*".to_owned(),
         ];
         settings.extend(options.settings.iter().cloned());
-        let (config, _warnings) = config::load(None, &settings, &Defaults { cores }).map_err(|error| error.to_string())?;
-        let (server, _banner) = start(config)?;
+        let (config, _warnings) =
+            config::load(None, &settings, &Defaults { cores }).map_err(|error| error.to_string())?;
+        let (server, _banner) = start(config).map_err(|error| error.to_string())?;
         Ok(Embedded { server })
     }
 

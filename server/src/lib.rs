@@ -9,14 +9,14 @@
 
 pub mod config;
 
-pub mod worker;
-pub mod replica;
-pub mod pipeline;
-pub mod zab;
-pub mod session;
-pub mod delivery;
-pub mod watch;
 pub mod acl;
+pub mod delivery;
+pub mod pipeline;
+pub mod replica;
+pub mod session;
+pub mod watch;
+pub mod worker;
+pub mod zab;
 
 pub mod admin;
 

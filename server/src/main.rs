@@ -3,9 +3,11 @@
 //! Exit codes are Apache ZooKeeper's: 0 after SIGTERM or SIGINT, 1 when something failed, 2 for a bad invocation or
 //! configuration, 3 when the data directory cannot be used.
 
+#![expect(clippy::disallowed_methods, reason = "this is where the process begins: one thread waits for signals")]
+
 use clap::Parser;
 use corral_server::config::{self, Defaults};
-use corral_server::embedded;
+use corral_server::embedded::{self, StartError};
 use crossbeam::channel::{Sender, bounded, select};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -39,18 +41,19 @@ fn main() -> ExitCode {
         }
         Err(error) => return fail(2, &error.to_string()),
     };
-    let (server, banner) = match embedded::start(config) {
-        Ok(started) => started,
-        Err(error) => return fail(1, &error),
-    };
-    let mut stdout = std::io::stdout();
-    // Whoever started the server may have closed its output; that is no reason not to serve.
-    let _ = writeln!(stdout, "{banner}").and_then(|()| stdout.flush());
-
+    // Before anybody can see that the server runs: whoever sees it may want to stop it.
     let (told, signals) = bounded(1);
     if let Err(error) = watch_signals(told) {
         return fail(1, &format!("cannot wait for signals: {error}"));
     }
+    let (server, banner) = match embedded::start(config) {
+        Ok(started) => started,
+        Err(error @ StartError::Store(_)) => return fail(3, &error.to_string()),
+        Err(error) => return fail(1, &error.to_string()),
+    };
+    let mut stdout = std::io::stdout();
+    // Whoever started the server may have closed its output; that is no reason not to serve.
+    let _ = writeln!(stdout, "{banner}").and_then(|()| stdout.flush());
     let mut failure = None;
     select! {
         recv(signals) -> signal => tracing::info!("stopping: {}", signal.unwrap_or("told to")),

@@ -12,9 +12,9 @@
 //! **Not here**: threads, the disk ([`corral_engine::txnlog::Log`]), connections ([`crate::worker`]).
 
 use crate::delivery::{Delivery, Item};
+use crate::pipeline::WriteRequest;
 use crate::pipeline::answer::answer;
 use crate::pipeline::sequencer::{Place, Sequencer};
-use crate::pipeline::WriteRequest;
 use crate::session::{self, ConnId, Sessions};
 use crate::zab::Leader;
 use bytes::Bytes;

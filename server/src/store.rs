@@ -41,8 +41,8 @@ impl Store {
         let log_dir = config.log_dir.join("corral-log");
         make(&log_dir, true)?;
         let (io, sync) = (wished_io(config.log.io), wished_sync(config.log.sync));
-        let mode = Mode::choose(&log_dir, io, sync)
-            .map_err(|why| StorageError::Refused { path: log_dir.clone(), why })?;
+        let mode =
+            Mode::choose(&log_dir, io, sync).map_err(|why| StorageError::Refused { path: log_dir.clone(), why })?;
         Ok(Store { log_dir, mode, _locks: locks })
     }
 
@@ -110,8 +110,9 @@ fn lock(dir: &Path) -> Result<File, StorageError> {
 fn refuse_apache_data(dir: &Path) -> Result<(), StorageError> {
     let theirs = dir.join("version-2");
     let is_data = |name: &str| name.starts_with("log.") || name.starts_with("snapshot.");
-    let found = fs::read_dir(&theirs)
-        .is_ok_and(|mut entries| entries.any(|entry| entry.is_ok_and(|entry| entry.file_name().to_str().is_some_and(is_data))));
+    let found = fs::read_dir(&theirs).is_ok_and(|mut entries| {
+        entries.any(|entry| entry.is_ok_and(|entry| entry.file_name().to_str().is_some_and(is_data)))
+    });
     if found {
         return Err(StorageError::Refused {
             path: theirs,

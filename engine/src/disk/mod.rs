@@ -102,7 +102,10 @@ impl Mode {
         let (io, mut why) = match io {
             Some(LogIo::UringDirect | LogIo::UringBuffered) if ring.is_err() => {
                 let error = ring.expect_err("just checked");
-                return Err(format!("log.io={} needs io_uring, which is refused here ({error}); log.io=pwrite works", io.expect("just matched")));
+                return Err(format!(
+                    "log.io={} needs io_uring, which is refused here ({error}); log.io=pwrite works",
+                    io.expect("just matched")
+                ));
             }
             Some(LogIo::UringDirect) if direct.is_err() => {
                 let error = direct.expect_err("just checked");
@@ -149,7 +152,8 @@ impl Mode {
 fn direct_io_works(dir: &Path) -> io::Result<()> {
     let path = dir.join(".corral-direct-io-probe");
     let tried = (|| {
-        let file = OpenOptions::new().write(true).create(true).truncate(true).custom_flags(libc::O_DIRECT).open(&path)?;
+        let file =
+            OpenOptions::new().write(true).create(true).truncate(true).custom_flags(libc::O_DIRECT).open(&path)?;
         let block = aligned::AlignedBuf::zeroed(BLOCK);
         std::os::unix::fs::FileExt::write_all_at(&file, block.as_slice(), 0)
     })();

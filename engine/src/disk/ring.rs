@@ -122,8 +122,7 @@ impl Ring {
                     let error = io::Error::other(format!("{result} of {} bytes were written", write.data.len()));
                     self.finish(at, Err(error));
                 } else if matches!(self.sync, LogSync::Fdatasync | LogSync::Fsync) {
-                    let flags =
-                        if self.sync == LogSync::Fsync { FsyncFlags::empty() } else { FsyncFlags::DATASYNC };
+                    let flags = if self.sync == LogSync::Fsync { FsyncFlags::empty() } else { FsyncFlags::DATASYNC };
                     let sync = opcode::Fsync::new(Fd(write.file.as_raw_fd())).flags(flags);
                     // SAFETY: the file stays open as long as its write is in `in_flight`.
                     unsafe { self.push(sync.build().user_data(token | SYNC_BIT)) };

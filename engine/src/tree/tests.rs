@@ -28,7 +28,8 @@ fn stat(tree: &Tree, path: &str) -> Stat {
 fn a_new_tree_looks_as_the_reference_says() {
     let tree = Tree::new(1);
     assert_eq!(tree.len(), 4);
-    let seen = BUILT_IN.map(|path| (stat(&tree, path).cversion, stat(&tree, path).aversion, stat(&tree, path).num_children));
+    let seen =
+        BUILT_IN.map(|path| (stat(&tree, path).cversion, stat(&tree, path).aversion, stat(&tree, path).num_children));
     assert_eq!(seen, [(-1, 0, 1), (-2, 0, 2), (0, 0, 0), (0, -1, 0)]);
     assert_eq!(tree.acl(tree.find("/zookeeper/config").unwrap()), AclList::READ_ONLY);
     assert_eq!(tree.find(""), tree.find("/"));

@@ -189,7 +189,8 @@ impl<'a> Batch<'a> {
         let (mut rest, mut heads_crc) = (records, 0);
         for _ in 0..header.count {
             let here = at(batch.len() - rest.len());
-            let (head, after) = rest.split_first_chunk::<RECORD_HEAD>().ok_or((here, "the batch ends inside a record"))?;
+            let (head, after) =
+                rest.split_first_chunk::<RECORD_HEAD>().ok_or((here, "the batch ends inside a record"))?;
             let entry = after.get(..u32_at(head, 0) as usize).ok_or((here, "the batch ends inside a record"))?;
             if crc32c::crc32c(entry) != u32_at(head, 4) {
                 return Err((here, "the checksum of a record is wrong"));

@@ -183,7 +183,6 @@ impl PlacedBatch {
     }
 }
 
-
 #[cfg(test)]
 mod tests {
     use super::super::format::Batch;
@@ -233,7 +232,8 @@ mod tests {
         for (zxid, data) in [(1, &half), (2, &half), (3, &huge), (4, &half)] {
             group.append(&set(zxid, data), Duration::ZERO);
         }
-        let sizes: Vec<_> = std::iter::from_fn(|| group.take(Duration::ZERO)).map(|b| (b.records.len(), b.padded)).collect();
+        let sizes: Vec<_> =
+            std::iter::from_fn(|| group.take(Duration::ZERO)).map(|b| (b.records.len(), b.padded)).collect();
         assert_eq!(sizes.iter().map(|(n, _)| *n).collect::<Vec<_>>(), [1, 1, 1, 1]);
         assert!(sizes[2].1 > 3 * BATCH_BYTES);
     }

@@ -115,8 +115,7 @@ impl<D: Disk> Log<D> {
         for path in &recovered.unused {
             fs::remove_file(path).map_err(StorageError::io("delete the unused segment", path))?;
         }
-        let supply =
-            Supply::start(&options.dir, &options.mode, options.segment_bytes, recovered.next_segment, wake)?;
+        let supply = Supply::start(&options.dir, &options.mode, options.segment_bytes, recovered.next_segment, wake)?;
         Ok(Log {
             group: Group::new(recovered.last, options.group_commit_delay),
             dir: options.dir.clone(),

@@ -140,10 +140,7 @@ impl Chain {
             self.records += 1;
             each(LogRecord { entry, bytes });
         }
-        self.end = Position {
-            segment: segment.header.number,
-            offset: at + round_up(batch.header.len as usize) as u32,
-        };
+        self.end = Position { segment: segment.header.number, offset: at + round_up(batch.header.len as usize) as u32 };
         Ok(())
     }
 }
@@ -191,7 +188,6 @@ impl OpenSegment {
     }
 
     /// The batch at `at`, or where and why there is none.
-    #[expect(clippy::type_complexity, reason = "an error of the system, or of the bytes")]
     fn batch(&self, at: u32) -> Result<Result<Loaded, (u64, &'static str)>, StorageError> {
         let block = self.read(at, BLOCK)?;
         let header = match BatchHeader::parse(&block, self.header.salt, at) {

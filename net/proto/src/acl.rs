@@ -62,11 +62,9 @@ const NULL: &[u8] = &[0xff; 4];
 
 impl<'a> AclList<'a> {
     /// What `world:anyone` with all permissions looks like.
-    pub const OPEN: AclList<'static> =
-        AclList { encoded: b"\0\0\0\x01\0\0\0\x1f\0\0\0\x05world\0\0\0\x06anyone" };
+    pub const OPEN: AclList<'static> = AclList { encoded: b"\0\0\0\x01\0\0\0\x1f\0\0\0\x05world\0\0\0\x06anyone" };
     /// What `world:anyone` with READ looks like (the list of `/zookeeper/config`).
-    pub const READ_ONLY: AclList<'static> =
-        AclList { encoded: b"\0\0\0\x01\0\0\0\x01\0\0\0\x05world\0\0\0\x06anyone" };
+    pub const READ_ONLY: AclList<'static> = AclList { encoded: b"\0\0\0\x01\0\0\0\x01\0\0\0\x05world\0\0\0\x06anyone" };
 
     /// Reads and checks a list. Other negative counts than -1 are the empty list, as in Apache ZooKeeper.
     pub fn decode(d: &mut Decoder<'a>) -> Result<AclList<'a>, JuteError> {

@@ -149,10 +149,17 @@ impl Jute for MultiRequest<'_> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(missing_docs, reason = "the names are the protocol's own")]
 pub enum MultiResult<'a> {
-    Create { path: &'a str },
-    Create2 { path: &'a str, stat: Stat },
+    Create {
+        path: &'a str,
+    },
+    Create2 {
+        path: &'a str,
+        stat: Stat,
+    },
     Delete,
-    SetData { stat: Stat },
+    SetData {
+        stat: Stat,
+    },
     Check,
     /// In a failed multi every operation has one: `None` (code 0) before the one that failed, its code, and
     /// RuntimeInconsistency after it.
@@ -170,9 +177,7 @@ impl<'a> MultiResult<'a> {
             }
             results.push(match OpCode::from_code(header.op) {
                 Some(OpCode::Create) => MultiResult::Create { path: d.string("the path")? },
-                Some(OpCode::Create2) => {
-                    MultiResult::Create2 { path: d.string("the path")?, stat: Stat::decode(d)? }
-                }
+                Some(OpCode::Create2) => MultiResult::Create2 { path: d.string("the path")?, stat: Stat::decode(d)? },
                 Some(OpCode::Delete) => MultiResult::Delete,
                 Some(OpCode::SetData) => MultiResult::SetData { stat: Stat::decode(d)? },
                 Some(OpCode::Check) => MultiResult::Check,

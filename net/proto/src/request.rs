@@ -82,12 +82,7 @@ pub struct CreateRequest<'a> {
 
 impl<'a> CreateRequest<'a> {
     pub(crate) fn decode(d: &mut Decoder<'a>) -> Result<CreateRequest<'a>, JuteError> {
-        Ok(CreateRequest {
-            path: d.string("the path")?,
-            data: d.buffer()?,
-            acl: AclList::decode(d)?,
-            flags: d.int()?,
-        })
+        Ok(CreateRequest { path: d.string("the path")?, data: d.buffer()?, acl: AclList::decode(d)?, flags: d.int()? })
     }
 }
 
@@ -218,7 +213,10 @@ pub enum Request<'a> {
     GetChildren2(PathWatch<'a>),
     SetWatches(SetWatchesRequest<'a>),
     Ping,
-    Auth { scheme: Option<&'a str>, auth: Option<&'a [u8]> },
+    Auth {
+        scheme: Option<&'a str>,
+        auth: Option<&'a [u8]>,
+    },
 }
 
 impl<'a> Request<'a> {

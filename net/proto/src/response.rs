@@ -5,9 +5,9 @@
 use crate::acl::AclList;
 use crate::ids::{Xid, Zxid};
 use crate::jute::{Decoder, Jute, JuteError, StrList, buffer_len, put_buffer, put_string, put_ustring, string_len};
+use crate::multi::MultiResult;
 use crate::opcode::OpCode;
 use crate::stat::Stat;
-use crate::multi::MultiResult;
 use bytes::BufMut;
 
 /// The sixteen bytes in front of every answer and event.
@@ -83,9 +83,7 @@ impl<'a> Response<'a> {
             OpCode::GetAcl => Response::Acl(AclList::decode(d)?, Stat::decode(d)?),
             OpCode::Sync => Response::Sync(d.ustring()?),
             OpCode::Multi => Response::Multi(MultiResult::decode_all(d)?),
-            OpCode::Delete | OpCode::Ping | OpCode::SetWatches | OpCode::Auth | OpCode::CloseSession => {
-                Response::Empty
-            }
+            OpCode::Delete | OpCode::Ping | OpCode::SetWatches | OpCode::Auth | OpCode::CloseSession => Response::Empty,
             OpCode::Check | OpCode::CreateSession | OpCode::Error => {
                 return Err(JuteError::Unknown { what: "an answered operation", value: op.code() });
             }

@@ -112,9 +112,7 @@ impl<'a> Txn<'a> {
             Some(OpCode::Create) => Txn::Create(create(d)?),
             Some(OpCode::Create2) => Txn::Create2(create(d)?),
             Some(OpCode::Delete) => Txn::Delete { path: d.string("the path")? },
-            Some(OpCode::SetData) => {
-                Txn::SetData { path: d.string("the path")?, data: d.buffer()?, version: d.int()? }
-            }
+            Some(OpCode::SetData) => Txn::SetData { path: d.string("the path")?, data: d.buffer()?, version: d.int()? },
             Some(OpCode::SetAcl) => {
                 Txn::SetAcl { path: d.string("the path")?, acl: AclList::decode(d)?, version: d.int()? }
             }
@@ -132,9 +130,7 @@ impl<'a> Txn<'a> {
 impl Jute for Txn<'_> {
     fn encoded_len(&self) -> usize {
         match self {
-            Txn::Create(c) | Txn::Create2(c) => {
-                string_len(c.path) + buffer_len(c.data) + c.acl.encoded_len() + 1 + 4
-            }
+            Txn::Create(c) | Txn::Create2(c) => string_len(c.path) + buffer_len(c.data) + c.acl.encoded_len() + 1 + 4,
             Txn::Delete { path } => string_len(path),
             Txn::SetData { path, data, .. } => string_len(path) + buffer_len(*data) + 4,
             Txn::SetAcl { path, acl, .. } => string_len(path) + acl.encoded_len() + 4,
@@ -252,12 +248,8 @@ impl<'a> TxnEntry<'a> {
     /// Reads one. Bytes that follow (Apache's digest) are left alone.
     pub fn decode(bytes: &'a [u8]) -> Result<TxnEntry<'a>, JuteError> {
         let d = &mut Decoder::new(bytes);
-        let header = TxnHeader {
-            session: SessionId(d.long()?),
-            cxid: Xid(d.int()?),
-            zxid: Zxid(d.long()?),
-            time_ms: d.long()?,
-        };
+        let header =
+            TxnHeader { session: SessionId(d.long()?), cxid: Xid(d.int()?), zxid: Zxid(d.long()?), time_ms: d.long()? };
         let op = d.int()?;
         Ok(TxnEntry { header, txn: Txn::decode(op, d)? })
     }

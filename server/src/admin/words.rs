@@ -10,8 +10,8 @@ pub const VERSION: &str = concat!("corral-", env!("CARGO_PKG_VERSION"));
 
 /// The words that Apache knows. Only their first four bytes of a connection are looked at.
 pub const KNOWN: [&str; 18] = [
-    "conf", "cons", "crst", "dirs", "dump", "envi", "gtmk", "hash", "isro", "mntr", "ruok", "srst", "srvr", "stat", "stmk",
-    "wchc", "wchp", "wchs",
+    "conf", "cons", "crst", "dirs", "dump", "envi", "gtmk", "hash", "isro", "mntr", "ruok", "srst", "srvr", "stat",
+    "stmk", "wchc", "wchp", "wchs",
 ];
 
 /// The word that these four bytes are.
@@ -81,9 +81,9 @@ fn full_line(conn: &ConnReport) -> String {
     if counters.last_xid.0 >= 0 {
         let _ = write!(out, ",lcxid=0x{:x}", counters.last_xid.0);
     }
-    let _ = write!(
+    let _ = writeln!(
         out,
-        ",lzxid={},lresp=0,llat={},minlat={},avglat={},maxlat={})\n",
+        ",lzxid={},lresp=0,llat={},minlat={},avglat={},maxlat={})",
         counters.last_zxid,
         counters.latency_last_us / 1000,
         counters.latency_min_us / 1000,

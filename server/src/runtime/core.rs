@@ -167,7 +167,15 @@ impl Core {
         let line = &self.shared.lines[self.index];
         let wanted = self.shared.reports_wanted.load(Ordering::Relaxed) != self.reported;
         let inbox = self.index == 0 && !self.shared.inbox.is_empty();
-        !self.again.is_empty() || !line.deliveries.is_empty() || !line.handed_over.is_empty() || wanted || inbox
+        // Reports may have come while this core was not asleep yet, so that nobody rang.
+        let answerable = self.asking.iter().any(|(_, _, wanted)| self.shared.reported(*wanted));
+        !self.again.is_empty()
+            || answerable
+            || self.worker.has_ready()
+            || !line.deliveries.is_empty()
+            || !line.handed_over.is_empty()
+            || wanted
+            || inbox
     }
 
     /// Runs `work` with the worker, a tree that does not change meanwhile, and the way to the replica; before that, the worker is
@@ -186,7 +194,9 @@ impl Core {
                 while let Some(delivery) = line.deliveries.pop() {
                     self.worker.deliver(&tree, &mut port, now.uptime, &delivery);
                 }
-                if self.shared.apply_waits.load(Ordering::SeqCst) && self.shared.apply_waits.swap(false, Ordering::SeqCst) {
+                if self.shared.apply_waits.load(Ordering::SeqCst)
+                    && self.shared.apply_waits.swap(false, Ordering::SeqCst)
+                {
                     self.shared.lines[0].bell.ring();
                 }
                 work(&mut self.worker, &tree, &mut port)
@@ -298,6 +308,7 @@ impl Core {
     fn close(&mut self, slot: u32) {
         let Some(mut socket) = self.sockets[slot as usize].take() else { return };
         let _ = self.poll.registry().deregister(&mut socket.stream);
+        self.asking.retain(|(asking, _, _)| *asking != slot);
         self.worker.close(slot);
         self.shared.lines[self.index].conns.fetch_sub(1, Ordering::Relaxed);
         let mut clients = self.shared.clients.lock();
@@ -388,7 +399,9 @@ impl Core {
             Ok(n) => out.wrote(n),
             Err(_) => return self.close(slot),
         }
-        if closing && out.rest().is_empty() {
+        let unsent = !out.rest().is_empty();
+        self.worker.sent(slot);
+        if closing && !unsent {
             socket.shut(now.uptime + DRAIN);
             if socket.drain(&mut self.scratch) {
                 self.close(slot);
@@ -428,13 +441,10 @@ impl Core {
         }
         let mut waiting = Vec::new();
         for (slot, word, wanted) in std::mem::take(&mut self.asking) {
-            match self.shared.reports(wanted) {
-                Some(report) => {
-                    if self.sockets[slot as usize].is_some() {
-                        self.say(slot, &words::answer(word, &self.shared.facts, &report));
-                    }
-                }
-                None => waiting.push((slot, word, wanted)),
+            if !self.shared.reported(wanted) {
+                waiting.push((slot, word, wanted));
+            } else if self.sockets[slot as usize].is_some() {
+                self.say(slot, &words::answer(word, &self.shared.facts, &self.shared.report()));
             }
         }
         self.asking = waiting;

@@ -134,7 +134,8 @@ impl Leading {
     pub(super) fn apply(&mut self, shared: &Shared, own_watches: bool, now: Now) -> Vec<Delivery> {
         let mut own = Vec::new();
         loop {
-            let work = self.replica.has_committed() || (0..shared.lines.len()).any(|core| self.replica.has_delivery(core));
+            let work =
+                self.replica.has_committed() || (0..shared.lines.len()).any(|core| self.replica.has_delivery(core));
             if !work {
                 return own;
             }

@@ -98,15 +98,17 @@ impl Shared {
         self.lines.iter().for_each(|line| line.bell.ring());
     }
 
-    /// All cores' reports, if each has answered to `wanted`.
-    fn reports(&self, wanted: u64) -> Option<ServerReport> {
-        let report = |line: &Line| {
-            let report = line.report.lock();
-            (report.0 >= wanted).then(|| report.1.clone())
-        };
-        let cores = self.lines.iter().map(report).collect::<Option<Vec<_>>>()?;
+    /// Whether all cores have reported since [`Shared::reports_wanted`] was `wanted`.
+    fn reported(&self, wanted: u64) -> bool {
+        self.lines.iter().all(|line| line.report.lock().0 >= wanted)
+    }
+
+    /// The newest reports of all cores.
+    fn report(&self) -> ServerReport {
+        let cores = self.lines.iter().map(|line| line.report.lock().1.clone()).collect();
         let open = std::fs::read_dir("/proc/self/fd").map_or(0, |entries| entries.count() as u64);
-        Some(ServerReport { cores, uptime_ms: self.started.elapsed().as_millis() as u64, descriptors: (open, descriptors_max()) })
+        let uptime_ms = self.started.elapsed().as_millis() as u64;
+        ServerReport { cores, uptime_ms, descriptors: (open, descriptors_max()) }
     }
 }
 
@@ -254,9 +256,8 @@ fn listen(config: &Config, count: usize) -> Result<(SocketAddr, Vec<TcpListener>
     let backlog = config.client_backlog.map_or(-1, |backlog| backlog as i32);
     // Sharing the address among this server's own cores also shares it with any other server that asks for it: make sure first
     // that there is none, by asking for it alone.
-    address = corral_net::listener::listen(address, false, backlog)
-        .and_then(|alone| alone.local_addr())
-        .map_err(refused)?;
+    address =
+        corral_net::listener::listen(address, false, backlog).and_then(|alone| alone.local_addr()).map_err(refused)?;
     let listeners = (0..count).map(|_| corral_net::listener::listen(address, true, backlog)).collect::<Result<_, _>>();
     Ok((address, listeners.map_err(refused)?))
 }

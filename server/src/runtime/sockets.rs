@@ -66,7 +66,13 @@ pub(super) enum Got {
 }
 
 impl Socket {
-    pub(super) fn new(stream: TcpStream, remote: SocketAddr, frame_max: usize, since: Duration, since_ms: i64) -> Socket {
+    pub(super) fn new(
+        stream: TcpStream,
+        remote: SocketAddr,
+        frame_max: usize,
+        since: Duration,
+        since_ms: i64,
+    ) -> Socket {
         Socket {
             stream,
             remote,

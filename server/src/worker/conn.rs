@@ -72,11 +72,6 @@ impl Out {
             }
         }
     }
-
-    /// Bytes appended since the buffer was last empty.
-    pub(super) fn len(&self) -> usize {
-        self.bytes.len()
-    }
 }
 
 /// What `cons` and `stat` show of a connection.
@@ -152,6 +147,11 @@ pub(super) struct Conn {
 }
 
 impl Conn {
+    /// The client does not read its answers: nothing more is done for it until it does.
+    pub(super) fn is_choked(&self) -> bool {
+        self.out.rest().len() >= super::UNSENT_MAX
+    }
+
     pub(super) fn new(generation: u32) -> Conn {
         Conn {
             generation,

@@ -9,7 +9,8 @@
 //! - a read sees every earlier write of its connection, and no later one;
 //! - before a read's answer, everything that happened to the tree up to what it reads has been told: the caller hands over all
 //!   queued deliveries *after* it took the tree's lock and *before* it hands over frames;
-//! - what one connection can make this keep is bounded ([`HELD_MAX`], [`HELD_BYTES_MAX`]), after that its socket is not read.
+//! - what one connection can make this keep is bounded ([`HELD_MAX`], [`HELD_BYTES_MAX`], [`UNSENT_MAX`]): after that its
+//!   socket is not read, and what was read waits.
 //!
 //! **Not here**: sockets and frames' limits ([`crate::runtime`]), what writes do (the replica), four-letter words.
 
@@ -38,6 +39,9 @@ use std::time::Duration;
 pub const HELD_MAX: usize = 2000;
 /// Bytes of held requests that one connection may have waiting; one more frame may come on top.
 pub const HELD_BYTES_MAX: usize = 1 << 20;
+
+/// Bytes of answers that one connection may leave unread before its requests wait; one more answer may come on top.
+pub const UNSENT_MAX: usize = 1 << 20;
 
 /// What a worker is made with.
 #[derive(Clone, Debug)]
@@ -110,6 +114,8 @@ pub struct Worker {
     dirty: Vec<u32>,
     /// Connections with held requests that the replica had no room for.
     stalled: Vec<u32>,
+    /// Connections with held requests that waited for their answers to be sent.
+    ready: Vec<u32>,
     counters: WorkerCounters,
 }
 
@@ -125,6 +131,7 @@ impl Worker {
             outstanding: 0,
             dirty: Vec::new(),
             stalled: Vec::new(),
+            ready: Vec::new(),
             counters: WorkerCounters::default(),
         }
     }
@@ -146,13 +153,20 @@ impl Worker {
     /// Whether the socket should be read: not before the session is there, nor while too much is waiting.
     pub fn wants_more(&self, slot: u32) -> bool {
         let conn = &self.conns[slot as usize];
-        let full = conn.waiting.len() >= HELD_MAX || conn.held_bytes >= HELD_BYTES_MAX;
+        let full = conn.waiting.len() >= HELD_MAX || conn.held_bytes >= HELD_BYTES_MAX || conn.is_choked();
         let crowded = self.outstanding >= self.options.outstanding_max && !conn.waiting.is_empty();
         matches!(conn.phase, Phase::New | Phase::Open(_)) && !full && !crowded
     }
 
     /// The next frame of a connection. Breaks when no more of them should come for now.
-    pub fn frame(&mut self, tree: &Tree, port: &mut impl Port, now: Duration, slot: u32, frame: &[u8]) -> ControlFlow<()> {
+    pub fn frame(
+        &mut self,
+        tree: &Tree,
+        port: &mut impl Port,
+        now: Duration,
+        slot: u32,
+        frame: &[u8],
+    ) -> ControlFlow<()> {
         match self.conns[slot as usize].phase {
             Phase::New => self.handshake(tree, port, slot, frame),
             Phase::Open(_) => self.request(tree, port, now, slot, frame),
@@ -212,11 +226,13 @@ impl Worker {
             }
             Some(OpCode::Auth) => {
                 // No authentication scheme is known yet. The answer is sent, then the connection is closed; the session lives.
-                self.answer(now, since, slot, OpCode::Auth, ReplyHeader {
-                    xid: header.xid,
-                    zxid: Zxid::ZERO,
-                    error: ErrorCode::AuthFailed.code(),
-                });
+                self.answer(
+                    now,
+                    since,
+                    slot,
+                    OpCode::Auth,
+                    ReplyHeader { xid: header.xid, zxid: Zxid::ZERO, error: ErrorCode::AuthFailed.code() },
+                );
                 self.conns[slot as usize].phase = Phase::Closing;
             }
             None | Some(OpCode::Check | OpCode::CreateSession | OpCode::Error) => {
@@ -230,8 +246,8 @@ impl Worker {
                 let conn = &mut self.conns[slot as usize];
                 let outcome = Request::decode(op, d.rest()).map_err(undecodable);
                 let watches = &mut self.watches;
-                let sent = reads::answer(tree, watches, slot, outcome, xid, zxid, &mut conn.out);
-                self.count_answer(now, since, slot, op, xid, zxid, sent);
+                reads::answer(tree, watches, slot, outcome, xid, zxid, &mut conn.out);
+                self.count_answer(now, since, slot, op, xid, zxid);
             }
         }
     }
@@ -270,7 +286,7 @@ impl Worker {
                 Some(Slot::Held { frame, .. }) => sent == 0 || write_op(frame).is_some(),
                 _ => false,
             };
-            if !goes || !matches!(conn.phase, Phase::Open(_)) {
+            if !goes || conn.is_choked() || !matches!(conn.phase, Phase::Open(_)) {
                 return;
             }
             let Some(Slot::Held { frame, since }) = conn.waiting.remove(sent) else { unreachable!("just looked at") };
@@ -289,9 +305,24 @@ impl Worker {
         }
     }
 
-    /// Offers again what the replica had no room for.
+    /// Some of what a connection has to send was sent: what waited for that may go on with the next [`Worker::retry`].
+    pub fn sent(&mut self, slot: u32) {
+        let conn = &self.conns[slot as usize];
+        if conn.sent < conn.waiting.len() && !conn.is_choked() {
+            self.ready.push(slot);
+        }
+    }
+
+    /// Whether [`Worker::retry`] has something to do that needs no room at the replica.
+    pub fn has_ready(&self) -> bool {
+        !self.ready.is_empty()
+    }
+
+    /// Offers again what the replica had no room for, and goes on with what waited for its connection to be sent.
     pub fn retry(&mut self, tree: &Tree, port: &mut impl Port, now: Duration) {
-        for slot in std::mem::take(&mut self.stalled) {
+        let mut slots = std::mem::take(&mut self.stalled);
+        slots.append(&mut self.ready);
+        for slot in slots {
             if self.conns.contains(slot as usize) {
                 self.advance(tree, port, now, slot);
                 self.dirty.push(slot);
@@ -301,7 +332,7 @@ impl Worker {
 
     /// Whether [`Worker::retry`] has anything to do.
     pub fn is_stalled(&self) -> bool {
-        !self.stalled.is_empty()
+        !self.stalled.is_empty() || self.has_ready()
     }
 
     /// Takes what the replica has to tell: events first, then answers, in the order of their zxids.
@@ -326,7 +357,7 @@ impl Worker {
                         if *last {
                             conn.phase = Phase::Closing;
                         }
-                        self.count_answer(now, since, slot, *op, *xid, *zxid, frame.len());
+                        self.count_answer(now, since, slot, *op, *xid, *zxid);
                         self.advance(tree, port, now, slot);
                     }
                 }
@@ -384,14 +415,11 @@ impl Worker {
 
     fn answer(&mut self, now: Duration, since: Duration, slot: u32, op: OpCode, header: ReplyHeader) {
         let out = &mut self.conns[slot as usize].out;
-        let before = out.len();
         out.put_frame(|out| header.encode(out));
-        let sent = out.len() - before;
-        self.count_answer(now, since, slot, op, header.xid, header.zxid, sent);
+        self.count_answer(now, since, slot, op, header.xid, header.zxid);
     }
 
-    fn count_answer(&mut self, now: Duration, since: Duration, slot: u32, op: OpCode, xid: Xid, zxid: Zxid, bytes: usize) {
-        debug_assert!(bytes >= 4 + ReplyHeader::LEN);
+    fn count_answer(&mut self, now: Duration, since: Duration, slot: u32, op: OpCode, xid: Xid, zxid: Zxid) {
         let conn = &mut self.conns[slot as usize];
         assert!(zxid.0 <= 0 || zxid >= conn.counters.last_zxid, "what a session sees never goes back");
         let us = now.saturating_sub(since).as_micros() as u64;

@@ -16,7 +16,7 @@ use corral_proto::request::SetWatchesRequest;
 use corral_proto::response::Response;
 use corral_proto::{ErrorCode, EventType, Jute, ReplyHeader, Request, WatcherEvent, Xid, Zxid};
 
-/// Answers one request into `out`; returns the size of the answer.
+/// Answers one request into `out`.
 pub(super) fn answer(
     tree: &Tree,
     watches: &mut Watches,
@@ -25,7 +25,7 @@ pub(super) fn answer(
     xid: Xid,
     zxid: Zxid,
     out: &mut Out,
-) -> usize {
+) {
     let mut names = Vec::new();
     let response = match request {
         Ok(Request::SetWatches(request)) => {
@@ -39,12 +39,10 @@ pub(super) fn answer(
         Ok(body) => (0, body),
         Err(error) => (error.code(), Response::Empty),
     };
-    let before = out.len();
     out.put_frame(|out| {
         ReplyHeader { xid, zxid, error }.encode(out);
         body.encode(out);
     });
-    out.len() - before
 }
 
 fn read<'a>(

@@ -201,6 +201,11 @@ static void on_stat(int rc, const struct Stat *stat, const void *data)
     note("%s %d %d", (const char *)data, rc, rc == ZOK ? stat->version : -1);
 }
 
+static void on_void(int rc, const void *data)
+{
+    note("%s %d", (const char *)data, rc);
+}
+
 static void on_data(int rc, const char *value, int length, const struct Stat *stat, const void *data)
 {
     (void)stat;
@@ -298,21 +303,21 @@ static int test_session_of_a_dead_process_is_resumed(void)
 
 static int test_dead_session_is_refused(void)
 {
-    struct session first, second;
-    OPEN(first);
-    clientid_t id = *zoo_client_id(first.zh);
-    CHECK_RC(session_close(&first), ZOK);
-    for (int wrong_password = 0; wrong_password < 2; wrong_password++) {
-        CHECK(session_open(&second, &id) && await(&second.expired, 1), "not refused");
-        CHECK(second.connects == 0, "connected");
-        session_close(&second);
-        OPEN(first);
-        id = *zoo_client_id(first.zh);
-        id.passwd[3] ^= 1;
-        if (!wrong_password)
-            continue;
-        CHECK_RC(session_close(&first), ZOK);
+    struct session closed, live, refused;
+    clientid_t ids[2];
+    OPEN(closed);
+    ids[0] = *zoo_client_id(closed.zh);
+    CHECK_RC(session_close(&closed), ZOK);
+    OPEN(live);
+    ids[1] = *zoo_client_id(live.zh);
+    ids[1].passwd[3] ^= 1;
+    for (int i = 0; i < 2; i++) {
+        CHECK(session_open(&refused, &ids[i]) && await(&refused.expired, 1), "%s is not refused",
+              i ? "a wrong password" : "a closed id");
+        CHECK(refused.connects == 0, "connected");
+        session_close(&refused);
     }
+    CHECK_RC(session_close(&live), ZOK);
     return 1;
 }
 
@@ -337,9 +342,11 @@ static int test_pipelined_creates(void)
     for (int i = 0; i < names.count; i++) {
         char name[32];
         snprintf(name, sizeof name, "/many/%s", names.data[i]);
-        CHECK_RC(zoo_adelete(session.zh, at(name), 0, NULL, NULL), ZOK);
+        CHECK_RC(zoo_adelete(session.zh, at(name), 0, on_void, "delete"), ZOK);
     }
     deallocate_String_vector(&names);
+    CHECK(journal_await(MANY) && !strcmp(journal[0], "delete 0"), "%d deleted", journal_length);
+    journal_clear();
     CHECK_RC(zoo_delete(session.zh, at("/many"), -1), ZOK);
     CHECK_RC(session_close(&session), ZOK);
     return 1;
@@ -497,7 +504,7 @@ static int test_lost_connections_lose_no_event(void)
         CHECK_RC(zoo_wexists(session.zh, at("/later"), on_watch, "exists", NULL), ZNONODE);
         CHECK_RC(zoo_wget_children(session.zh, at("/children"), on_watch, "children", &names), ZOK);
         deallocate_String_vector(&names);
-        CHECK(cut_connections() == 1, "not one connection to cut");
+        CHECK(cut_connections() > 0, "no connection to cut");
         if (!in_the_gap)
             CHECK(await(&session.connects, connects + 1), "not connected again");
         /* A second handle makes the changes; while it connects, the first may already be back: both are fine. */

@@ -32,8 +32,8 @@ try:
     from kazoo import exceptions as errors
     from kazoo.client import KazooClient, KazooState
     from kazoo.protocol.serialization import (
-        CheckVersion, Create, Create2, Delete, Exists, GetData, SetACL, SetData, Transaction, Watch, int_struct,
-        long_struct, write_buffer, write_string)
+        CheckVersion, Create, Create2, Delete, Exists, SetACL, SetData, Transaction, Watch, int_struct, long_struct,
+        write_string)
     from kazoo.protocol.states import EventType
     from kazoo.recipe.cache import TreeCache
     from kazoo.retry import KazooRetry
@@ -649,7 +649,8 @@ def test_path_rules(t):
     zk.create(f"{root}/a")
     for name in bad:
         path = f"{root}/{name}"
-        for request in (create_request(path), create_request(path, flags=1), SetData(path, b"", -1), SetACL(path, world(ALL), -1)):
+        creates = create_request(path), create_request(path, flags=1)
+        for request in (*creates, SetData(path, b"", -1), SetACL(path, world(ALL), -1)):
             try:
                 fails(errors.BadArgumentsError, ask, zk, request)
             except AssertionError as wrong:
@@ -1339,7 +1340,8 @@ def test_recipe_lock_goes_on_when_its_holder_dies(t):
 
 def test_recipe_read_and_write_lock(t):
     _, root = start_at_root(t)
-    readers, writer = [start(t).ReadLock(f"{root}/lock", "reader") for _ in range(2)], start(t).WriteLock(f"{root}/lock", "writer")
+    readers = [start(t).ReadLock(f"{root}/lock", "reader") for _ in range(2)]
+    writer = start(t).WriteLock(f"{root}/lock", "writer")
     for reader in readers:
         assert reader.acquire(timeout=WAIT)
     join = in_thread(lambda: writer.acquire(timeout=WAIT))

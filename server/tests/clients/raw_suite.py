@@ -837,7 +837,7 @@ def test_notification_of_a_catch_up_has_zxid_minus_1(t):
 
 
 def test_watch_kinds_and_what_fires_them(t):
-    """The table of §6.3, one row at a time."""
+    """Which change fires which one-shot watch, one row at a time."""
     watching, root = client_at_root(t)
     acting = client(t)
     node, child, missing = f"{root}/n", f"{root}/n/c", f"{root}/m"
@@ -854,7 +854,9 @@ def test_watch_kinds_and_what_fires_them(t):
     def change_acl(path):
         acting.call(wire.SET_ACL, wire.set_acl(path, wire.OPEN))
 
-    kinds = {"getData": wire.GET_DATA, "exists": wire.EXISTS, "getChildren": wire.GET_CHILDREN, "getChildren2": wire.GET_CHILDREN2}
+    kinds = {
+        "getData": wire.GET_DATA, "exists": wire.EXISTS, "getChildren": wire.GET_CHILDREN, "getChildren2": wire.GET_CHILDREN2,
+    }
     created, deleted, changed, children = 1, 2, 3, 4
     rows = [
         ("getData", node, change, node, [(changed, node)]),
@@ -1333,7 +1335,9 @@ def test_word_mntr(t):
 def test_word_conf(t):
     text = t.word("conf")
     values = dict(line.split("=", 1) for line in text.split("\n") if "=" in line)
-    for key in ("clientPort", "dataDir", "dataLogDir", "tickTime", "maxClientCnxns", "minSessionTimeout", "maxSessionTimeout", "serverId"):
+    for key in (
+        "clientPort", "dataDir", "dataLogDir", "tickTime", "maxClientCnxns", "minSessionTimeout", "maxSessionTimeout", "serverId",
+    ):
         assert key in values, f"no {key} in {text!r}"
     check_equal(int(values["tickTime"]), t.tick_ms, "tickTime")
     check_equal((int(values["minSessionTimeout"]), int(values["maxSessionTimeout"])), (2 * t.tick_ms, 20 * t.tick_ms))

@@ -1,0 +1,282 @@
+//! Nothing acknowledged is lost, whatever happens to the process (R5), on real files with the real binary.
+//!
+//! **Not here**: what a power loss does to blocks in any order; the engine's own tests do that without a process.
+
+#![expect(clippy::disallowed_methods, reason = "the test's killer needs a clock")]
+
+mod common;
+
+use common::{PATIENCE, Server, segments, temp_dir};
+use corral_engine::txnlog::{Position, recover};
+use corral_net::client::{BlockingClient, ClientError, four_letter_word};
+use corral_proto::acl::AclList;
+use corral_proto::request::{CreateRequest, PathWatch, Request, SetDataRequest};
+use corral_proto::response::Response;
+use rand::rngs::SmallRng;
+use rand::{Rng, SeedableRng};
+use std::fs;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+const WRITERS: usize = 4;
+const ROUNDS: u64 = 20;
+
+fn create(client: &mut BlockingClient, path: &str, data: &[u8]) -> Result<(), ClientError> {
+    let create = CreateRequest { path, data: Some(data), acl: AclList::OPEN, flags: 0 };
+    client.request(&Request::Create(create)).map(drop)
+}
+
+fn set(client: &mut BlockingClient, path: &str, data: &[u8]) -> Result<(), ClientError> {
+    client.request(&Request::SetData(SetDataRequest { path, data: Some(data), version: -1 })).map(drop)
+}
+
+fn get(client: &mut BlockingClient, path: &str) -> Option<Vec<u8>> {
+    match client.request(&Request::GetData(PathWatch { path, watch: false })) {
+        Ok(Response::Data(data, _)) => Some(data.unwrap_or_default().to_vec()),
+        Ok(other) => panic!("{other:?}"),
+        Err(error) => {
+            assert_eq!(error.code(), Some(corral_proto::ErrorCode::NoNode), "{error}");
+            None
+        }
+    }
+}
+
+/// What one writer of one round was promised.
+struct Promised {
+    /// Nodes `…/0` to `…/{created - 1}` were acknowledged.
+    created: u64,
+    /// The newest value of `…/value` that was acknowledged, and the newest that was asked for.
+    set: (u64, u64),
+}
+
+/// Writes as fast as answers come until the server is gone.
+fn write_until_killed(mut client: BlockingClient, root: &str) -> Promised {
+    let mut promised = Promised { created: 0, set: (0, 0) };
+    loop {
+        if create(&mut client, &format!("{root}/{}", promised.created), b"c").is_err() {
+            return promised;
+        }
+        promised.created += 1;
+        promised.set.1 += 1;
+        if set(&mut client, &format!("{root}/value"), promised.set.1.to_string().as_bytes()).is_err() {
+            return promised;
+        }
+        promised.set.0 = promised.set.1;
+    }
+}
+
+fn check(client: &mut BlockingClient, root: &str, promised: &Promised) {
+    for n in 0..promised.created {
+        assert!(get(client, &format!("{root}/{n}")).is_some(), "{root}/{n} was acknowledged");
+    }
+    let value = get(client, &format!("{root}/value")).expect("made before the round");
+    let value: u64 = String::from_utf8(value).unwrap().parse().unwrap();
+    assert!((promised.set.0..=promised.set.1).contains(&value), "{root}: {value} is not within {:?}", promised.set);
+}
+
+#[test]
+fn a_server_that_is_killed_at_any_moment_has_kept_every_promise() {
+    let dir = temp_dir();
+    let mut kept: Vec<(String, Promised)> = Vec::new();
+    for round in 0..ROUNDS {
+        let mut random = SmallRng::seed_from_u64(round);
+        let server = Server::start(dir.path(), &["preAllocSize=64"]);
+        let mut client = server.client();
+        kept.iter().for_each(|(root, promised)| check(&mut client, root, promised));
+        let roots: Vec<String> = (0..WRITERS).map(|writer| format!("/round{round}-{writer}")).collect();
+        for root in &roots {
+            create(&mut client, root, b"").unwrap();
+            create(&mut client, &format!("{root}/value"), b"0").unwrap();
+        }
+        let lives = Duration::from_micros(random.random_range(1_000..150_000));
+        let promised: Vec<Promised> = std::thread::scope(|scope| {
+            let writers: Vec<_> = roots
+                .iter()
+                .map(|root| {
+                    let client = server.client();
+                    scope.spawn(move || write_until_killed(client, root))
+                })
+                .collect();
+            std::thread::sleep(lives);
+            common::signal(server.pid(), libc::SIGKILL);
+            writers.into_iter().map(|writer| writer.join().unwrap()).collect()
+        });
+        server.kill();
+        kept.extend(roots.into_iter().zip(promised));
+    }
+    let promises: u64 = kept.iter().map(|(_, promised)| promised.created + promised.set.0).sum();
+    let server = Server::start(dir.path(), &["preAllocSize=64"]);
+    let mut client = server.client();
+    kept.iter().for_each(|(root, promised)| check(&mut client, root, promised));
+    assert!(promises > ROUNDS * WRITERS as u64, "the writers were promised something: {promises}");
+}
+
+/// Where the log in a directory ends. Reading it does not disturb a running server.
+fn end_of_log(dir: &Path) -> Position {
+    recover(&dir.join("corral-log"), |_| ()).unwrap().end
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to.join("corral-log")).unwrap();
+    for segment in segments(from) {
+        fs::copy(&segment, to.join("corral-log").join(segment.file_name().unwrap())).unwrap();
+    }
+}
+
+#[test]
+fn a_last_write_that_is_cut_anywhere_is_there_as_a_whole_or_not_at_all() {
+    let dir = temp_dir();
+    let server = Server::start(dir.path(), &[]);
+    let mut client = server.client();
+    for n in 0..50 {
+        create(&mut client, &format!("/n{n}"), format!("{n}").as_bytes()).unwrap();
+    }
+    let before = end_of_log(dir.path());
+    let last = vec![0xa5; 30_000];
+    create(&mut client, "/last", &last).unwrap();
+    let after = end_of_log(dir.path());
+    server.kill();
+    assert!(before.segment == after.segment && after.offset - before.offset >= 30_000);
+    for seed in 0..24 {
+        let mut random = SmallRng::seed_from_u64(seed);
+        let cut = random.random_range(before.offset..after.offset);
+        let torn = temp_dir();
+        copy(dir.path(), torn.path());
+        let path = &segments(torn.path())[before.segment as usize - 1];
+        let mut lost = vec![0; (after.offset - cut) as usize];
+        if random.random() {
+            random.fill(&mut lost[..]);
+        }
+        fs::File::options().write(true).open(path).unwrap().write_all_at(&lost, cut.into()).unwrap();
+        // Twice: what recovery decided once, it decides again.
+        for _ in 0..2 {
+            let server = Server::start(torn.path(), &[]);
+            let mut client = server.client();
+            for n in 0..50 {
+                assert_eq!(get(&mut client, &format!("/n{n}")), Some(format!("{n}").into()), "seed {seed}");
+            }
+            let found = get(&mut client, "/last");
+            assert!(found.is_none() || found.as_ref() == Some(&last), "seed {seed}: half a write is served");
+            server.kill();
+        }
+    }
+}
+
+fn metric(server: &Server, name: &str) -> f64 {
+    let mntr = four_letter_word(server.address, "mntr", PATIENCE).unwrap();
+    let line = mntr.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('\t'));
+    line.unwrap_or_else(|| panic!("{name} is missing: {mntr}")).parse().unwrap()
+}
+
+/// Commits of one write of the disk, between two looks.
+fn batch_size(server: &Server, load: impl FnOnce()) -> f64 {
+    let look = || (metric(server, "zk_log_records"), metric(server, "zk_log_batches"));
+    let before = look();
+    load();
+    let after = look();
+    (after.0 - before.0) / (after.1 - before.1)
+}
+
+#[test]
+fn commits_share_disk_writes_more_the_more_there_are() {
+    let dir = temp_dir();
+    let server = Server::start(dir.path(), &["preAllocSize=16384"]);
+    let mut client = server.client();
+    create(&mut client, "/x", b"").unwrap();
+    let alone = batch_size(&server, || (0..100).for_each(|n| set(&mut client, "/x", &[n]).unwrap()));
+    let together = batch_size(&server, || {
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| {
+                    let requests = [Request::SetData(SetDataRequest { path: "/x", data: Some(b"y"), version: -1 }); 60];
+                    let mut client = server.client();
+                    for _ in 0..20 {
+                        client.pipeline(&requests, |_, header, _| assert_eq!(header.error, 0)).unwrap();
+                    }
+                });
+            }
+        });
+    });
+    assert!(alone < 1.5, "one synchronous client: {alone} commits a write");
+    assert!(together > 4.0 * alone, "{together} commits a write with 480 in flight, {alone} with one");
+}
+
+fn resident_bytes(pid: u32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    line.split_whitespace().next().unwrap().parse::<u64>().unwrap() * 1024
+}
+
+/// Frames that are announced and never come, and answers that nobody reads, cost what was sent, not what was claimed.
+#[test]
+fn hostile_connections_cost_bounded_memory_and_disturb_nobody() {
+    use std::io::Write;
+    let dir = temp_dir();
+    let server = Server::start(dir.path(), &["maxClientCnxns=0"]);
+    let mut client = server.client();
+    create(&mut client, "/big", &vec![1; 500_000]).unwrap();
+    let before = resident_bytes(server.pid());
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let steady = scope.spawn(|| {
+            let mut client = server.client();
+            let mut asked = 0;
+            while !stop.load(Ordering::Relaxed) {
+                set(&mut client, "/big", b"small").unwrap();
+                set(&mut client, "/big", &vec![1; 500_000]).unwrap();
+                asked += 2;
+            }
+            asked
+        });
+        let mut held = Vec::new();
+        for _ in 0..200 {
+            let mut stream = std::net::TcpStream::connect(server.address).unwrap();
+            stream.write_all(&1_000_000u32.to_be_bytes()).unwrap();
+            stream.write_all(&[0; 5000]).unwrap();
+            held.push(stream);
+        }
+        for _ in 0..4 {
+            // Asks for 2,000 × 500 kB and reads nothing of it.
+            let mut greedy = raw_session(&server);
+            let mut requests = Vec::new();
+            for xid in 0..2000 {
+                corral_net::put_frame(&mut requests, |out| {
+                    use corral_proto::Jute;
+                    let op = corral_proto::OpCode::GetData.code();
+                    corral_proto::RequestHeader { xid: corral_proto::Xid(xid), op }.encode(out);
+                    Request::GetData(PathWatch { path: "/big", watch: false }).encode(out);
+                });
+            }
+            greedy.write_all(&requests).unwrap();
+            held.push(greedy);
+        }
+        std::thread::sleep(Duration::from_millis(500));
+        let after = resident_bytes(server.pid());
+        stop.store(true, Ordering::Relaxed);
+        assert!(steady.join().unwrap() > 0, "others are served meanwhile");
+        let grown = after.saturating_sub(before) >> 20;
+        assert!(grown < 64, "grown by {grown} MiB");
+    });
+}
+
+/// A raw connection with a session.
+fn raw_session(server: &Server) -> std::net::TcpStream {
+    use corral_proto::Jute;
+    use std::io::{Read, Write};
+    let mut stream = std::net::TcpStream::connect(server.address).unwrap();
+    let mut hello = Vec::new();
+    let request = corral_proto::ConnectRequest {
+        protocol_version: 0,
+        last_zxid_seen: corral_proto::Zxid::ZERO,
+        timeout_ms: 30_000,
+        session_id: corral_proto::SessionId::NONE,
+        password: None,
+        read_only: Some(false),
+    };
+    corral_net::put_frame(&mut hello, |out| request.encode(out));
+    stream.write_all(&hello).unwrap();
+    stream.read_exact(&mut [0; 41]).unwrap();
+    stream
+}
