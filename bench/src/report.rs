@@ -4,9 +4,10 @@
 //!
 //! **Not here**: measuring.
 
-use crate::environment::{Machine, Storage};
+use crate::environment::Machine;
 use crate::load::measure::{Tally, histogram};
 use crate::load::workload::Operation;
+use corral_engine::disk::filesystem::FileSystem;
 use hdrhistogram::Histogram;
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -109,7 +110,7 @@ pub(crate) struct Environment {
     /// What each host says.
     pub servers: Vec<Server>,
     /// What the embedded server's data lay on.
-    pub storage: Option<Storage>,
+    pub storage: Option<FileSystem>,
     /// What was asked for.
     pub parameters: Parameters,
 }
@@ -194,7 +195,7 @@ impl Report {
         if let Some(storage) = self.environment.storage.as_ref().filter(|storage| storage.is_volatile()) {
             warnings.push(format!(
                 "{} is on {}: NOTHING WAS DURABLE here, these are not the latencies of a disk",
-                storage.dir, storage.file_system
+                storage.dir, storage.kind
             ));
         }
         if self.unsent > 0 {
@@ -241,7 +242,7 @@ impl Report {
             line("server", &text);
         }
         if let Some(storage) = &self.environment.storage {
-            line("storage", &format!("{} on {} ({})", storage.dir, storage.device, storage.file_system));
+            line("storage", &format!("{} on {} ({})", storage.dir, storage.device, storage.kind));
         }
         let m = &self.environment.machine;
         line(
@@ -351,12 +352,8 @@ pub(crate) mod tests {
             root: "/r".into(),
             server_settings: vec![],
         };
-        let storage = Storage {
-            dir: "/x".into(),
-            file_system: "tmpfs".into(),
-            device: "tmpfs".into(),
-            mount_options: "rw".into(),
-        };
+        let storage =
+            FileSystem { dir: "/x".into(), kind: "tmpfs".into(), device: "tmpfs".into(), options: "rw".into() };
         let environment = Environment {
             machine: Machine::look(),
             hosts: vec!["h:2181".into()],

@@ -78,7 +78,7 @@ fn place(dir: &Path) -> String {
     match FileSystem::of(dir) {
         Some(fs) => {
             let warning = if fs.is_volatile() { ", NOT DURABLE: gone after a power loss" } else { "" };
-            format!("{} ({} on {}{warning})", dir.display(), fs.kind, fs.source)
+            format!("{} ({} on {}{warning})", dir.display(), fs.kind, fs.device)
         }
         None => dir.display().to_string(),
     }

@@ -3,8 +3,6 @@
 //! The suites lie in `tests/clients` and can be run by hand against any server, Apache ZooKeeper included. A client that is
 //! not installed makes its test *ignored*, with a word; `.ci/run` installs them all.
 
-#![expect(clippy::disallowed_methods, reason = "the environment says where Python is")]
-
 mod common;
 
 use common::{Server, temp_dir};

@@ -25,11 +25,12 @@ mod setup;
 mod worker;
 
 use crate::embedded;
-use crate::environment::{IS_DEBUG, Machine, Storage};
+use crate::environment::{IS_DEBUG, Machine};
 use crate::options::LoadOptions;
 use crate::progress::Progress;
 use crate::report::{Environment, Parameters, Report, Server};
 use client::Clock;
+use corral_engine::disk::filesystem::FileSystem;
 use corral_net::client::resolve;
 use measure::{Live, Tally, Window};
 use serde_json::{Map, Value};
@@ -69,7 +70,7 @@ pub(crate) fn run(options: &LoadOptions) -> Result<(), String> {
             .prefix("corral-bench-")
             .tempdir_in(parent)
             .map_err(|error| format!("cannot make a directory in {}: {error}", parent.display()))?;
-        let storage = Storage::of(dir.path());
+        let storage = FileSystem::of(dir.path());
         let server = embedded::start(dir.path(), &options.settings)?;
         let hosts = [server.address()];
         let names = hosts.iter().map(SocketAddr::to_string).collect();
@@ -129,7 +130,7 @@ struct Run<'a> {
     options: &'a LoadOptions,
     hosts: &'a [SocketAddr],
     names: Vec<String>,
-    storage: Option<Storage>,
+    storage: Option<FileSystem>,
     embedded: bool,
     stop: &'a Arc<AtomicBool>,
 }

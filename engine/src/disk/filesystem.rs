@@ -1,79 +1,90 @@
-//! What a directory lies on: file system, mount options, device. For people who read a banner or a report.
+//! What a directory lies on: file system, device, mount options. For people who read a banner or a report.
+//!
+//! **Invariant**: looking never fails; what cannot be found out is left out.
 
+use serde::Serialize;
 use std::fs;
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 /// Where a directory lies.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct FileSystem {
+    /// The directory, with all links resolved.
+    pub dir: String,
     /// `ext4`, `xfs`, `tmpfs`, …
+    #[serde(rename = "file_system")]
     pub kind: String,
-    /// What is mounted: a block device, mostly.
-    pub source: String,
-    /// Where it is mounted.
-    pub mount_point: String,
-    /// With which options.
+    /// What is mounted, as the kernel's table of mounts calls it: a block device, mostly.
+    pub device: String,
+    /// Options of the mount and of the file system.
+    #[serde(rename = "mount_options")]
     pub options: String,
 }
 
 impl FileSystem {
-    /// Finds out by the mount table; `None` where that cannot be read.
-    pub fn of(path: &Path) -> Option<FileSystem> {
-        let device = fs::metadata(path).ok()?.dev();
-        let wanted = format!("{}:{}", libc::major(device), libc::minor(device));
-        let path = path.canonicalize().ok()?;
-        parse(&fs::read_to_string("/proc/self/mountinfo").ok()?, &wanted, path.to_str()?)
+    /// Looks up `dir` in the kernel's table of mounts.
+    pub fn of(dir: &Path) -> Option<FileSystem> {
+        let dir = fs::canonicalize(dir).ok()?;
+        find(&fs::read_to_string("/proc/self/mountinfo").ok()?, &dir)
     }
 
-    /// Whether what is written here is gone after a power loss, however it is synced.
+    /// Whether what is written there is gone after a power loss, whatever is synced.
     pub fn is_volatile(&self) -> bool {
         matches!(self.kind.as_str(), "tmpfs" | "ramfs")
     }
 }
 
-/// Picks the innermost mount of `device` (or, where a file system shows another number than its mount, of the path).
-fn parse(table: &str, device: &str, path: &str) -> Option<FileSystem> {
-    let mut best: Option<(bool, usize, FileSystem)> = None;
-    for line in table.lines() {
-        let (left, right) = line.split_once(" - ")?;
-        let left: Vec<&str> = left.split(' ').collect();
-        let right: Vec<&str> = right.split(' ').collect();
-        let ([_, _, number, _, mount_point, options, ..], [kind, source, super_options, ..]) = (&left[..], &right[..])
-        else {
+/// Finds the mount that holds `dir`: the one with the deepest mount point, and of several on one point the last.
+fn find(mountinfo: &str, dir: &Path) -> Option<FileSystem> {
+    let mut found: Option<(usize, FileSystem)> = None;
+    for line in mountinfo.lines() {
+        // proc(5): id parent major:minor root point options [optional…] - type source super-options
+        let Some((left, right)) = line.split_once(" - ") else { continue };
+        let (left, right): (Vec<&str>, Vec<&str>) = (left.split(' ').collect(), right.split(' ').collect());
+        let (Some(point), Some(options), [kind, device, rest @ ..]) = (left.get(4), left.get(5), &right[..]) else {
             continue;
         };
-        let inside = *mount_point == "/" || path == *mount_point || path.starts_with(&format!("{mount_point}/"));
-        if !inside {
-            continue;
-        }
-        let rank = (*number == device, mount_point.len());
-        if best.as_ref().is_none_or(|(same, len, _)| rank >= (*same, *len)) {
-            let found = FileSystem {
+        let point = unescape(point);
+        let depth = Path::new(&point).components().count();
+        if dir.starts_with(&point) && found.as_ref().is_none_or(|(deepest, _)| *deepest <= depth) {
+            let file_system = FileSystem {
+                dir: dir.display().to_string(),
                 kind: (*kind).to_owned(),
-                source: (*source).to_owned(),
-                mount_point: (*mount_point).to_owned(),
-                options: format!("{options},{super_options}"),
+                device: unescape(device),
+                options: [&[*options], rest].concat().join(","),
             };
-            best = Some((rank.0, rank.1, found));
+            found = Some((depth, file_system));
         }
     }
-    best.map(|(_, _, found)| found)
+    found.map(|(_, file_system)| file_system)
+}
+
+/// The kernel writes blanks, tabs, line ends and backslashes as `\ooo`.
+fn unescape(field: &str) -> String {
+    let codes = [("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")];
+    codes.iter().fold(field.to_owned(), |field, (code, letter)| field.replace(code, letter))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    const MOUNTS: &str = "\
+22 1 259:2 / / rw,relatime shared:1 - ext4 /dev/vda rw,discard
+30 22 0:26 / /tmp rw,nosuid - tmpfs tmpfs rw,size=8g
+31 30 0:27 / /tmp/two\\040words rw - xfs /dev/sdb rw
+32 30 0:28 / /tmp rw - tmpfs later rw
+";
+
     #[test]
-    fn the_innermost_mount_of_the_device_is_meant() {
-        let table = "22 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw\n\
-                     30 22 8:2 / /data rw,noatime - xfs /dev/sdb1 rw,attr2\n\
-                     31 22 0:30 / /data/tmp rw - tmpfs tmpfs rw\n";
-        let of = |device, path| parse(table, device, path).unwrap();
-        assert_eq!(of("8:2", "/data/log").kind, "xfs");
-        assert_eq!(of("8:2", "/data/log").source, "/dev/sdb1");
-        assert_eq!(of("8:1", "/database").mount_point, "/");
-        assert!(of("0:30", "/data/tmp/x").is_volatile());
+    fn the_deepest_mount_holds_a_directory_and_the_last_on_a_point_hides_the_others() {
+        let device = |dir: &str| find(MOUNTS, Path::new(dir)).unwrap().device;
+        assert_eq!(device("/home/me"), "/dev/vda");
+        assert_eq!(device("/tmp/x"), "later");
+        assert_eq!(device("/tmpfoo"), "/dev/vda");
+        assert_eq!(device("/tmp/two words/x"), "/dev/sdb");
+        let root = find(MOUNTS, Path::new("/")).unwrap();
+        assert_eq!((root.kind.as_str(), root.options.as_str()), ("ext4", "rw,relatime,rw,discard"));
+        assert!(!root.is_volatile() && find(MOUNTS, Path::new("/tmp")).unwrap().is_volatile());
     }
 }

@@ -13,15 +13,15 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 /// How long anything in a test may take before it counts as never.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A directory that is removed with the test. Beside the build, because `/tmp` may be in memory only.
-pub fn temp_dir() -> tempfile::TempDir {
+pub(crate) fn temp_dir() -> tempfile::TempDir {
     tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("the build directory is writable")
 }
 
 /// The server's binary with settings that suit tests: a free port, small segments, all four-letter words.
-pub fn command(dir: &Path, settings: &[&str]) -> Command {
+pub(crate) fn command(dir: &Path, settings: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_corral-server"));
     let dir = format!("dataDir={}", dir.display());
     let fixed = [&dir, "clientPort=0", "clientPortAddress=127.0.0.1", "preAllocSize=1024", "4lw.commands.whitelist=*"];
@@ -33,15 +33,15 @@ pub fn command(dir: &Path, settings: &[&str]) -> Command {
 }
 
 /// A running server.
-pub struct Server {
+pub(crate) struct Server {
     child: Child,
-    pub address: SocketAddr,
-    pub banner: String,
+    pub(crate) address: SocketAddr,
+    pub(crate) banner: String,
 }
 
 impl Server {
     /// Starts one in `dir` and waits until it serves.
-    pub fn start(dir: &Path, settings: &[&str]) -> Server {
+    pub(crate) fn start(dir: &Path, settings: &[&str]) -> Server {
         let mut child = command(dir, settings).spawn().expect("the server was built");
         let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
         let mut banner = String::new();
@@ -63,22 +63,22 @@ impl Server {
         Server { child, address, banner }
     }
 
-    pub fn pid(&self) -> u32 {
+    pub(crate) fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    pub fn client(&self) -> BlockingClient {
+    pub(crate) fn client(&self) -> BlockingClient {
         BlockingClient::connect(self.address, Session::new(PATIENCE), PATIENCE).expect("the server takes a new session")
     }
 
     /// What a power loss looks like to everybody but the disk.
-    pub fn kill(mut self) {
+    pub(crate) fn kill(mut self) {
         self.child.kill().expect("it is ours");
         self.child.wait().expect("it is ours");
     }
 
     /// Asks it to stop and waits until it has.
-    pub fn terminate(&mut self, with: i32) -> ExitStatus {
+    pub(crate) fn terminate(&mut self, with: i32) -> ExitStatus {
         signal(self.child.id(), with);
         wait(&mut self.child)
     }
@@ -92,7 +92,7 @@ impl Drop for Server {
 }
 
 /// Waits for a process that is about to end.
-pub fn wait(child: &mut Child) -> ExitStatus {
+pub(crate) fn wait(child: &mut Child) -> ExitStatus {
     let late = Instant::now() + PATIENCE;
     loop {
         match child.try_wait().expect("it is ours") {
@@ -108,14 +108,14 @@ pub fn wait(child: &mut Child) -> ExitStatus {
 
 /// Sends a signal to a process that the test started.
 #[expect(unsafe_code, reason = "the standard library cannot send a signal")]
-pub fn signal(pid: u32, signal: i32) {
+pub(crate) fn signal(pid: u32, signal: i32) {
     // SAFETY: kill(2) touches no memory of ours.
     let sent = unsafe { libc::kill(pid as i32, signal) };
     assert_eq!(sent, 0, "the process is there");
 }
 
 /// Runs the server to its end; exit code and what it said on stderr.
-pub fn run_to_end(dir: &Path, settings: &[&str]) -> (Option<i32>, String) {
+pub(crate) fn run_to_end(dir: &Path, settings: &[&str]) -> (Option<i32>, String) {
     let mut child = command(dir, settings).spawn().expect("the server was built");
     let status = wait(&mut child);
     let mut said = String::new();
@@ -124,7 +124,7 @@ pub fn run_to_end(dir: &Path, settings: &[&str]) -> (Option<i32>, String) {
 }
 
 /// The segments of a server's log, in order.
-pub fn segments(dir: &Path) -> Vec<PathBuf> {
+pub(crate) fn segments(dir: &Path) -> Vec<PathBuf> {
     let mut paths: Vec<_> = std::fs::read_dir(dir.join("corral-log"))
         .expect("the server made it")
         .map(|entry| entry.expect("readable").path())
@@ -135,7 +135,7 @@ pub fn segments(dir: &Path) -> Vec<PathBuf> {
 }
 
 /// Waits until `check` says something.
-pub fn eventually<T>(what: &str, mut check: impl FnMut() -> Option<T>) -> T {
+pub(crate) fn eventually<T>(what: &str, mut check: impl FnMut() -> Option<T>) -> T {
     let late = Instant::now() + PATIENCE;
     loop {
         if let Some(found) = check() {
