@@ -17,5 +17,7 @@ pub mod txnlog;
 
 pub mod tree;
 
+pub mod snapshot;
+
 pub use error::StorageError;
 pub use tree::Tree;

@@ -20,6 +20,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 pub mod aligned;
+pub mod block;
 pub mod device;
 pub mod filesystem;
 pub mod pwrite;

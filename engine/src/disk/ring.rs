@@ -50,29 +50,23 @@ impl Ring {
         Ok(Ring { ring, sync, in_flight: VecDeque::new(), done: Vec::new(), poll_armed: false })
     }
 
-    /// Submits what is queued and sleeps until a write completes, `epoll` becomes readable, or `timeout` has passed.
-    pub fn wait(&mut self, epoll: RawFd, timeout: Option<Duration>) -> io::Result<()> {
+    /// Submits what is queued and sleeps until a write completes, `epoll` becomes readable, or `timeout` has passed. True if
+    /// `epoll` has something; false spares the caller the system call that would find nothing.
+    pub fn wait(&mut self, epoll: RawFd, timeout: Duration) -> io::Result<bool> {
         if !self.poll_armed {
             let poll = opcode::PollAdd::new(Fd(epoll), libc::POLLIN as u32).build().user_data(POLL);
             // SAFETY: a poll refers to no memory; the descriptor outlives the ring's use of it or the poll just fails.
             unsafe { self.push(poll) };
             self.poll_armed = true;
         }
-        let result = match timeout {
-            None => self.ring.submit_and_wait(1),
-            Some(timeout) => {
-                let timespec = Timespec::from(timeout);
-                let args = SubmitArgs::new().timespec(&timespec);
-                self.ring.submitter().submit_with_args(1, &args)
-            }
-        };
-        match result {
+        let timespec = Timespec::from(timeout);
+        match self.ring.submitter().submit_with_args(1, &SubmitArgs::new().timespec(&timespec)) {
             Ok(_) => {}
             Err(error) if matches!(error.raw_os_error(), Some(libc::ETIME | libc::EINTR | libc::EBUSY)) => {}
             Err(error) => return Err(error),
         }
         self.reap();
-        Ok(())
+        Ok(!self.poll_armed)
     }
 
     /// Submits what is queued without sleeping, for a thread that has something else to do first.

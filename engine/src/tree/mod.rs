@@ -14,6 +14,7 @@
 //! **Not here**: whether a client may do something (the sequencer decides before there is a transaction), watches.
 
 pub mod acl;
+pub mod image;
 mod node;
 pub mod path;
 
@@ -72,6 +73,9 @@ pub struct Tree {
     sessions: BTreeMap<SessionId, i32>,
     last_applied: Zxid,
     bytes: u64,
+    /// Up to this transaction the tree may be ahead of what is applied to it: it was restored from a fuzzy image.
+    fuzzy_until: Zxid,
+    placeholders: usize,
 }
 
 /// Parts of the index, a power of two.
@@ -92,6 +96,8 @@ impl Tree {
             sessions: BTreeMap::new(),
             last_applied: Zxid::ZERO,
             bytes: 0,
+            fuzzy_until: Zxid::ZERO,
+            placeholders: 0,
         };
         let open = tree.acls.intern(AclList::OPEN);
         tree.nodes.push(Some(Node::new("", Some(b""), open)));
@@ -249,6 +255,10 @@ impl Tree {
             node.pzxid = header.zxid.max(node.pzxid);
         }
         if let Some(existing) = existing {
+            if self.node(existing).placeholder {
+                self.fill(existing, header, txn, acl);
+                return Applied::Nothing;
+            }
             let old = std::mem::replace(&mut self.node_mut(existing).acl, acl);
             self.acls.release(old);
             return Applied::Nothing;
@@ -274,6 +284,10 @@ impl Tree {
         *pzxid = header.zxid.max(*pzxid);
         let Some(id) = self.child(parent, name) else { return Applied::Nothing };
         self.report(changes, header.zxid, EventType::NodeDeleted, path, id);
+        if header.zxid <= self.fuzzy_until {
+            // Its children can only be those of a node that will be made later at this place, and so will they.
+            self.remove_children(id);
+        }
         self.remove(id);
         self.report(changes, header.zxid, EventType::NodeChildrenChanged, parent_path, parent);
         Applied::Done
@@ -386,22 +400,29 @@ impl Tree {
         id
     }
 
+    /// The node belongs to no session any more.
+    fn disown(&mut self, id: NodeId) {
+        let owner = std::mem::replace(&mut self.node_mut(id).owner, SessionId::NONE);
+        if owner != SessionId::NONE {
+            let set = self.ephemerals.get_mut(&owner).expect("its owner has a set");
+            set.remove(&id);
+            if set.is_empty() {
+                self.ephemerals.remove(&owner);
+            }
+            self.ephemeral_count -= 1;
+        }
+    }
+
     fn remove(&mut self, id: NodeId) {
+        self.disown(id);
         let hash = self.hash(self.node(id).parent, self.node(id).name_bytes());
         self.index[part(hash)].find_entry(hash, |other| *other == id).expect("every node is indexed").remove();
         let node = self.nodes[id.0 as usize].take().expect("found just now");
         assert!(node.num_children == 0, "only a node without children is deleted");
         self.free.push(id);
         self.bytes -= (node.name_bytes().len() + node.data_len()) as u64;
+        self.placeholders -= usize::from(node.placeholder);
         self.acls.release(node.acl);
-        if node.owner != SessionId::NONE {
-            let set = self.ephemerals.get_mut(&node.owner).expect("its owner has a set");
-            set.remove(&id);
-            if set.is_empty() {
-                self.ephemerals.remove(&node.owner);
-            }
-            self.ephemeral_count -= 1;
-        }
         if node.next_sibling != NodeId::NONE {
             self.node_mut(node.next_sibling).prev_sibling = node.prev_sibling;
         }

@@ -35,6 +35,8 @@ pub(super) struct Node {
     pub(super) aversion: i32,
     name_len: u32,
     has_data: bool,
+    /// Known only because a child of it was in a fuzzy image; a transaction that is replayed makes or deletes the real one.
+    pub(super) placeholder: bool,
     /// The name, then the data.
     payload: Box<[u8]>,
 }
@@ -59,6 +61,7 @@ impl Node {
             aversion: 0,
             name_len: name.len() as u32,
             has_data: data.is_some(),
+            placeholder: false,
             payload: [name.as_bytes(), data.unwrap_or_default()].concat().into(),
         }
     }

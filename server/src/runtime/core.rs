@@ -152,7 +152,11 @@ impl Core {
         let failed = |error: std::io::Error| format!("cannot wait for events: {error}");
         let ring = self.leading.as_mut().map(|leading| leading.log.disk());
         if let Some(Device::Ring(ring)) = ring {
-            ring.wait(self.poll.as_raw_fd(), Some(timeout)).map_err(failed)?;
+            if !ring.wait(self.poll.as_raw_fd(), timeout).map_err(failed)? {
+                bell.awake();
+                events.clear();
+                return Ok(());
+            }
             timeout = Duration::ZERO;
         }
         bell.awake();

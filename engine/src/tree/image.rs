@@ -1,0 +1,412 @@
+//! The tree as an image: walked over piece by piece while transactions go on, and built again from what such a walk saw.
+//!
+//! A walk goes through the slab and holds the tree's lock for a few nodes at a time, so its image is *fuzzy*: each node is as
+//! it was at some moment, but not all at the same one. The image is named after the transaction that was applied last when
+//! the walk began; every later one is applied again on top of it, and the rules for that make the result exact:
+//!
+//! - a node is seen with its whole path, because its slot may have belonged to another one before; a path may be seen twice
+//!   (deleted here, made again there), then the later sight counts;
+//! - a child may be seen without its parent (the parent was made, or made anew, in a slot that had been passed): then the
+//!   parent is a placeholder until the transaction that makes it, or deletes it, is replayed;
+//! - a node that is deleted in the replayed part may have children in the image; they belong to a later node of that path and
+//!   will be made again with it.
+//!
+//! **Invariants**: after the replay has reached the transaction at which the walk ended, there is no placeholder left and the
+//! tree is equal to the one that was walked over.
+//!
+//! **Not here**: files and checksums ([`crate::snapshot`]), the log.
+
+use super::acl::AclId;
+use super::node::Node;
+use super::{CreateTxn, NodeId, SessionId, Tree, TxnHeader, Zxid, path};
+use corral_proto::AclList;
+
+/// One node of an image: all that is stored of it besides its place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NodeImage<'a> {
+    /// Its data.
+    pub data: Option<&'a [u8]>,
+    /// Its access control list.
+    pub acl: AclList<'a>,
+    /// Transaction that created it.
+    pub czxid: Zxid,
+    /// Transaction that last changed its data.
+    pub mzxid: Zxid,
+    /// Transaction that last created or deleted a child.
+    pub pzxid: Zxid,
+    /// When it was created, in ms since the epoch.
+    pub ctime: i64,
+    /// When its data last changed.
+    pub mtime: i64,
+    /// Changes of its data.
+    pub version: i32,
+    /// Children ever created.
+    pub created: i32,
+    /// Changes of its list.
+    pub aversion: i32,
+    /// The session it belongs to, or none.
+    pub owner: SessionId,
+}
+
+impl Tree {
+    /// Shows the nodes in the slots from `from` on to `each`, until it has had `limit` of them or returns false. Returns where
+    /// to go on, or `None` at the end.
+    pub fn walk(&self, from: u32, limit: usize, mut each: impl FnMut(&str, NodeImage<'_>) -> bool) -> Option<u32> {
+        let mut seen = 0;
+        for slot in from as usize..self.nodes.len() {
+            let Some(node) = &self.nodes[slot] else { continue };
+            let image = NodeImage {
+                data: node.data(),
+                acl: self.acls.get(node.acl),
+                czxid: node.czxid,
+                mzxid: node.mzxid,
+                pzxid: node.pzxid,
+                ctime: node.ctime,
+                mtime: node.mtime,
+                version: node.version,
+                created: node.created,
+                aversion: node.aversion,
+                owner: node.owner,
+            };
+            seen += 1;
+            if !each(&self.path(NodeId(slot as u32)), image) || seen == limit {
+                return Some(slot as u32 + 1);
+            }
+        }
+        None
+    }
+
+    /// Puts a node of an image into the tree. Parents that are not there yet become placeholders.
+    ///
+    /// # Errors
+    /// What is wrong with the path.
+    pub fn restore_node(&mut self, path: &str, image: &NodeImage<'_>) -> Result<(), &'static str> {
+        if !path::is_valid(path) {
+            return Err("a node has an impossible path");
+        }
+        let id = self.find_or_hold_place(path);
+        let acl = self.acls.intern(image.acl);
+        self.bytes -= self.node(id).data_len() as u64;
+        let node = self.node_mut(id);
+        node.set_data(image.data);
+        (node.czxid, node.mzxid, node.pzxid) = (image.czxid, image.mzxid, image.pzxid);
+        (node.ctime, node.mtime) = (image.ctime, image.mtime);
+        (node.version, node.created, node.aversion) = (image.version, image.created, image.aversion);
+        self.settle(id, acl, image.owner);
+        self.bytes += self.node(id).data_len() as u64;
+        Ok(())
+    }
+
+    /// Notes an open session of an image.
+    pub fn restore_session(&mut self, session: SessionId, timeout_ms: i32) {
+        self.sessions.insert(session, timeout_ms);
+    }
+
+    /// The image is complete: what was applied up to `start` is in it as a whole, what was applied up to `end` in parts.
+    pub fn start_replay(&mut self, start: Zxid, end: Zxid) {
+        assert!(start <= end, "a walk does not end before it begins");
+        self.last_applied = start;
+        self.fuzzy_until = end;
+    }
+
+    /// Whether what is missing from a fuzzy image has been replayed: only then may the tree be served.
+    ///
+    /// # Errors
+    /// What is missing.
+    pub fn is_whole(&self) -> Result<(), String> {
+        if self.last_applied < self.fuzzy_until {
+            return Err(format!(
+                "the snapshot holds parts of transactions up to {}, but the log ends at {}",
+                self.fuzzy_until, self.last_applied
+            ));
+        }
+        if self.placeholders > 0 {
+            return Err(format!("{} nodes have children but were never made", self.placeholders));
+        }
+        Ok(())
+    }
+
+    fn find_or_hold_place(&mut self, path: &str) -> NodeId {
+        let mut at = NodeId::ROOT;
+        for name in path.split('/').filter(|name| !name.is_empty()) {
+            at = match self.child(at, name) {
+                Some(child) => child,
+                None => {
+                    let acl = self.acls.intern(AclList::OPEN);
+                    let mut node = Node::new(name, None, acl);
+                    node.placeholder = true;
+                    self.placeholders += 1;
+                    self.insert(at, node)
+                }
+            };
+        }
+        at
+    }
+
+    /// A placeholder becomes the node that `txn` makes.
+    pub(super) fn fill(&mut self, id: NodeId, header: &TxnHeader, txn: &CreateTxn<'_>, acl: AclId) {
+        self.bytes -= self.node(id).data_len() as u64;
+        let node = self.node_mut(id);
+        node.set_data(txn.data);
+        (node.czxid, node.mzxid, node.pzxid) = (header.zxid, header.zxid, header.zxid);
+        (node.ctime, node.mtime) = (header.time_ms, header.time_ms);
+        let owner = if txn.ephemeral { header.session } else { SessionId::NONE };
+        self.settle(id, acl, owner);
+        self.bytes += self.node(id).data_len() as u64;
+    }
+
+    fn settle(&mut self, id: NodeId, acl: AclId, owner: SessionId) {
+        self.disown(id);
+        let node = self.node_mut(id);
+        node.owner = owner;
+        let old = std::mem::replace(&mut node.acl, acl);
+        let was_placeholder = std::mem::replace(&mut node.placeholder, false);
+        self.acls.release(old);
+        self.placeholders -= usize::from(was_placeholder);
+        if owner != SessionId::NONE {
+            self.ephemerals.entry(owner).or_default().insert(id);
+            self.ephemeral_count += 1;
+        }
+    }
+
+    pub(super) fn remove_children(&mut self, id: NodeId) {
+        let mut doomed = vec![id];
+        let mut next = 0;
+        while next < doomed.len() {
+            let mut child = self.node(doomed[next]).first_child;
+            while child != NodeId::NONE {
+                doomed.push(child);
+                child = self.node(child).next_sibling;
+            }
+            next += 1;
+        }
+        // Children before their parents.
+        doomed[1..].iter().rev().for_each(|id| self.remove(*id));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use corral_proto::{Jute, SubTxns, Txn, TxnEntry, Xid};
+    use proptest::prelude::*;
+
+    /// Everything that can be known of a tree, in an order of its own.
+    fn dump(tree: &Tree) -> (Vec<(String, String)>, Vec<(SessionId, i32)>, Zxid, usize, u64) {
+        let mut nodes = Vec::new();
+        tree.walk(0, usize::MAX, |path, image| {
+            nodes.push((path.to_owned(), format!("{image:?} {:?}", tree.stat(tree.find(path).unwrap()))));
+            true
+        });
+        nodes.sort();
+        let sessions = tree.sessions().iter().map(|(id, timeout)| (*id, *timeout)).collect();
+        (nodes, sessions, tree.last_applied(), tree.ephemeral_count(), tree.bytes())
+    }
+
+    /// What a client might ask for; made into transactions that are right for the tree by [`decide`].
+    #[derive(Clone, Debug)]
+    enum Wish {
+        Create { parent: usize, name: u8, ephemeral: bool, session: u8 },
+        Delete(usize),
+        Set(usize, u8),
+        SetAcl(usize, bool),
+        Close(u8),
+        Open(u8),
+        Both(Box<Wish>, Box<Wish>),
+        Walk(usize),
+    }
+
+    fn wishes() -> impl Strategy<Value = Vec<Wish>> {
+        let simple = prop_oneof![
+            6 => (0..60usize, 0..8u8, prop::bool::weighted(0.3), 1..4u8)
+                .prop_map(|(parent, name, ephemeral, session)| Wish::Create { parent, name, ephemeral, session }),
+            5 => (0..60usize).prop_map(Wish::Delete),
+            2 => (0..60usize, any::<u8>()).prop_map(|(at, data)| Wish::Set(at, data)),
+            1 => (0..60usize, any::<bool>()).prop_map(|(at, open)| Wish::SetAcl(at, open)),
+            1 => (1..4u8).prop_map(Wish::Close),
+            1 => (1..4u8).prop_map(Wish::Open),
+        ];
+        let both = (simple.clone(), simple.clone()).prop_map(|(a, b)| Wish::Both(a.into(), b.into()));
+        let wish = prop_oneof![8 => simple, 1 => both, 3 => (1..4usize).prop_map(Wish::Walk)];
+        prop::collection::vec(wish, 1..150)
+    }
+
+    fn paths(tree: &Tree) -> Vec<String> {
+        let mut paths = Vec::new();
+        tree.walk(0, usize::MAX, |path, _| {
+            paths.push(path.to_owned());
+            true
+        });
+        paths.retain(|path| !path.starts_with("/zookeeper"));
+        paths.sort();
+        paths
+    }
+
+    /// The encoded body of the transaction that grants a wish, if it can be granted.
+    fn decide(tree: &Tree, wish: &Wish) -> Option<(SessionId, Vec<u8>, corral_proto::OpCode)> {
+        let all = paths(tree);
+        let pick = |at: usize| all[at % all.len()].clone();
+        let encoded = |session: u8, txn: Txn<'_>| Some((SessionId(session.into()), txn.to_vec(), txn.op()));
+        match wish {
+            Wish::Create { parent, name, ephemeral, session } => {
+                let parent = pick(*parent);
+                let id = tree.find(&parent).unwrap();
+                let path = format!("{}/n{name}", if parent == "/" { "" } else { &parent });
+                if tree.find(&path).is_some() || tree.stat(id).ephemeral_owner != SessionId::NONE {
+                    return None;
+                }
+                let parent_cversion = tree.created(id) + 1;
+                let txn = CreateTxn {
+                    path: &path,
+                    data: Some(b"new"),
+                    acl: AclList::OPEN,
+                    ephemeral: *ephemeral,
+                    parent_cversion,
+                };
+                encoded(*session, Txn::Create(txn))
+            }
+            Wish::Delete(at) => {
+                let path = pick(*at);
+                let childless = tree.stat(tree.find(&path).unwrap()).num_children == 0;
+                (path != "/" && childless).then(|| encoded(9, Txn::Delete { path: &path }))?
+            }
+            Wish::Set(at, data) => {
+                let path = pick(*at);
+                let version = tree.stat(tree.find(&path).unwrap()).version + 1;
+                encoded(9, Txn::SetData { path: &path, data: Some(&[*data]), version })
+            }
+            Wish::SetAcl(at, open) => {
+                let path = pick(*at);
+                let version = tree.stat(tree.find(&path).unwrap()).aversion + 1;
+                encoded(
+                    9,
+                    Txn::SetAcl { path: &path, acl: if *open { AclList::OPEN } else { AclList::READ_ONLY }, version },
+                )
+            }
+            Wish::Close(session) => {
+                let mut raw = Vec::new();
+                let paths = tree.ephemerals(SessionId((*session).into()));
+                paths.iter().for_each(|path| corral_proto::jute::put_string(&mut raw, path));
+                let list = corral_proto::jute::StrList::from_encoded(paths.len() as u32, &raw);
+                encoded(*session, Txn::CloseSession { paths: Some(list) })
+            }
+            Wish::Open(session) => encoded(*session, Txn::CreateSession { timeout_ms: 1000 }),
+            Wish::Both(..) | Wish::Walk(_) => None,
+        }
+    }
+
+    fn entry(zxid: i64, session: SessionId, op: corral_proto::OpCode, body: &[u8]) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        bytes.extend(session.0.to_be_bytes());
+        bytes.extend(0i32.to_be_bytes());
+        bytes.extend(zxid.to_be_bytes());
+        bytes.extend((1000 + zxid).to_be_bytes());
+        bytes.extend(op.code().to_be_bytes());
+        bytes.extend(body);
+        bytes
+    }
+
+    /// One image that is being taken: a node at a time, whenever a wish says so.
+    struct Walk {
+        start: Zxid,
+        sessions: Vec<(SessionId, i32)>,
+        nodes: Vec<(String, OwnedImage)>,
+        next: Option<u32>,
+    }
+
+    struct OwnedImage {
+        data: Option<Vec<u8>>,
+        acl: Vec<u8>,
+        image: NodeImage<'static>,
+    }
+
+    fn own(image: NodeImage<'_>) -> OwnedImage {
+        let kept = NodeImage { data: None, acl: AclList::OPEN, ..image };
+        OwnedImage { data: image.data.map(<[u8]>::to_vec), acl: image.acl.encoded().to_vec(), image: kept }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2000))]
+
+        /// The property that all the rules above are for: any interleaving of a walk and of transactions, restored and
+        /// replayed, gives the tree that was walked over.
+        #[test]
+        fn a_fuzzy_image_and_a_replay_give_the_exact_tree(wishes in wishes(), begin in 0..40usize) {
+            let mut tree = Tree::new(1);
+            let mut log: Vec<Vec<u8>> = Vec::new();
+            let mut walk: Option<Walk> = None;
+            let mut apply = |tree: &mut Tree, session, op, body: &[u8]| {
+                let bytes = entry(log.len() as i64 + 1, session, op, body);
+                tree.apply(&TxnEntry::decode(&bytes).unwrap(), None);
+                log.push(bytes);
+            };
+            for (step, wish) in wishes.iter().enumerate() {
+                if step == begin {
+                    let sessions = tree.sessions().iter().map(|(id, timeout)| (*id, *timeout)).collect();
+                    walk = Some(Walk { start: tree.last_applied(), sessions, nodes: vec![], next: Some(0) });
+                }
+                match wish {
+                    Wish::Walk(limit) => {
+                        if let Some(Walk { nodes, next: next @ Some(_), .. }) = &mut walk {
+                            *next = tree.walk(next.unwrap(), *limit, |path, image| {
+                                nodes.push((path.to_owned(), own(image)));
+                                true
+                            });
+                        }
+                    }
+                    Wish::Both(one, two) => {
+                        // As a multi: the second is decided on a tree that has the first.
+                        if let Some((session, first, op)) = decide(&tree, one) {
+                            let mut raw = Vec::new();
+                            let bytes = entry(0, session, op, &first);
+                            SubTxns::push(&mut raw, &TxnEntry::decode(&bytes).unwrap().txn);
+                            let is_session = matches!(op, corral_proto::OpCode::CreateSession | corral_proto::OpCode::CloseSession);
+                            if !is_session {
+                                apply(&mut tree, session, corral_proto::OpCode::Multi, &Txn::Multi(SubTxns::from_encoded(1, &raw)).to_vec());
+                            }
+                        }
+                        if let Some((session, body, op)) = decide(&tree, two) {
+                            apply(&mut tree, session, op, &body);
+                        }
+                    }
+                    wish => {
+                        if let Some((session, body, op)) = decide(&tree, wish) {
+                            apply(&mut tree, session, op, &body);
+                        }
+                    }
+                }
+            }
+            let Some(mut walk) = walk else { return Ok(()) };
+            while let Some(from) = walk.next {
+                let nodes = &mut walk.nodes;
+                walk.next = tree.walk(from, 1, |path, image| {
+                    nodes.push((path.to_owned(), own(image)));
+                    true
+                });
+            }
+            let mut restored = Tree::new(2);
+            walk.sessions.iter().for_each(|(id, timeout)| restored.restore_session(*id, *timeout));
+            for (path, owned) in &walk.nodes {
+                let acl = AclList::from_encoded(&owned.acl).unwrap();
+                let image = NodeImage { data: owned.data.as_deref(), acl, ..owned.image };
+                restored.restore_node(path, &image).unwrap();
+            }
+            restored.start_replay(walk.start, tree.last_applied());
+            for bytes in &log[walk.start.0 as usize..] {
+                restored.apply(&TxnEntry::decode(bytes).unwrap(), None);
+            }
+            prop_assert_eq!(restored.is_whole(), Ok(()));
+            prop_assert_eq!(dump(&restored), dump(&tree));
+        }
+    }
+
+    #[test]
+    fn a_tree_whose_log_is_too_short_is_not_whole() {
+        let mut tree = Tree::new(1);
+        tree.start_replay(Zxid(3), Zxid(5));
+        assert!(tree.is_whole().unwrap_err().contains("0x5"));
+        let header = TxnHeader { session: SessionId(1), cxid: Xid(1), zxid: Zxid(5), time_ms: 0 };
+        tree.apply(&TxnEntry { header, txn: Txn::Error(-101) }, None);
+        assert_eq!(tree.is_whole(), Ok(()));
+    }
+}
