@@ -19,5 +19,7 @@ pub mod tree;
 
 pub mod snapshot;
 
+pub mod restore;
+
 pub use error::StorageError;
 pub use tree::Tree;

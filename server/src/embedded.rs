@@ -8,6 +8,7 @@ use crate::config::{self, Config, Defaults};
 use crate::runtime::Server;
 use crate::store::Store;
 use corral_engine::StorageError;
+use corral_engine::restore::Restored;
 use rand::{Rng, SeedableRng};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -31,8 +32,12 @@ pub fn start(config: Config) -> Result<(Server, String), StartError> {
     let store = Store::open(&config)?;
     let seed = rand::rngs::SmallRng::from_os_rng().random();
     let before = std::time::Instant::now();
-    let (tree, recovered) = store.recover(seed)?;
-    tracing::info!("replayed {} transactions in {} ms", recovered.records, before.elapsed().as_millis());
+    let Restored { tree, recovered, snapshot, .. } = store.restore(seed)?;
+    let from = snapshot
+        .as_ref()
+        .map_or("an empty tree".to_owned(), |(path, nodes)| format!("{nodes} nodes of {}", path.display()));
+    let ms = before.elapsed().as_millis();
+    tracing::info!("restored in {ms} ms: {from}, then {} transactions of the log", recovered.records);
     if let Some((file, offset)) = &recovered.torn {
         tracing::warn!(
             "{} ends at offset {offset} with a write that was not finished; nobody was answered for it",

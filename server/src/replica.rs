@@ -269,3 +269,7 @@ impl Replica {
 fn millis(ms: i32) -> Duration {
     Duration::from_millis(ms.max(0) as u64)
 }
+
+#[cfg(test)]
+#[path = "replica_tests.rs"]
+mod tests;

@@ -1,16 +1,15 @@
 //! The directories of one server: are they usable, are they ours alone, and what is in them.
 //!
-//! The log lies in `<dataLogDir>/corral-log`. A lock file in each directory keeps a second server out. Data of Apache ZooKeeper
+//! The log lies in `<dataLogDir>/corral-log`, snapshots in `<dataDir>/corral-snapshots`. A lock file in each directory keeps a second server out. Data of Apache ZooKeeper
 //! in the same directories is not touched, but a server that found it and served an empty tree beside it would be worse than
 //! none: it refuses to start.
 //!
-//! **Not here**: what recovery does ([`corral_engine::txnlog::recovery`]).
+//! **Not here**: what a restore does ([`corral_engine::restore`]).
 
 use crate::config::{self, Config};
 use corral_engine::StorageError;
-use corral_engine::Tree;
 use corral_engine::disk::{self, Mode};
-use corral_engine::txnlog::{Recovered, recover};
+use corral_engine::restore::{self, Progress, Restored};
 use std::fs::{self, File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -20,6 +19,8 @@ use std::path::{Path, PathBuf};
 pub struct Store {
     /// Where the segments of the log are.
     pub log_dir: PathBuf,
+    /// Where the snapshots are.
+    pub snapshot_dir: PathBuf,
     /// How the log is written.
     pub mode: Mode,
     _locks: Vec<File>,
@@ -40,19 +41,27 @@ impl Store {
         }
         let log_dir = config.log_dir.join("corral-log");
         make(&log_dir, true)?;
+        let snapshot_dir = config.data_dir.join("corral-snapshots");
+        make(&snapshot_dir, true)?;
+        for dir in [&log_dir, &snapshot_dir] {
+            remove_unfinished(dir)?;
+        }
         let (io, sync) = (wished_io(config.log.io), wished_sync(config.log.sync));
         let mode =
             Mode::choose(&log_dir, io, sync).map_err(|why| StorageError::Refused { path: log_dir.clone(), why })?;
-        Ok(Store { log_dir, mode, _locks: locks })
+        Ok(Store { log_dir, snapshot_dir, mode, _locks: locks })
     }
 
-    /// Reads the log into a tree.
-    pub fn recover(&self, seed: u64) -> Result<(Tree, Recovered), StorageError> {
-        let mut tree = Tree::new(seed);
-        let recovered = recover(&self.log_dir, |record| {
-            tree.apply(&record.entry, None);
+    /// The tree that is to be served: the newest snapshot that checks out, and the log after it.
+    pub fn restore(&self, seed: u64) -> Result<Restored, StorageError> {
+        let restored = restore::restore(&self.snapshot_dir, &self.log_dir, seed, |progress| match progress {
+            Progress::Snapshot(path) => tracing::info!("Reading snapshot {}", path.display()),
+            Progress::Replayed(records) => tracing::info!("replayed {records} transactions of the log so far"),
         })?;
-        Ok((tree, recovered))
+        for error in &restored.unusable {
+            tracing::error!("{error}; the snapshot before it is used");
+        }
+        Ok(restored)
     }
 }
 
@@ -90,6 +99,18 @@ fn make(dir: &Path, create: bool) -> Result<(), StorageError> {
     File::create(&probe)
         .and_then(|_| fs::remove_file(&probe))
         .map_err(|error| refused(format!("cannot write to the directory: {error}")))
+}
+
+/// Deletes what a killed server was still writing: it has no name yet, so nobody ever relied on it.
+fn remove_unfinished(dir: &Path) -> Result<(), StorageError> {
+    let io = |source: io::Error| StorageError::Io { op: "clean up", path: dir.to_owned(), source };
+    for entry in fs::read_dir(dir).map_err(io)? {
+        let path = entry.map_err(io)?.path();
+        if path.extension().is_some_and(|extension| extension == "new") {
+            fs::remove_file(&path).map_err(io)?;
+        }
+    }
+    Ok(())
 }
 
 fn lock(dir: &Path) -> Result<File, StorageError> {

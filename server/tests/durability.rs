@@ -22,6 +22,8 @@ use std::time::Duration;
 
 const WRITERS: usize = 4;
 const ROUNDS: u64 = 20;
+/// Small segments and frequent snapshots, so that every kill is near a switch or a snapshot.
+const STORM: [&str; 2] = ["preAllocSize=64", "snapCount=150"];
 
 fn create(client: &mut BlockingClient, path: &str, data: &[u8]) -> Result<(), ClientError> {
     let create = CreateRequest { path, data: Some(data), acl: AclList::OPEN, flags: 0 };
@@ -82,7 +84,7 @@ fn a_server_that_is_killed_at_any_moment_has_kept_every_promise() {
     let mut kept: Vec<(String, Promised)> = Vec::new();
     for round in 0..ROUNDS {
         let mut random = SmallRng::seed_from_u64(round);
-        let server = Server::start(dir.path(), &["preAllocSize=64"]);
+        let server = Server::start(dir.path(), &STORM);
         let mut client = server.client();
         kept.iter().for_each(|(root, promised)| check(&mut client, root, promised));
         let roots: Vec<String> = (0..WRITERS).map(|writer| format!("/round{round}-{writer}")).collect();
@@ -107,10 +109,14 @@ fn a_server_that_is_killed_at_any_moment_has_kept_every_promise() {
         kept.extend(roots.into_iter().zip(promised));
     }
     let promises: u64 = kept.iter().map(|(_, promised)| promised.created + promised.set.0).sum();
-    let server = Server::start(dir.path(), &["preAllocSize=64"]);
+    let server = Server::start(dir.path(), &STORM);
     let mut client = server.client();
     kept.iter().for_each(|(root, promised)| check(&mut client, root, promised));
     assert!(promises > ROUNDS * WRITERS as u64, "the writers were promised something: {promises}");
+    let snapshots = fs::read_dir(dir.path().join("corral-snapshots")).unwrap().count();
+    assert!((3..=5).contains(&snapshots), "the newest three, and at most one more on its way: {snapshots}");
+    let first = segments(dir.path()).remove(0);
+    assert!(!first.ends_with("log-0000000001"), "the log that no snapshot needs is gone: {}", first.display());
 }
 
 /// Where the log in a directory ends. Reading it does not disturb a running server.

@@ -55,18 +55,14 @@ impl BlockDevice {
 
 fn find(sys: &Path, path: &Path, depth: usize) -> Option<BlockDevice> {
     let depth = depth.checked_sub(1)?;
-    let by_number = |number: u64| look(sys, &sys.join(format!("dev/block/{}", major_minor(number))), depth);
+    let by_number = |number: u64| {
+        let name = format!("{}:{}", libc::major(number), libc::minor(number));
+        look(sys, &sys.join("dev/block").join(name), depth)
+    };
     by_number(fs::metadata(path).ok()?.dev()).or_else(|| {
         // File systems that span devices (btrfs) have made-up numbers; the mount names one of the devices.
         by_number(fs::metadata(FileSystem::of(path)?.device).ok()?.rdev())
     })
-}
-
-/// As the kernel's `new_encode_dev` has it, widened by glibc to 64 bits.
-fn major_minor(number: u64) -> String {
-    let major = (number >> 8 & 0xfff) | (number >> 32 & !0xfff);
-    let minor = (number & 0xff) | (number >> 12 & !0xff & 0xffff_ffff);
-    format!("{major}:{minor}")
 }
 
 /// Reads the folder of a disk or a partition.
@@ -167,9 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_and_lists_are_read_as_the_kernel_writes_them() {
-        assert_eq!(major_minor(0xfe00), "254:0");
-        assert_eq!(major_minor(0x0001_0302), "259:2".replace("259:2", "3:18"));
+    fn the_chosen_scheduler_is_in_brackets() {
         assert_eq!((chosen("none [mq-deadline] bfq"), chosen("none")), ("mq-deadline".into(), "none".into()));
     }
 }

@@ -88,6 +88,11 @@ impl SegmentHeader {
         }
         Ok(SegmentHeader { number: u32_at(header, 12), salt: u64_at(header, 16), size: u64_at(header, 24) })
     }
+
+    /// The salt as it stands in a header block that does not check out. A batch that parses with it proves it.
+    pub fn salt_as_it_is(block: &[u8]) -> u64 {
+        if block.len() < SEGMENT_HEADER_LEN { 0 } else { u64_at(block, 16) }
+    }
 }
 
 /// What stands in front of the records of a batch.
@@ -103,6 +108,9 @@ pub struct BatchHeader {
     pub last: Zxid,
     /// Where the batch before this one ended.
     pub prev: Position,
+    /// The zxid of the last record before this batch, zero if there is none: what a snapshot must cover if everything before
+    /// this batch is gone.
+    pub prev_last: Zxid,
     /// Everything before this position was durable when this batch was submitted.
     pub durable: Position,
     /// Checksum over the heads of the records.
@@ -113,7 +121,7 @@ const BATCH_MAGIC: u32 = u32::from_be_bytes(*b"CoBt");
 
 impl BatchHeader {
     /// Encoded size in bytes.
-    pub const LEN: usize = 56;
+    pub const LEN: usize = 64;
 
     /// Writes the header of a batch that stands at `offset` of a segment with `salt`.
     pub fn encode(&self, salt: u64, offset: u32, out: &mut [u8]) {
@@ -125,7 +133,8 @@ impl BatchHeader {
         out[32..40].copy_from_slice(&self.prev.to_u64().to_be_bytes());
         out[40..48].copy_from_slice(&self.durable.to_u64().to_be_bytes());
         out[48..52].copy_from_slice(&self.heads_crc.to_be_bytes());
-        out[52..56].copy_from_slice(&[0; 4]);
+        out[52..60].copy_from_slice(&self.prev_last.0.to_be_bytes());
+        out[60..64].copy_from_slice(&[0; 4]);
         let crc = BatchHeader::crc(salt, offset, &out[8..BatchHeader::LEN]);
         out[4..8].copy_from_slice(&crc.to_be_bytes());
     }
@@ -153,6 +162,7 @@ impl BatchHeader {
             prev: Position::from_u64(u64_at(header, 32)),
             durable: Position::from_u64(u64_at(header, 40)),
             heads_crc: u32_at(header, 48),
+            prev_last: Zxid(u64_at(header, 52) as i64),
         })
     }
 }
@@ -248,6 +258,7 @@ mod tests {
             first: Zxid(1),
             last: Zxid(entries.len() as i64),
             prev: Position { segment: 3, offset: 8192 },
+            prev_last: Zxid::ZERO,
             durable: Position { segment: 3, offset: 4096 },
             heads_crc,
         };

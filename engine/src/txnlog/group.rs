@@ -38,6 +38,7 @@ struct OpenBatch {
     since: Duration,
     records: Vec<Record>,
     first: Zxid,
+    prev_last: Zxid,
 }
 
 struct Record {
@@ -56,7 +57,7 @@ impl Group {
     pub fn append(&mut self, entry: &TxnEntry<'_>, now: Duration) {
         let zxid = entry.header.zxid;
         assert!(zxid > self.last, "{zxid} is logged after {}", self.last);
-        self.last = zxid;
+        let prev_last = std::mem::replace(&mut self.last, zxid);
         let len = entry.encoded_len();
         if self.open.as_ref().is_some_and(|open| open.len + RECORD_HEAD + len > open.buf.len()) {
             self.seal();
@@ -69,6 +70,7 @@ impl Group {
             since: now,
             records: Vec::new(),
             first: zxid,
+            prev_last,
         });
         let start = open.len + RECORD_HEAD;
         let end = start + len;
@@ -128,6 +130,7 @@ impl Group {
             len: open.len,
             heads_crc: open.heads_crc,
             first: open.first,
+            prev_last: open.prev_last,
             records: open.records,
         });
     }
@@ -141,6 +144,7 @@ pub struct SealedBatch {
     len: usize,
     heads_crc: u32,
     first: Zxid,
+    prev_last: Zxid,
     records: Vec<Record>,
 }
 
@@ -158,6 +162,7 @@ impl SealedBatch {
             first: self.first,
             last: self.records.last().expect("a batch has a record").zxid,
             prev,
+            prev_last: self.prev_last,
             durable,
             heads_crc: self.heads_crc,
         };

@@ -76,9 +76,13 @@ pub struct Log<D: Disk> {
     end: Position,
     durable_to: Position,
     durable: Zxid,
+    /// The last transaction that has a place in the log.
+    placed: Zxid,
     in_flight: VecDeque<InFlight>,
     next_token: u64,
     waiting: Option<Waiting>,
+    /// Segments before the current one, oldest first, each with the last transaction in it.
+    retired: VecDeque<(PathBuf, Zxid)>,
     poisoned: Option<PathBuf>,
     counters: LogCounters,
     completions: Vec<Completion>,
@@ -126,9 +130,11 @@ impl<D: Disk> Log<D> {
             end: recovered.end,
             durable_to: recovered.end,
             durable: recovered.last,
+            placed: recovered.last,
             in_flight: VecDeque::new(),
             next_token: 0,
             waiting: None,
+            retired: recovered.used.iter().cloned().collect(),
             poisoned: None,
             counters: LogCounters::default(),
             completions: Vec::new(),
@@ -192,6 +198,7 @@ impl<D: Disk> Log<D> {
             let placed = batch.place(current.segment.header.salt, at, self.end, self.durable_to);
             current.at += room as u32;
             self.end = Position { offset: current.at, ..at };
+            self.placed = placed.header.last;
             each(&placed);
             self.in_flight.push_back(InFlight {
                 token: self.next_token,
@@ -227,7 +234,9 @@ impl<D: Disk> Log<D> {
                     tracing::debug!(waited_ms = (now - waiting.since).as_millis() as u64, "a log segment became ready");
                 }
                 self.counters.segments += 1;
-                self.current = Some(Current { segment, at: BLOCK as u32 });
+                let full = self.current.replace(Current { segment, at: BLOCK as u32 });
+                // Whatever was placed so far was placed before this segment; a batch that is put back was not.
+                self.retired.extend(full.map(|full| (full.segment.path, self.placed)));
                 Ok(true)
             }
             Ok(None) => {
@@ -242,6 +251,15 @@ impl<D: Disk> Log<D> {
                 self.waiting = Some(Waiting { since, retry_at: Some(now + SEGMENT_RETRY) });
                 Err(error)
             }
+        }
+    }
+
+    /// A snapshot that will be kept holds everything up to `upto`: segments with nothing newer are not needed any more.
+    pub fn release(&mut self, upto: Zxid) {
+        let needless = self.retired.iter().take_while(|(_, last)| *last <= upto).count();
+        let paths: Vec<_> = self.retired.iter().take(needless).map(|(path, _)| path.clone()).collect();
+        if !paths.is_empty() && self.supply.recycle(paths) {
+            self.retired.drain(..needless);
         }
     }
 

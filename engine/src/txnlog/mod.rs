@@ -4,6 +4,7 @@
 //! - [`group`]: the open batch, and when it is cut.
 //! - [`segment`]: files with names and salts, made ready ahead of need by a thread of their own.
 //! - [`log`]: batches to disk writes, in order, and what is durable.
+//! - [`reader`]: one segment, read back.
 //! - [`recovery`]: where the log ends, and whether that end is a torn tail or damage.
 //!
 //! `engine/README.md` has the format byte by byte and what is assumed of the disk.
@@ -13,10 +14,11 @@
 pub mod format;
 pub mod group;
 pub mod log;
+pub mod reader;
 pub mod recovery;
 pub mod segment;
 
 pub use format::Position;
 pub use group::{Group, SealedBatch};
 pub use log::{Durable, Log, LogOptions};
-pub use recovery::{LogRecord, Recovered, recover};
+pub use recovery::{LogRecord, Recovered, recover, recover_after};

@@ -15,15 +15,14 @@
 //! **Invariants**: zxids grow along the chain; nothing is written here; memory is bounded by one batch, and a batch by its
 //! segment.
 //!
-//! **Not here**: what transactions do (the caller applies them); snapshots.
+//! **Not here**: how a segment is read ([`super::reader`]); what transactions do (the caller applies them); snapshots.
 
-use super::format::{Batch, BatchHeader, Position, SegmentHeader};
-use super::segment::{self, SEGMENT_BYTES_MAX};
+use super::format::{Batch, Position};
+use super::reader::OpenSegment;
+use super::segment;
 use crate::disk::{BLOCK, round_up};
 use crate::error::StorageError;
 use corral_proto::{TxnEntry, Zxid};
-use std::fs::File;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 /// A transaction of the log.
@@ -46,48 +45,64 @@ pub struct Recovered {
     pub next_segment: u32,
     /// Transactions that were handed on.
     pub records: u64,
+    /// The segments that hold the chain, in order, each with the last transaction in it (for those that were not looked
+    /// into: one that is not older).
+    pub used: Vec<(PathBuf, Zxid)>,
     /// Segments that hold no part of the chain and may be deleted.
     pub unused: Vec<PathBuf>,
     /// Where something unreadable follows the end, in case anybody wonders: a write that nobody was answered for.
     pub torn: Option<(PathBuf, u64)>,
 }
 
-/// Reads the log in `dir` from its beginning and hands every transaction to `each`, in order.
+/// [`recover_after`] nothing: reads the log in `dir` from its beginning.
+///
+/// # Errors
+/// As there.
+pub fn recover(dir: &Path, each: impl FnMut(LogRecord<'_>)) -> Result<Recovered, StorageError> {
+    recover_after(dir, Zxid::ZERO, each)
+}
+
+/// Follows the log in `dir` and hands every transaction after `from` (what a snapshot holds already) to `each`, in order.
+/// The log may begin anywhere up to `from`: what came before may have been deleted.
 ///
 /// # Errors
 /// [`StorageError::Corrupt`] when something that was acknowledged cannot be read; [`StorageError::Io`] when the system
 /// fails.
-pub fn recover(dir: &Path, mut each: impl FnMut(LogRecord<'_>)) -> Result<Recovered, StorageError> {
+pub fn recover_after(dir: &Path, from: Zxid, mut each: impl FnMut(LogRecord<'_>)) -> Result<Recovered, StorageError> {
     let mut segments = Vec::new();
     for (number, path) in segment::list(dir)? {
         segments.push(OpenSegment::open(number, path)?);
     }
-    let mut chain = Chain { end: Position::START, last: Zxid::ZERO, records: 0 };
+    let (begin, mut chain) = begin(&segments, from)?;
+    let mut used: Vec<_> = segments[..begin].iter().map(|segment| (segment.path().to_owned(), from)).collect();
     // The segment in which the chain currently ends, and where in it the next batch would stand.
     let mut stop: Option<(usize, u32)> = None;
-    for (index, segment) in segments.iter().enumerate() {
+    for (index, segment) in segments.iter().enumerate().skip(begin) {
         let mut at = BLOCK as u32;
         while let Ok(batch) = segment.batch(at)? {
             if batch.header.prev != chain.end {
                 break;
             }
-            chain.follow(segment, at, &batch.parsed(segment, at), &mut each)?;
+            chain.follow(segment, at, &batch.batch(), from, &mut each)?;
             at = chain.end.offset;
             stop = Some((index, at));
         }
+        if stop.is_some_and(|(stop, _)| stop == index) {
+            used.push((segment.path().to_owned(), chain.last));
+        }
     }
-    let (first_beyond, at_beyond) = stop.unwrap_or((0, BLOCK as u32));
+    let (first_beyond, at_beyond) = stop.unwrap_or((begin, BLOCK as u32));
     let mut torn = None;
     for (index, segment) in segments.iter().enumerate().skip(first_beyond) {
         let from = if index == first_beyond { at_beyond } else { BLOCK as u32 };
         if let Some(claim) = segment.claim_beyond(from, chain.end)? {
             let (broken, at) = (&segments[first_beyond], u64::from(at_beyond));
             let (offset, why) = match broken.batch(at_beyond)? {
-                Err((offset, why)) => (offset, why.to_owned()),
-                Ok(_) => (at, "a batch here follows one that is missing".to_owned()),
+                Err(unreadable) => (unreadable.offset, unreadable.why),
+                Ok(_) => (at, "a batch here follows one that is missing"),
             };
             return Err(StorageError::Corrupt {
-                file: broken.path.clone(),
+                file: broken.path().to_owned(),
                 offset,
                 why: format!(
                     "{why}, but a batch at {claim} says that the log was durable beyond this point; the last transaction \
@@ -97,18 +112,48 @@ pub fn recover(dir: &Path, mut each: impl FnMut(LogRecord<'_>)) -> Result<Recove
             });
         }
         if torn.is_none() && !segment.is_zero_at(from)? {
-            torn = Some((segment.path.clone(), u64::from(from)));
+            torn = Some((segment.path().to_owned(), u64::from(from)));
         }
     }
-    let unused = segments.iter().skip(stop.map_or(0, |(index, _)| index + 1));
+    let unused = segments.iter().skip(stop.map_or(begin, |(index, _)| index + 1));
     Ok(Recovered {
         end: chain.end,
-        last: chain.last,
-        next_segment: segments.last().map_or(1, |segment| segment.header.number + 1),
+        last: chain.last.max(from),
+        used,
+        next_segment: segments.last().map_or(1, |segment| segment.header().number + 1),
         records: chain.records,
-        unused: unused.map(|segment| segment.path.clone()).collect(),
+        unused: unused.map(|segment| segment.path().to_owned()).collect(),
         torn,
     })
+}
+
+/// The last segment that begins with transactions up to `from`, or right after them: nothing before it is needed.
+fn begin(segments: &[OpenSegment], from: Zxid) -> Result<(usize, Chain), StorageError> {
+    let beginning = Ok((0, Chain { end: Position::START, last: Zxid::ZERO, records: 0 }));
+    if from == Zxid::ZERO {
+        return beginning;
+    }
+    let (mut found, mut first) = (None, None);
+    for (index, segment) in segments.iter().enumerate() {
+        if let Ok(batch) = segment.batch(BLOCK as u32)? {
+            first.get_or_insert((segment, batch.header));
+            if batch.header.prev_last <= from {
+                found = Some((index, batch.header));
+            }
+        }
+    }
+    match (found, first) {
+        (Some((index, header)), _) => Ok((index, Chain { end: header.prev, last: header.prev_last, records: 0 })),
+        (None, Some((segment, header))) => Err(StorageError::Corrupt {
+            file: segment.path().to_owned(),
+            offset: BLOCK as u64,
+            why: format!(
+                "the log begins after transaction {}, but no snapshot holds more than those up to {from}",
+                header.prev_last
+            ),
+        }),
+        (None, None) => beginning,
+    }
 }
 
 struct Chain {
@@ -123,11 +168,12 @@ impl Chain {
         segment: &OpenSegment,
         at: u32,
         batch: &Batch<'_>,
+        from: Zxid,
         each: &mut impl FnMut(LogRecord<'_>),
     ) -> Result<(), StorageError> {
         for (offset, bytes) in batch.entries() {
             let corrupt = |why: String| StorageError::Corrupt {
-                file: segment.path.clone(),
+                file: segment.path().to_owned(),
                 offset: u64::from(at) + offset as u64,
                 why,
             };
@@ -137,88 +183,12 @@ impl Chain {
                 return Err(corrupt(format!("transaction {zxid} follows {}", self.last)));
             }
             self.last = zxid;
-            self.records += 1;
-            each(LogRecord { entry, bytes });
-        }
-        self.end = Position { segment: segment.header.number, offset: at + round_up(batch.header.len as usize) as u32 };
-        Ok(())
-    }
-}
-
-struct OpenSegment {
-    path: PathBuf,
-    file: File,
-    header: SegmentHeader,
-    len: u64,
-}
-
-/// A batch that checked out, with the bytes that it borrows from.
-struct Loaded {
-    header: BatchHeader,
-    bytes: Vec<u8>,
-}
-
-impl Loaded {
-    fn parsed(&self, segment: &OpenSegment, at: u32) -> Batch<'_> {
-        Batch::parse(&self.bytes, segment.header.salt, at).expect("checked when it was loaded")
-    }
-}
-
-impl OpenSegment {
-    fn open(number: u32, path: PathBuf) -> Result<OpenSegment, StorageError> {
-        let file = File::open(&path).map_err(StorageError::io("open", &path))?;
-        let len = file.metadata().map_err(StorageError::io("look at", &path))?.len();
-        let mut block = vec![0; (BLOCK as u64).min(len) as usize];
-        file.read_exact_at(&mut block, 0).map_err(StorageError::io("read", &path))?;
-        let corrupt = |why| StorageError::Corrupt { file: path.clone(), offset: 0, why };
-        let header = SegmentHeader::parse(&block).map_err(corrupt)?;
-        if header.number != number {
-            return Err(corrupt(format!("the file is named {number} but says that it is segment {}", header.number)));
-        }
-        if header.size != len || len > SEGMENT_BYTES_MAX {
-            return Err(corrupt(format!("the file has {len} bytes but says that it has {}", header.size)));
-        }
-        Ok(OpenSegment { path, file, header, len })
-    }
-
-    fn read(&self, at: u32, len: usize) -> Result<Vec<u8>, StorageError> {
-        let mut bytes = vec![0; len.min((self.len.saturating_sub(u64::from(at))) as usize)];
-        self.file.read_exact_at(&mut bytes, u64::from(at)).map_err(StorageError::io("read", &self.path))?;
-        Ok(bytes)
-    }
-
-    /// The batch at `at`, or where and why there is none.
-    fn batch(&self, at: u32) -> Result<Result<Loaded, (u64, &'static str)>, StorageError> {
-        let block = self.read(at, BLOCK)?;
-        let header = match BatchHeader::parse(&block, self.header.salt, at) {
-            Ok(header) => header,
-            Err(why) => return Ok(Err((u64::from(at), why))),
-        };
-        // Its checksum is right, so its length can be believed; it is bounded by the file all the same.
-        let bytes = if header.len as usize <= block.len() { block } else { self.read(at, header.len as usize)? };
-        Ok(Batch::parse(&bytes, self.header.salt, at).map(|_| ()).map(|()| Loaded { header, bytes }))
-    }
-
-    /// Looks at every block from `from` on for a batch that says that the log was durable beyond `end`.
-    fn claim_beyond(&self, from: u32, end: Position) -> Result<Option<Position>, StorageError> {
-        const CHUNK: usize = 256 * BLOCK;
-        let mut at = from;
-        while u64::from(at) < self.len {
-            let chunk = self.read(at, CHUNK)?;
-            for (index, block) in chunk.chunks(BLOCK).enumerate() {
-                let here = at + (index * BLOCK) as u32;
-                if let Ok(header) = BatchHeader::parse(block, self.header.salt, here)
-                    && header.durable > end
-                {
-                    return Ok(Some(Position { segment: self.header.number, offset: here }));
-                }
+            if zxid > from {
+                self.records += 1;
+                each(LogRecord { entry, bytes });
             }
-            at += chunk.len().max(BLOCK) as u32;
         }
-        Ok(None)
-    }
-
-    fn is_zero_at(&self, at: u32) -> Result<bool, StorageError> {
-        Ok(self.read(at, BLOCK)?.iter().all(|byte| *byte == 0))
+        self.end = segment.position(at + round_up(batch.header.len as usize) as u32);
+        Ok(())
     }
 }

@@ -4,6 +4,9 @@
 //! and meets no unwritten extent: measured, that halves the latency of a durable write, and `fallocate` alone makes it worse
 //! (`docs/design.md`). Its header, with a fresh random salt, is durable before its name is.
 //!
+//! A segment that is not needed any more becomes a spare: it keeps its blocks, loses its name, and gets a new header, with another
+//! salt, before it is named again. What is still in it can then not be mistaken for anything (its checksums cover the salt).
+//!
 //! **Invariants**: a file named `log-…` has a durable header and is zero-written or holds batches; a name survives a crash
 //! (the directory is synced after every rename); a file that a crash left without a name is written over or deleted.
 //!
@@ -59,10 +62,13 @@ pub fn sync_dir(dir: &Path) -> Result<(), StorageError> {
     File::open(dir).and_then(|file| file.sync_all()).map_err(StorageError::io("sync the directory", dir))
 }
 
-struct Order {
-    number: u32,
-    size: u64,
+enum Order {
+    Make { number: u32, size: u64 },
+    Recycle(Vec<PathBuf>),
 }
+
+/// Spares that are kept; more are deleted.
+const SPARES_MAX: usize = 2;
 
 /// Called by the preparing thread when something is ready, so that a log that waits for it can be woken.
 pub type Wake = Arc<dyn Fn() + Send + Sync>;
@@ -81,18 +87,25 @@ impl Supply {
     /// Starts the thread that makes segments of `size` bytes in `dir`, numbered from `next`, and orders the first.
     pub fn start(dir: &Path, mode: &Mode, size: u64, next: u32, wake: Wake) -> Result<Supply, StorageError> {
         let size = round_up(size.min(SEGMENT_BYTES_MAX) as usize) as u64;
-        let (orders, inbox) = bounded::<Order>(1);
+        // One segment is ordered at a time; besides, there may be something to recycle.
+        let (orders, inbox) = bounded::<Order>(2);
         let (outbox, ready) = bounded(1);
         let (dir, mode) = (dir.to_owned(), mode.clone());
         let path = dir.clone();
         let thread = std::thread::Builder::new()
             .name("prealloc".to_owned())
             .spawn(move || {
+                let mut spares = spares_in(&dir);
                 for order in inbox {
-                    if outbox.send(prepare(&dir, &mode, order.number, order.size)).is_err() {
-                        return;
+                    match order {
+                        Order::Make { number, size } => {
+                            if outbox.send(prepare(&dir, &mode, number, size, &mut spares)).is_err() {
+                                return;
+                            }
+                            wake();
+                        }
+                        Order::Recycle(paths) => recycle(&dir, paths, &mut spares),
                     }
-                    wake();
                 }
             })
             .map_err(StorageError::io("start the thread that prepares segments in", &path))?;
@@ -103,10 +116,17 @@ impl Supply {
 
     fn order(&mut self, size: u64) {
         let orders = self.orders.as_ref().expect("present until dropped");
-        if !self.ordered && orders.try_send(Order { number: self.next, size }).is_ok() {
+        if !self.ordered && orders.try_send(Order::Make { number: self.next, size }).is_ok() {
             self.next += 1;
             self.ordered = true;
         }
+    }
+
+    /// Hands over segments that nobody needs any more. False if they could not be taken just now.
+    pub fn recycle(&mut self, paths: Vec<PathBuf>) -> bool {
+        let orders = self.orders.as_ref().expect("present until dropped");
+        // A segment that is ordered must never find the queue full.
+        (self.ordered || orders.is_empty()) && orders.try_send(Order::Recycle(paths)).is_ok()
     }
 
     /// The next segment, if it is ready, with room for at least `room` bytes of batches; the one after it is ordered at
@@ -154,11 +174,53 @@ impl Drop for Supply {
     }
 }
 
-fn prepare(dir: &Path, mode: &Mode, number: u32, size: u64) -> Result<Segment, StorageError> {
+/// The spares that an earlier life left.
+fn spares_in(dir: &Path) -> Vec<PathBuf> {
+    let is_spare = |path: &PathBuf| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("spare-"));
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    entries.map(|entry| entry.path()).filter(is_spare).collect()
+}
+
+/// Takes the names of segments that nobody needs any more, and keeps a few of the files.
+fn recycle(dir: &Path, paths: Vec<PathBuf>, spares: &mut Vec<PathBuf>) {
+    for path in paths {
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let spare = dir.join(format!("spare-{name}"));
+        let kept = spares.len() < SPARES_MAX && fs::rename(&path, &spare).is_ok();
+        if kept {
+            spares.push(spare);
+        } else if let Err(error) = fs::remove_file(&path) {
+            tracing::warn!("cannot delete the log segment {}, which is not needed any more: {error}", path.display());
+        }
+    }
+    if let Err(error) = sync_dir(dir) {
+        tracing::warn!("{error}");
+    }
+}
+
+/// Gives a spare of the right size a new header. Not possible: no spare, and nothing lost.
+fn reuse(mode: &Mode, header: &SegmentHeader, unnamed: &Path, spares: &mut Vec<PathBuf>) -> Option<()> {
+    let fits = |path: &PathBuf| fs::metadata(path).is_ok_and(|data| data.len() == header.size);
+    let spare = spares.swap_remove(spares.iter().position(fits)?);
+    fs::rename(&spare, unnamed).ok()?;
+    let mut block = AlignedBuf::zeroed(BLOCK);
+    block.as_mut_slice().copy_from_slice(&header.encode());
+    let file = mode.open(unnamed).ok()?;
+    file.write_all_at(block.as_slice(), 0).and_then(|()| file.sync_all()).ok()
+}
+
+fn prepare(
+    dir: &Path,
+    mode: &Mode,
+    number: u32,
+    size: u64,
+    spares: &mut Vec<PathBuf>,
+) -> Result<Segment, StorageError> {
     let path = dir.join(file_name(number));
     let unnamed = dir.join(format!("{}.new", file_name(number)));
     let header = SegmentHeader { number, salt: rand::rngs::SmallRng::from_os_rng().random(), size };
-    let written = write_out(mode, &unnamed, &header).and_then(|()| {
+    let reused = reuse(mode, &header, &unnamed, spares);
+    let written = reused.map_or_else(|| write_out(mode, &unnamed, &header), Ok).and_then(|()| {
         fs::rename(&unnamed, &path).map_err(StorageError::io("name the segment", &path))?;
         sync_dir(dir)?;
         mode.open(&path).map_err(StorageError::io("open the segment", &path))

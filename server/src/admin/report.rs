@@ -4,6 +4,7 @@ use crate::worker::{ConnCounters, WorkerCounters};
 use corral_engine::txnlog::log::LogCounters;
 use corral_proto::{SessionId, Zxid};
 use std::net::SocketAddr;
+use std::time::Duration;
 
 /// What one core knows.
 #[derive(Clone, Debug, Default)]
@@ -43,6 +44,29 @@ pub struct ReplicaReport {
     pub sync_sum_us: u64,
     /// The longest, in µs.
     pub sync_max_us: u64,
+    /// The snapshots since the start.
+    pub snapshots: SnapshotTimes,
+}
+
+/// How long snapshots took.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SnapshotTimes {
+    /// How many were taken.
+    pub count: u64,
+    /// Their times, in ms.
+    pub sum_ms: u64,
+    /// The longest, in ms.
+    pub max_ms: u64,
+}
+
+impl SnapshotTimes {
+    /// One more.
+    pub fn add(&mut self, took: Duration) {
+        let ms = took.as_millis() as u64;
+        self.count += 1;
+        self.sum_ms += ms;
+        self.max_ms = self.max_ms.max(ms);
+    }
 }
 
 /// What is known of one connection.

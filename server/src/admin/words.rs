@@ -139,6 +139,9 @@ fn mntr(report: &ServerReport) -> String {
     put("cnt_fsynctime", &log.batches);
     put("sum_fsynctime", &(replica.sync_sum_us / 1000));
     put("max_fsynctime", &(replica.sync_max_us / 1000));
+    put("cnt_snapshottime", &replica.snapshots.count);
+    put("sum_snapshottime", &replica.snapshots.sum_ms);
+    put("max_snapshottime", &replica.snapshots.max_ms);
     put("cnt_sync_processor_batch_size", &log.batches);
     put("sum_sync_processor_batch_size", &log.records);
     put("avg_sync_processor_batch_size", &ratio(log.records, log.batches));

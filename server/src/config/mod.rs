@@ -21,6 +21,7 @@ mod resolve;
 
 pub use file::{Origin, Setting};
 
+use corral_engine::snapshot::format::Compression;
 use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -73,6 +74,8 @@ pub struct Config {
 
     /// The transaction log.
     pub log: LogConfig,
+    /// Snapshots, and how many are kept.
+    pub snapshots: SnapshotConfig,
     /// Threads that serve clients; at least one, and at least two with `replica_own_core`.
     pub core_threads: usize,
     /// Keeps clients off the thread that orders the writes.
@@ -96,6 +99,21 @@ pub struct LogConfig {
     pub segment_bytes: u64,
     /// A sync that takes longer is reported.
     pub slow_sync_ms: u64,
+}
+
+/// How snapshots are taken and kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SnapshotConfig {
+    /// One is due after at most so many transactions.
+    pub count: u64,
+    /// Or after at most so many bytes of log; 0 is however many.
+    pub log_bytes: u64,
+    /// How they are stored.
+    pub compression: Compression,
+    /// Bytes a second that one may write; 0 is no limit.
+    pub rate_limit: u64,
+    /// How many are kept; `None` keeps all, and the whole log.
+    pub retain: Option<usize>,
 }
 
 /// `log.io`: by which calls the log is written.

@@ -15,9 +15,13 @@
 use super::file::{Origin, Setting, one_line};
 use super::keys::{self, Standing};
 use super::member;
-use super::{Config, ConfigError, Defaults, FourLetterWords, LogConfig, LogIo, LogSync};
+use super::{Config, ConfigError, Defaults, FourLetterWords, LogConfig, LogIo, LogSync, SnapshotConfig};
+use corral_engine::snapshot::format::Compression;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+
+/// As many snapshots are kept at least, as with Apache: the newest may turn out to be unreadable.
+const SNAP_RETAIN_MIN: u32 = 3;
 
 /// What can be known without reading `myid`.
 #[derive(Debug)]
@@ -76,6 +80,22 @@ pub(super) fn resolve(
         slow_sync_ms: given.int("fsync.warningthresholdms"),
     };
 
+    if given.int::<u32>("autopurge.snapRetainCount") < SNAP_RETAIN_MIN {
+        warnings.push(format!("autopurge.snapRetainCount is corrected to {SNAP_RETAIN_MIN}, the fewest that are kept"));
+    }
+    let compression = given.text("snapshot.compression");
+    let snapshots = SnapshotConfig {
+        count: given.int("snapCount"),
+        log_bytes: given.int::<i64>("snapSizeLimitInKb").max(0) as u64 * 1024,
+        compression: Compression::ALL
+            .into_iter()
+            .find(|known| known.name() == compression)
+            .expect("the table has the same words"),
+        rate_limit: given.int::<u64>("snapshot.rateLimitMiB") << 20,
+        retain: (given.int::<u32>("autopurge.purgeInterval") > 0)
+            .then(|| given.int::<u32>("autopurge.snapRetainCount").max(SNAP_RETAIN_MIN) as usize),
+    };
+
     let core_threads = given.get("coreThreads").map_or(defaults.cores.max(1), |_| given.int("coreThreads"));
     let replica_own_core = given.flag("replica.ownCore");
     if let Some(setting) = given.get("replica.ownCore").filter(|_| replica_own_core && core_threads < 2) {
@@ -101,6 +121,7 @@ pub(super) fn resolve(
         min_session_timeout_ms,
         max_session_timeout_ms,
         log,
+        snapshots,
         core_threads,
         replica_own_core,
         words: words(given.text("4lw.commands.whitelist"), &mut warnings),
@@ -388,9 +409,11 @@ clientPort=2181
 
     #[test]
     fn one_line_of_warning_for_all_that_is_not_there_yet() {
-        let text =
-            "snapCount=1\nadmin.serverPort=1\nauthProvider.1=x.Y\nsnapCount=2\nnio.numWorkerThreads=many\nsyncLimit=5";
-        assert_eq!(warnings(text), ["not supported yet, ignored: admin.serverPort, authProvider.1, snapCount"]);
+        let text = "maxResponseCacheSize=1\nadmin.serverPort=1\nauthProvider.1=x.Y\nmaxResponseCacheSize=2\nnio.numWorkerThreads=many\nsyncLimit=5";
+        assert_eq!(
+            warnings(text),
+            ["not supported yet, ignored: admin.serverPort, authProvider.1, maxResponseCacheSize"]
+        );
     }
 
     #[test]

@@ -220,7 +220,9 @@ impl Core {
             let own = leading.apply(&self.shared, !self.worker.watches().is_empty(), later);
             self.deliver(own, later);
             // What was held behind an answered write may have become the next batch, and the disk may be free.
-            self.leading.as_mut().expect("still leading").submit(later)?;
+            let leading = self.leading.as_mut().expect("still leading");
+            leading.submit(later)?;
+            leading.see_to_snapshots(later);
         }
         if self.worker.is_stalled() || !self.shared.lines[self.index].deliveries.is_empty() {
             self.with_tree(now, |worker, tree, port| worker.retry(tree, port, now.uptime));

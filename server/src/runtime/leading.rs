@@ -3,15 +3,18 @@
 //! A step, in this order: take what other cores sent; expire sessions; hand the disk the next batch; take what the disk has
 //! finished; apply what that committed and queue what every core is to be told, before the tree's lock is given back.
 
+use super::snapshots::Snapshots;
 use super::{Shared, port};
-use crate::admin::report::ReplicaReport;
+use crate::admin::report::{ReplicaReport, SnapshotTimes};
 use crate::delivery::Delivery;
 use crate::replica::{Now, Replica, ReplicaOptions};
 use crate::session;
 use crate::store::Store;
 use corral_engine::StorageError;
 use corral_engine::disk::device::Device;
+use corral_engine::snapshot::schedule::Schedule;
 use corral_engine::tree::Change;
+use corral_engine::txnlog::log::LogCounters;
 use corral_engine::txnlog::{Log, LogOptions, Recovered};
 use corral_proto::ServerId;
 use std::sync::Arc;
@@ -27,6 +30,10 @@ const INBOX_STEP: usize = 1024;
 pub(super) struct Leading {
     pub(super) replica: Replica,
     pub(super) log: Log<Device>,
+    schedule: Schedule,
+    snapshots: Snapshots,
+    counted: LogCounters,
+    pub(super) snapshot_times: SnapshotTimes,
     _store: Store,
     slow: Duration,
     slow_syncs: u64,
@@ -59,9 +66,15 @@ impl Leading {
             cores: shared.lines.len(),
         };
         let replica = Replica::new(&replica, &shared.tree.read(), now.uptime);
+        let schedule = Schedule::new(config.snapshots.count, config.snapshots.log_bytes, seed);
+        let snapshots = Snapshots::start(shared, store.snapshot_dir.clone())?;
         Ok(Leading {
             replica,
             log,
+            schedule,
+            snapshots,
+            counted: LogCounters::default(),
+            snapshot_times: SnapshotTimes::default(),
             _store: store,
             slow: Duration::from_millis(config.log.slow_sync_ms),
             slow_syncs: 0,
@@ -127,6 +140,25 @@ impl Leading {
             self.replica.durable(durable);
         }
         Ok(())
+    }
+
+    /// Asks for a snapshot when one is due, and lets go of the log that no kept snapshot needs.
+    pub(super) fn see_to_snapshots(&mut self, now: Now) {
+        let counters = self.log.counters();
+        let bytes = counters.written_bytes - self.counted.written_bytes;
+        self.schedule.logged(counters.records - self.counted.records, bytes);
+        self.counted = counters;
+        if let Some(ended) = self.snapshots.ended() {
+            if let Some(took) = ended.took {
+                self.snapshot_times.add(took);
+            }
+            if let Some(needless) = ended.needless {
+                self.log.release(needless);
+            }
+        }
+        if self.schedule.is_due() && self.snapshots.ask(now.wall_ms) {
+            self.schedule.restart();
+        }
     }
 
     /// Applies what is committed and queues what the other cores are to be told. Returns what `core-0`'s own worker is to be
@@ -196,6 +228,7 @@ impl Leading {
             slow_syncs: self.slow_syncs,
             sync_sum_us: self.sync_sum_us,
             sync_max_us: self.sync_max_us,
+            snapshots: self.snapshot_times,
         }
     }
 }

@@ -13,6 +13,7 @@ mod core;
 mod leading;
 mod placement;
 mod port;
+mod snapshots;
 mod sockets;
 
 use crate::admin::report::{CoreReport, ServerFacts, ServerReport};

@@ -501,3 +501,6 @@ fn write_op(frame: &[u8]) -> Option<(RequestHeader, OpCode)> {
     let header = RequestHeader::decode(&mut Decoder::new(frame)).ok()?;
     OpCode::from_code(header.op).filter(|op| is_write(*op)).map(|op| (header, op))
 }
+
+#[cfg(test)]
+mod tests;

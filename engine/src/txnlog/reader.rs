@@ -1,0 +1,236 @@
+//! One segment, read back: its header, the batch at a place, and the batches that stand anywhere in it.
+//!
+//! What reads a log is of two kinds. Recovery must not guess: a segment whose header does not check out is refused, and a
+//! batch is either whole or not there. Whoever looks into a broken log ([`OpenSegment::open_as_it_is`], [`Wreck`]) wants
+//! everything that is provably what was written: a salt that makes batches check out is the right one, whatever else is wrong
+//! with the header, and a record that checks out is good although the one after it is not.
+//!
+//! **Invariants**: nothing is written here; files are opened for reading only; no read goes beyond the file, and no length is
+//! believed before its checksum.
+//!
+//! **Not here**: which batches follow each other and where the log ends ([`super::recovery`]).
+
+use super::format::{Batch, BatchHeader, Position, RECORD_HEAD, SegmentHeader};
+use super::segment::SEGMENT_BYTES_MAX;
+use crate::disk::{BLOCK, round_up};
+use crate::error::StorageError;
+use std::fs::File;
+use std::ops::ControlFlow;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+/// A segment, opened for reading.
+#[derive(Debug)]
+pub struct OpenSegment {
+    path: PathBuf,
+    file: File,
+    header: SegmentHeader,
+    len: u64,
+}
+
+/// A batch that checked out, with the bytes that it borrows from.
+#[derive(Debug)]
+pub struct Loaded {
+    /// Its header.
+    pub header: BatchHeader,
+    salt: u64,
+    at: u32,
+    bytes: Vec<u8>,
+}
+
+impl Loaded {
+    /// The batch itself.
+    pub fn batch(&self) -> Batch<'_> {
+        Batch::parse(&self.bytes, self.salt, self.at).expect("checked when it was loaded")
+    }
+
+    /// Where the next batch of the segment stands.
+    pub fn end(&self) -> u32 {
+        self.at + round_up(self.header.len as usize) as u32
+    }
+}
+
+/// Why there is no batch at a place.
+#[derive(Debug)]
+pub struct Unreadable {
+    /// Where in the segment it does not check out, in bytes.
+    pub offset: u64,
+    /// What is wrong there.
+    pub why: &'static str,
+    /// What is left of a batch whose header checks out.
+    pub wreck: Option<Wreck>,
+}
+
+/// A batch whose header can be believed while the records cannot, not all of them.
+#[derive(Debug)]
+pub struct Wreck {
+    /// What the header says: which transactions there were, and where the batch before them ended.
+    pub header: BatchHeader,
+    bytes: Vec<u8>,
+}
+
+/// A record of a [`Wreck`] that checks out by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Survivor<'a> {
+    /// How many records stand before it in the batch.
+    pub index: u32,
+    /// Where it begins in the batch, in bytes.
+    pub offset: usize,
+    /// The transaction's own bytes.
+    pub entry: &'a [u8],
+}
+
+impl Wreck {
+    /// The records that check out. Where the heads of the records do not, nobody knows where the records behind the first
+    /// broken one begin, and only those before it are found.
+    pub fn survivors(&self) -> Vec<Survivor<'_>> {
+        let mut found = Vec::new();
+        let (mut at, mut heads_crc, mut broken) = (BatchHeader::LEN, 0, None);
+        for index in 0..self.header.count {
+            let Some((head, after)) = self.bytes.get(at..).and_then(|rest| rest.split_first_chunk::<RECORD_HEAD>())
+            else {
+                break;
+            };
+            let [a, b, c, d, crc @ ..] = *head;
+            let len = u32::from_be_bytes([a, b, c, d]) as usize;
+            let Some(entry) = after.get(..len) else { break };
+            if crc32c::crc32c(entry) == u32::from_be_bytes(crc) {
+                found.push(Survivor { index, offset: at, entry });
+            } else if broken.is_none() {
+                broken = Some(found.len());
+            }
+            heads_crc = crc32c::crc32c_append(heads_crc, head);
+            at += RECORD_HEAD + len;
+        }
+        if at != self.header.len as usize || heads_crc != self.header.heads_crc {
+            found.truncate(broken.unwrap_or(found.len()));
+        }
+        found
+    }
+}
+
+impl OpenSegment {
+    /// Opens the segment that is named `number`.
+    ///
+    /// # Errors
+    /// [`StorageError::Corrupt`] when its header does not check out or does not fit the file.
+    pub fn open(number: u32, path: PathBuf) -> Result<OpenSegment, StorageError> {
+        match OpenSegment::open_as_it_is(number, path)? {
+            (segment, None) => Ok(segment),
+            (segment, Some(why)) => Err(StorageError::Corrupt { file: segment.path, offset: 0, why }),
+        }
+    }
+
+    /// Opens a segment that may be broken, for whoever wants to look into it, and says what is wrong with its header. The salt
+    /// is taken from where it stands: if it is wrong, no batch checks out.
+    ///
+    /// # Errors
+    /// When the system fails.
+    pub fn open_as_it_is(number: u32, path: PathBuf) -> Result<(OpenSegment, Option<String>), StorageError> {
+        let file = File::open(&path).map_err(StorageError::io("open", &path))?;
+        let len = file.metadata().map_err(StorageError::io("look at", &path))?.len();
+        let mut block = vec![0; (BLOCK as u64).min(len) as usize];
+        file.read_exact_at(&mut block, 0).map_err(StorageError::io("read", &path))?;
+        let (header, wrong) = match SegmentHeader::parse(&block) {
+            Ok(header) if header.number != number => {
+                let says = header.number;
+                (header, Some(format!("the file is named {number} but says that it is segment {says}")))
+            }
+            Ok(header) if header.size != len || len > SEGMENT_BYTES_MAX => {
+                (header, Some(format!("the file has {len} bytes but says that it has {}", header.size)))
+            }
+            Ok(header) => (header, None),
+            Err(why) => (SegmentHeader { number, salt: SegmentHeader::salt_as_it_is(&block), size: len }, Some(why)),
+        };
+        Ok((OpenSegment { path, file, header, len: len.min(SEGMENT_BYTES_MAX) }, wrong))
+    }
+
+    /// Its file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// What its first block says.
+    pub fn header(&self) -> &SegmentHeader {
+        &self.header
+    }
+
+    /// Size of the file in bytes, as far as it can be read.
+    pub fn file_len(&self) -> u64 {
+        self.len
+    }
+
+    /// A place in it.
+    pub fn position(&self, at: u32) -> Position {
+        Position { segment: self.header.number, offset: at }
+    }
+
+    fn read(&self, at: u32, len: usize) -> Result<Vec<u8>, StorageError> {
+        let mut bytes = vec![0; len.min((self.len.saturating_sub(u64::from(at))) as usize)];
+        self.file.read_exact_at(&mut bytes, u64::from(at)).map_err(StorageError::io("read", &self.path))?;
+        Ok(bytes)
+    }
+
+    /// The batch at `at`, or where and why there is none.
+    ///
+    /// # Errors
+    /// When the system fails.
+    pub fn batch(&self, at: u32) -> Result<Result<Loaded, Unreadable>, StorageError> {
+        let block = self.read(at, BLOCK)?;
+        let header = match BatchHeader::parse(&block, self.header.salt, at) {
+            Ok(header) => header,
+            Err(why) => return Ok(Err(Unreadable { offset: u64::from(at), why, wreck: None })),
+        };
+        // Its checksum is right, so its length can be believed; it is bounded by the file all the same.
+        let bytes = if header.len as usize <= block.len() { block } else { self.read(at, header.len as usize)? };
+        Ok(match Batch::parse(&bytes, self.header.salt, at) {
+            Ok(_) => Ok(Loaded { header, salt: self.header.salt, at, bytes }),
+            Err((offset, why)) => Err(Unreadable { offset, why, wreck: Some(Wreck { header, bytes }) }),
+        })
+    }
+
+    /// Looks at every block from `from` on for the header of a batch, and shows each that checks out to `each`, until that
+    /// breaks off.
+    ///
+    /// # Errors
+    /// When the system fails.
+    pub fn headers<T>(
+        &self,
+        from: u32,
+        mut each: impl FnMut(u32, &BatchHeader) -> ControlFlow<T>,
+    ) -> Result<Option<T>, StorageError> {
+        const CHUNK: usize = 256 * BLOCK;
+        let mut at = from;
+        while u64::from(at) < self.len {
+            let chunk = self.read(at, CHUNK)?;
+            for (index, block) in chunk.chunks(BLOCK).enumerate() {
+                let here = at + (index * BLOCK) as u32;
+                if let Ok(header) = BatchHeader::parse(block, self.header.salt, here)
+                    && let ControlFlow::Break(found) = each(here, &header)
+                {
+                    return Ok(Some(found));
+                }
+            }
+            at += chunk.len().max(BLOCK) as u32;
+        }
+        Ok(None)
+    }
+
+    /// The first batch from `from` on that says that the log was durable beyond `end`.
+    ///
+    /// # Errors
+    /// When the system fails.
+    pub fn claim_beyond(&self, from: u32, end: Position) -> Result<Option<Position>, StorageError> {
+        self.headers(from, |at, header| {
+            if header.durable > end { ControlFlow::Break(self.position(at)) } else { ControlFlow::Continue(()) }
+        })
+    }
+
+    /// True when the block at `at` holds nothing, or the file ends before it.
+    ///
+    /// # Errors
+    /// When the system fails.
+    pub fn is_zero_at(&self, at: u32) -> Result<bool, StorageError> {
+        Ok(self.read(at, BLOCK)?.iter().all(|byte| *byte == 0))
+    }
+}

@@ -1,0 +1,123 @@
+//! The thread that takes snapshots, one at a time, and deletes those that are not kept.
+//!
+//! `core-0` asks when one is due and goes on; it hears of the end through a queue and then lets go of the log that the oldest kept
+//! snapshot does not need.
+//!
+//! **Invariants**: never more than one at a time; a failed snapshot is reported and leaves the log alone, so nothing is lost by it.
+
+#![expect(clippy::disallowed_methods, reason = "this is where the thread is made")]
+
+use super::Shared;
+use corral_engine::restore::retain;
+use corral_engine::snapshot;
+use corral_engine::snapshot::writer::{SnapshotOptions, take};
+use corral_proto::Zxid;
+use crossbeam::channel::{Receiver, Sender, bounded};
+use std::fs;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+/// How a snapshot went, for `core-0`.
+pub(super) struct Ended {
+    /// How long it took; `None` if it failed.
+    pub(super) took: Option<Duration>,
+    /// Everything up to this transaction is held by all snapshots that are kept.
+    pub(super) needless: Option<Zxid>,
+}
+
+/// The way to the thread.
+pub(super) struct Snapshots {
+    asked: Option<Sender<i64>>,
+    ended: Receiver<Ended>,
+    thread: Option<JoinHandle<()>>,
+    shared: Arc<Shared>,
+    busy: bool,
+}
+
+impl Snapshots {
+    pub(super) fn start(shared: &Arc<Shared>, dir: PathBuf) -> Result<Snapshots, String> {
+        let (asked, inbox) = bounded::<i64>(1);
+        let (outbox, ended) = bounded(1);
+        let config = shared.config.snapshots;
+        let options = SnapshotOptions { dir, compression: config.compression, rate_limit: config.rate_limit };
+        let theirs = shared.clone();
+        let thread = std::thread::Builder::new()
+            .name("snapshot".to_owned())
+            .spawn(move || {
+                for wall_ms in inbox {
+                    let ended = one(&theirs, &options, config.retain, wall_ms);
+                    if outbox.send(ended).is_err() {
+                        return;
+                    }
+                    theirs.lines[0].bell.ring();
+                }
+            })
+            .map_err(|error| format!("cannot start the snapshot thread: {error}"))?;
+        Ok(Snapshots { asked: Some(asked), ended, thread: Some(thread), shared: shared.clone(), busy: false })
+    }
+
+    /// Asks for a snapshot. False if one is still being taken.
+    pub(super) fn ask(&mut self, wall_ms: i64) -> bool {
+        let asked = self.asked.as_ref().expect("present until dropped");
+        let begun = !self.busy && asked.try_send(wall_ms).is_ok();
+        self.busy |= begun;
+        begun
+    }
+
+    /// How the last one went, once.
+    pub(super) fn ended(&mut self) -> Option<Ended> {
+        let ended = self.ended.try_recv().ok()?;
+        self.busy = false;
+        Some(ended)
+    }
+}
+
+impl Drop for Snapshots {
+    /// One that is being taken is broken off: the log has everything.
+    fn drop(&mut self) {
+        self.shared.stop();
+        self.asked = None;
+        while self.ended.recv().is_ok() {}
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+fn one(shared: &Shared, options: &SnapshotOptions, keep: Option<usize>, wall_ms: i64) -> Ended {
+    let failed = Ended { took: None, needless: None };
+    let taken = match take(options, &shared.tree, wall_ms, &shared.stopping) {
+        Ok(Some(taken)) => taken,
+        Ok(None) => return failed,
+        Err(error) => {
+            tracing::error!("no snapshot was taken: {error}; the log is kept, so nothing is lost");
+            return failed;
+        }
+    };
+    tracing::info!(
+        "Snapshotting: {} to {}: {} nodes, {} MiB, taken in {} ms",
+        taken.footer.start,
+        taken.path.display(),
+        taken.footer.nodes,
+        taken.file_bytes >> 20,
+        taken.took.as_millis()
+    );
+    let needless = keep.and_then(|keep| match snapshot::list(&options.dir) {
+        Ok(snapshots) => {
+            let (old, needless) = retain(&snapshots, keep);
+            for (_, path) in old {
+                if let Err(error) = fs::remove_file(path) {
+                    tracing::warn!("cannot delete the snapshot {}: {error}", path.display());
+                }
+            }
+            needless
+        }
+        Err(error) => {
+            tracing::warn!("cannot look for old snapshots: {error}");
+            None
+        }
+    });
+    Ended { took: Some(taken.took), needless }
+}
