@@ -198,7 +198,7 @@ fn multi(ops: &[MultiOp<'_>]) -> Vec<u8> {
     MultiRequest::from_encoded(ops.len(), &raw).to_vec()
 }
 
-/// Everything that there is in a tree besides zxids and times, which refused requests take too.
+/// Everything that there is in a tree.
 fn contents(tree: &Tree) -> Vec<(String, Stat, Option<Vec<u8>>, Vec<u8>)> {
     let mut found = Vec::new();
     let mut ahead = vec!["/".to_owned()];

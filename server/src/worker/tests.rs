@@ -718,7 +718,8 @@ fn a_connection_with_too_many_requests_is_not_read_until_they_are_answered() {
     assert_eq!(rig.told(a).len(), HELD_MAX);
 }
 
-/// A client that does not read: what it asks for further waits until it has taken what there is, reads and writes alike.
+/// A client that does not read: what it asks for further waits until it has taken what there is, reads and writes
+/// alike.
 #[test]
 fn nothing_more_is_done_for_a_client_that_does_not_read() {
     let mut rig = Rig::new();
