@@ -29,8 +29,9 @@ fn sample(rng: &mut SmallRng, last: &[usize]) -> (TempDir, Vec<Vec<u8>>) {
     let dir = tempdir();
     for life in 0..2 {
         let mut log = Life::on_device(dir.path(), &plain(), SEGMENT, 1);
-        for _ in 0..10 {
-            (0..rng.random_range(1..4)).for_each(|_| log.append(rng.random_range(0..9000)));
+        for _ in 0..12 {
+            log.append(rng.random_range(4000..9000));
+            (0..rng.random_range(0..3)).for_each(|_| log.append(rng.random_range(0..3000)));
             log.settle();
         }
         if life == 1 {
@@ -66,9 +67,10 @@ fn check_torn(dir: &Path, history: &[Vec<u8>], last: &Found, whole: bool, what: 
     assert_same(&records, &history[..kept], what);
     assert_eq!(recovered.end, if whole { last.end_position() } else { last.header.prev }, "{what}");
     let path = moved(&last.path, dir);
-    if !whole && before[&path][last.at..last.at + BLOCK].iter().any(|byte| *byte != 0) {
-        assert_eq!(recovered.torn, Some((path, last.at as u64)), "{what}: something unreadable is there");
-    } else if before[&path][last.end()..].iter().all(|byte| *byte == 0) && whole {
+    let (end, beyond) = (if whole { last.end() } else { last.at }, &before[&path]);
+    if beyond[end..].iter().take(BLOCK).any(|byte| *byte != 0) {
+        assert_eq!(recovered.torn, Some((path, end as u64)), "{what}: something unreadable is there");
+    } else if beyond[end..].iter().all(|byte| *byte == 0) {
         assert_eq!(recovered.torn, None, "{what}: nothing unreadable is there");
     }
     assert_eq!(read_back(dir).unwrap(), (records.clone(), recovered), "{what}: twice gives the same");
@@ -80,23 +82,28 @@ fn check_torn(dir: &Path, history: &[Vec<u8>], last: &Found, whole: bool, what: 
 fn tear_everywhere(last: &[usize], rng: &mut SmallRng) {
     let (dir, history) = sample(rng, last);
     let last = batches(dir.path()).pop().unwrap();
+    assert!(last.at == BLOCK || last.header.len < 14 * BLOCK as u32 - 100);
     let intact = fs::read(&last.path).unwrap();
     let mut places: Vec<usize> = (last.at..last.end()).step_by(BLOCK).collect();
     let blocks = places.len();
-    places.extend((0..60).map(|_| rng.random_range(last.at..last.data_end())));
-    places.extend([last.at + 1, last.at + BatchHeader::LEN, last.data_end() - 1]);
+    places.extend((0..24).map(|_| rng.random_range(last.at..last.data_end())));
+    places.extend([last.end(), last.at + 1, last.at + BatchHeader::LEN, last.data_end() - 1]);
     for (index, from) in places.into_iter().enumerate() {
-        let block = (from + 1).next_multiple_of(BLOCK).min(last.end());
+        if from == intact.len() {
+            continue;
+        }
+        let (block, end) = ((from + 1).next_multiple_of(BLOCK), last.end().max(from));
         let until = rng.random_range(from..intact.len()) + 1;
-        for (to, zeros, what) in [
-            (last.end(), true, "zeros from here to the end of the batch"),
-            (last.end(), false, "garbage from here to the end of the batch"),
+        let ways = [
+            (end, true, "zeros from here to the end of the batch"),
+            (end, false, "garbage from here to the end of the batch"),
             (intact.len(), false, "garbage from here to the end of the segment"),
             (block, true, "a block of zeros"),
             (block, false, "a block of garbage"),
             (until, false, "a stretch of garbage"),
             (from + 1, false, "a byte"),
-        ] {
+        ];
+        for (way, (to, zeros, what)) in ways.into_iter().enumerate() {
             let what = format!("{what}, {} of {} bytes", from - last.at, last.header.len);
             let mut torn = intact.clone();
             torn[from..to].copy_from_slice(&if zeros { vec![0; to - from] } else { garbage(rng, to - from) });
@@ -104,7 +111,8 @@ fn tear_everywhere(last: &[usize], rng: &mut SmallRng) {
             let data = last.at..last.data_end();
             let whole = torn[data.clone()] == intact[data];
             let records = check_torn(dir.path(), &history, &last, whole, &what);
-            if index < blocks || index % 16 == 0 {
+            // Restarts cost syncs: at every block, but not in every way at each.
+            if (index < blocks || index % 16 == 0) && (index + way) % 3 == 0 {
                 go_on(copy(dir.path()).path(), &records, last.heads[0].1 - record_overhead());
             }
         }
@@ -129,7 +137,8 @@ fn a_torn_batch_without_padding_is_left_out() {
 /// The last batch is the first of its segment: then the whole segment holds nothing, and may be deleted.
 #[test]
 fn a_torn_batch_in_a_new_segment_is_left_out() {
-    tear_everywhere(&[SEGMENT as usize - 3 * BLOCK], &mut seeded());
+    // One block short of a segment, and no other batch of the sample is that small.
+    tear_everywhere(&[data_len(14, 100)], &mut seeded());
 }
 
 #[test]
@@ -189,7 +198,7 @@ fn flip_everywhere(first_of_segment: bool) {
         }
         fs::write(&batch.path, &intact).unwrap();
     }
-    assert!(tried > 2, "the sample has such batches");
+    assert!(tried > 1, "the sample has such batches");
     assert_same(&read_back(dir.path()).unwrap().0, &history, "undamaged again");
 }
 

@@ -124,13 +124,13 @@ mod tests {
             ("devices/nvme0/nvme0n1/nvme0n1p2/partition", "2\n"),
             ("devices/virtual/dm-0/dm/name", "vg-log\n"),
             ("devices/virtual/dm-0/queue/rotational", "?\n"),
-            ("devices/virtual/dm-0/slaves/.keep", ""),
-            ("dev/block/.keep", ""),
         ];
         for (path, text) in files {
             fs::create_dir_all(sys.join(path).parent().unwrap()).unwrap();
             fs::write(sys.join(path), text).unwrap();
         }
+        fs::create_dir_all(sys.join("devices/virtual/dm-0/slaves")).unwrap();
+        fs::create_dir_all(sys.join("dev/block")).unwrap();
         symlink(sys.join("devices/nvme0"), sys.join("devices/nvme0/nvme0n1/device")).unwrap();
         symlink(sys.join("devices/nvme0/nvme0n1/nvme0n1p2"), sys.join("dev/block/259:2")).unwrap();
         symlink(sys.join("dev/block/259:2"), sys.join("devices/virtual/dm-0/slaves/nvme0n1p2")).unwrap();

@@ -111,6 +111,9 @@ pub struct BatchHeader {
     /// The zxid of the last record before this batch, zero if there is none: what a snapshot must cover if everything before
     /// this batch is gone.
     pub prev_last: Zxid,
+    /// The checksum in the header of the batch before this one, zero if there is none: so a batch names the whole history
+    /// before it, and a segment of another log cannot take the place of one of this.
+    pub prev_crc: u32,
     /// Everything before this position was durable when this batch was submitted.
     pub durable: Position,
     /// Checksum over the heads of the records.
@@ -134,7 +137,7 @@ impl BatchHeader {
         out[40..48].copy_from_slice(&self.durable.to_u64().to_be_bytes());
         out[48..52].copy_from_slice(&self.heads_crc.to_be_bytes());
         out[52..60].copy_from_slice(&self.prev_last.0.to_be_bytes());
-        out[60..64].copy_from_slice(&[0; 4]);
+        out[60..64].copy_from_slice(&self.prev_crc.to_be_bytes());
         let crc = BatchHeader::crc(salt, offset, &out[8..BatchHeader::LEN]);
         out[4..8].copy_from_slice(&crc.to_be_bytes());
     }
@@ -163,8 +166,20 @@ impl BatchHeader {
             durable: Position::from_u64(u64_at(header, 40)),
             heads_crc: u32_at(header, 48),
             prev_last: Zxid(u64_at(header, 52) as i64),
+            prev_crc: u32_at(header, 60),
         })
     }
+
+    /// The last zxid of what looks like the header of a batch, whether it checks out or not.
+    pub fn last_as_it_is(bytes: &[u8]) -> Option<Zxid> {
+        let header = bytes.get(..BatchHeader::LEN).filter(|header| u32_at(header, 0) == BATCH_MAGIC)?;
+        Some(Zxid(u64_at(header, 24) as i64))
+    }
+}
+
+/// The checksum in the header of a batch, which the next one names ([`BatchHeader::prev_crc`]).
+pub fn batch_crc(batch: &[u8]) -> u32 {
+    u32_at(batch, 4)
 }
 
 /// Size in bytes of what stands in front of every record: its length and its checksum.
@@ -184,6 +199,7 @@ pub struct Batch<'a> {
     /// Its header.
     pub header: BatchHeader,
     records: &'a [u8],
+    crc: u32,
 }
 
 impl<'a> Batch<'a> {
@@ -211,7 +227,12 @@ impl<'a> Batch<'a> {
         if !rest.is_empty() || heads_crc != header.heads_crc {
             return Err((at(0), "the records are not those that the batch header names"));
         }
-        Ok(Batch { header, records })
+        Ok(Batch { header, records, crc: batch_crc(batch) })
+    }
+
+    /// The checksum in its header.
+    pub fn crc(&self) -> u32 {
+        self.crc
     }
 
     /// The transactions' own bytes, each with its offset in the batch.
@@ -259,6 +280,7 @@ mod tests {
             last: Zxid(entries.len() as i64),
             prev: Position { segment: 3, offset: 8192 },
             prev_last: Zxid::ZERO,
+            prev_crc: 7,
             durable: Position { segment: 3, offset: 4096 },
             heads_crc,
         };

@@ -154,8 +154,9 @@ impl SealedBatch {
         self.padded
     }
 
-    /// Fills in the header for a place in the log and freezes the bytes.
-    pub fn place(mut self, salt: u64, at: Position, prev: Position, durable: Position) -> PlacedBatch {
+    /// Fills in the header for a place in the log, after the batch that ended at `prev` with the checksum `prev_crc`, and freezes
+    /// the bytes.
+    pub fn place(mut self, salt: u64, at: Position, prev: Position, prev_crc: u32, durable: Position) -> PlacedBatch {
         let header = BatchHeader {
             len: self.len as u32,
             count: self.records.len() as u32,
@@ -163,6 +164,7 @@ impl SealedBatch {
             last: self.records.last().expect("a batch has a record").zxid,
             prev,
             prev_last: self.prev_last,
+            prev_crc,
             durable,
             heads_crc: self.heads_crc,
         };
@@ -207,7 +209,7 @@ mod tests {
             group.append(&set(zxid, b"x"), Duration::ZERO);
         }
         let at = Position { segment: 1, offset: 4096 };
-        let batch = group.take(Duration::ZERO).unwrap().place(9, at, Position::START, Position::START);
+        let batch = group.take(Duration::ZERO).unwrap().place(9, at, Position::START, 0, Position::START);
         assert!(group.is_empty());
         assert_eq!(batch.bytes.len(), 4096);
         let parsed = Batch::parse(&batch.bytes, 9, 4096).unwrap();
@@ -223,7 +225,7 @@ mod tests {
         let sealed = group.take(Duration::ZERO).unwrap();
         let before = sealed.buf.as_slice().as_ptr_range();
         let at = Position { segment: 1, offset: 4096 };
-        let placed = sealed.place(9, at, Position::START, Position::START);
+        let placed = sealed.place(9, at, Position::START, 0, Position::START);
         let (_, record) = placed.entries().next().unwrap();
         assert!(before.contains(&record.as_ptr()) && before.contains(&placed.bytes.as_ptr()));
         assert_eq!(TxnEntry::decode(&record).unwrap(), set(1, b"payload"));

@@ -9,7 +9,7 @@
 //!
 //! **Not here**: how a batch is put together ([`super::group`]), how a write reaches the device ([`crate::disk`]).
 
-use super::format::Position;
+use super::format::{Position, batch_crc};
 use super::group::{Group, PlacedBatch};
 use super::recovery::Recovered;
 use super::segment::{Segment, Supply, Wake, file_name};
@@ -17,7 +17,7 @@ use crate::disk::{BLOCK, Completion, Disk, Mode, Write};
 use crate::error::StorageError;
 use corral_proto::Zxid;
 use std::collections::VecDeque;
-use std::fs;
+use std::fs::{self, File};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -74,6 +74,7 @@ pub struct Log<D: Disk> {
     depth: usize,
     current: Option<Current>,
     end: Position,
+    end_crc: u32,
     durable_to: Position,
     durable: Zxid,
     /// The last transaction that has a place in the log.
@@ -116,6 +117,11 @@ impl<D: Disk> Log<D> {
     /// Goes on where recovery found the end, in a new segment. `wake` is called from another thread when the log waits for a
     /// segment that has become ready.
     pub fn open(options: &LogOptions, disk: D, recovered: &Recovered, wake: Wake) -> Result<Log<D>, StorageError> {
+        // Recovery may have read what was written but not yet durable when the process died. It is served from now on, and new
+        // batches name it as their predecessor, so it must not be lost to a power failure any more.
+        for (path, _) in &recovered.used {
+            File::open(path).and_then(|file| file.sync_all()).map_err(StorageError::io("sync the segment", path))?;
+        }
         for path in &recovered.unused {
             fs::remove_file(path).map_err(StorageError::io("delete the unused segment", path))?;
         }
@@ -128,6 +134,7 @@ impl<D: Disk> Log<D> {
             depth: options.pipeline_depth,
             current: None,
             end: recovered.end,
+            end_crc: recovered.end_crc,
             durable_to: recovered.end,
             durable: recovered.last,
             placed: recovered.last,
@@ -195,7 +202,8 @@ impl<D: Disk> Log<D> {
             }
             let current = self.current.as_mut().expect("there is room in it");
             let at = Position { segment: current.segment.header.number, offset: current.at };
-            let placed = batch.place(current.segment.header.salt, at, self.end, self.durable_to);
+            let placed = batch.place(current.segment.header.salt, at, self.end, self.end_crc, self.durable_to);
+            self.end_crc = batch_crc(&placed.bytes);
             current.at += room as u32;
             self.end = Position { offset: current.at, ..at };
             self.placed = placed.header.last;
@@ -267,8 +275,12 @@ impl<D: Disk> Log<D> {
     /// that a write took.
     ///
     /// # Errors
-    /// The first write or sync that failed. Final: nothing after it is ever reported durable.
+    /// The first write or sync that failed, then [`StorageError::Poisoned`]. Final: nothing is ever reported durable again, not even
+    /// what was written before it.
     pub fn complete(&mut self, now: Duration, mut took: impl FnMut(Duration)) -> Result<Option<Durable>, StorageError> {
+        if let Some(path) = &self.poisoned {
+            return Err(StorageError::Poisoned { path: path.clone() });
+        }
         let mut completions = std::mem::take(&mut self.completions);
         self.disk.completions(&mut completions);
         for completion in completions.drain(..) {

@@ -14,6 +14,7 @@ use super::format::{Batch, BatchHeader, Position, RECORD_HEAD, SegmentHeader};
 use super::segment::SEGMENT_BYTES_MAX;
 use crate::disk::{BLOCK, round_up};
 use crate::error::StorageError;
+use corral_proto::Zxid;
 use std::fs::File;
 use std::ops::ControlFlow;
 use std::os::unix::fs::FileExt;
@@ -78,6 +79,17 @@ pub struct Survivor<'a> {
     pub offset: usize,
     /// The transaction's own bytes.
     pub entry: &'a [u8],
+}
+
+/// What stands where no batch checks out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trace {
+    /// Zeros, or the end of the file.
+    Nothing,
+    /// What the file held before it was recycled.
+    Earlier,
+    /// Something that was written since: a batch that broke off, or one that is damaged.
+    Something,
 }
 
 impl Wreck {
@@ -199,15 +211,23 @@ impl OpenSegment {
         from: u32,
         mut each: impl FnMut(u32, &BatchHeader) -> ControlFlow<T>,
     ) -> Result<Option<T>, StorageError> {
+        self.blocks(from, |at, block| match BatchHeader::parse(block, self.header.salt, at) {
+            Ok(header) => each(at, &header),
+            Err(_) => ControlFlow::Continue(()),
+        })
+    }
+
+    fn blocks<T>(
+        &self,
+        from: u32,
+        mut each: impl FnMut(u32, &[u8]) -> ControlFlow<T>,
+    ) -> Result<Option<T>, StorageError> {
         const CHUNK: usize = 256 * BLOCK;
         let mut at = from;
         while u64::from(at) < self.len {
             let chunk = self.read(at, CHUNK)?;
             for (index, block) in chunk.chunks(BLOCK).enumerate() {
-                let here = at + (index * BLOCK) as u32;
-                if let Ok(header) = BatchHeader::parse(block, self.header.salt, here)
-                    && let ControlFlow::Break(found) = each(here, &header)
-                {
+                if let ControlFlow::Break(found) = each(at + (index * BLOCK) as u32, block) {
                     return Ok(Some(found));
                 }
             }
@@ -224,6 +244,27 @@ impl OpenSegment {
         self.headers(from, |at, header| {
             if header.durable > end { ControlFlow::Break(self.position(at)) } else { ControlFlow::Continue(()) }
         })
+    }
+
+    /// What stands at `at`, where no batch checks out, behind a batch that ended with transaction `last`. A recycled file still
+    /// holds batches of its earlier life; they are recognized by their zxids, which are smaller. A guess, for people: bytes
+    /// that look like that may have been garbled into it.
+    ///
+    /// # Errors
+    /// When the system fails.
+    pub fn trace(&self, at: u32, last: Zxid) -> Result<Trace, StorageError> {
+        if self.is_zero_at(at)? {
+            return Ok(Trace::Nothing);
+        }
+        if let Some(found) = BatchHeader::last_as_it_is(&self.read(at, BLOCK)?) {
+            return Ok(if found <= last { Trace::Earlier } else { Trace::Something });
+        }
+        // In the middle of an earlier batch: another one may follow.
+        let earlier = self.blocks(at, |_, block| match BatchHeader::last_as_it_is(block) {
+            Some(found) if found <= last => ControlFlow::Break(()),
+            _ => ControlFlow::Continue(()),
+        })?;
+        Ok(if earlier.is_some() { Trace::Earlier } else { Trace::Something })
     }
 
     /// True when the block at `at` holds nothing, or the file ends before it.

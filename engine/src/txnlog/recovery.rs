@@ -23,6 +23,7 @@ use super::segment;
 use crate::disk::{BLOCK, round_up};
 use crate::error::StorageError;
 use corral_proto::{TxnEntry, Zxid};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// A transaction of the log.
@@ -39,6 +40,8 @@ pub struct LogRecord<'a> {
 pub struct Recovered {
     /// Where the chain ends: what the next batch must name as its predecessor.
     pub end: Position,
+    /// The checksum of the batch that ends there, which the next one must name as well.
+    pub end_crc: u32,
     /// The zxid of the last transaction, or zero.
     pub last: Zxid,
     /// The number that the next new segment takes.
@@ -75,20 +78,30 @@ pub fn recover_after(dir: &Path, from: Zxid, mut each: impl FnMut(LogRecord<'_>)
     }
     let (begin, mut chain) = begin(&segments, from)?;
     let mut used: Vec<_> = segments[..begin].iter().map(|segment| (segment.path().to_owned(), from)).collect();
+    // Which segment begins right after which batch. If a batch in the same segment and a later segment both claim to follow, the
+    // segment counts: a later life has found the end there and gone on in a new one, and what stands in the old one came too
+    // late (a write that a killed process had handed to the kernel can land after its successor has read the log).
+    let mut links = BTreeMap::new();
+    for (index, segment) in segments.iter().enumerate().skip(begin) {
+        if let Ok(batch) = segment.batch(BLOCK as u32)? {
+            links.insert((batch.header.prev, batch.header.prev_crc), index);
+        }
+    }
     // The segment in which the chain currently ends, and where in it the next batch would stand.
     let mut stop: Option<(usize, u32)> = None;
-    for (index, segment) in segments.iter().enumerate().skip(begin) {
-        let mut at = BLOCK as u32;
-        while let Ok(batch) = segment.batch(at)? {
-            if batch.header.prev != chain.end {
-                break;
-            }
-            chain.follow(segment, at, &batch.batch(), from, &mut each)?;
-            at = chain.end.offset;
-            stop = Some((index, at));
+    loop {
+        let linked = links.get(&(chain.end, chain.crc)).filter(|index| stop.is_none_or(|(at, _)| at < **index));
+        let Some((index, at)) = linked.map(|index| (*index, BLOCK as u32)).or(stop) else { break };
+        let segment = &segments[index];
+        let Ok(batch) = segment.batch(at)? else { break };
+        if batch.header.prev != chain.end || batch.header.prev_crc != chain.crc {
+            break;
         }
-        if stop.is_some_and(|(stop, _)| stop == index) {
-            used.push((segment.path().to_owned(), chain.last));
+        chain.follow(segment, at, &batch.batch(), from, &mut each)?;
+        stop = Some((index, chain.end.offset));
+        match used.last_mut() {
+            Some((path, last)) if path == segment.path() => *last = chain.last,
+            _ => used.push((segment.path().to_owned(), chain.last)),
         }
     }
     let (first_beyond, at_beyond) = stop.unwrap_or((begin, BLOCK as u32));
@@ -96,11 +109,7 @@ pub fn recover_after(dir: &Path, from: Zxid, mut each: impl FnMut(LogRecord<'_>)
     for (index, segment) in segments.iter().enumerate().skip(first_beyond) {
         let from = if index == first_beyond { at_beyond } else { BLOCK as u32 };
         if let Some(claim) = segment.claim_beyond(from, chain.end)? {
-            let (broken, at) = (&segments[first_beyond], u64::from(at_beyond));
-            let (offset, why) = match broken.batch(at_beyond)? {
-                Err(unreadable) => (unreadable.offset, unreadable.why),
-                Ok(_) => (at, "a batch here follows one that is missing"),
-            };
+            let (broken, offset, why) = first_unreadable(&segments[first_beyond..], at_beyond)?;
             return Err(StorageError::Corrupt {
                 file: broken.path().to_owned(),
                 offset,
@@ -115,21 +124,42 @@ pub fn recover_after(dir: &Path, from: Zxid, mut each: impl FnMut(LogRecord<'_>)
             torn = Some((segment.path().to_owned(), u64::from(from)));
         }
     }
-    let unused = segments.iter().skip(stop.map_or(begin, |(index, _)| index + 1));
+    let is_used = |segment: &&OpenSegment| used.iter().any(|(path, _)| path == segment.path());
+    let unused: Vec<_> =
+        segments.iter().filter(|segment| !is_used(segment)).map(|segment| segment.path().to_owned()).collect();
     Ok(Recovered {
         end: chain.end,
+        end_crc: chain.crc,
         last: chain.last.max(from),
         used,
         next_segment: segments.last().map_or(1, |segment| segment.header().number + 1),
         records: chain.records,
-        unused: unused.map(|segment| segment.path().to_owned()).collect(),
+        unused,
         torn,
+    })
+}
+
+/// What to tell of damage where the chain stops: at `at` of the first of `segments`, or, where that segment just ended, in the
+/// first batch of the next.
+fn first_unreadable(segments: &[OpenSegment], at: u32) -> Result<(&OpenSegment, u64, &'static str), StorageError> {
+    let mut place = (&segments[0], at);
+    let ended = segments[0].is_zero_at(at)? && segments[0].claim_beyond(at, Position::START)?.is_none();
+    if let Some(next) = segments.get(1).filter(|_| ended)
+        && next.batch(BLOCK as u32)?.is_err()
+        && !next.is_zero_at(BLOCK as u32)?
+    {
+        place = (next, BLOCK as u32);
+    }
+    let (segment, at) = place;
+    Ok(match segment.batch(at)? {
+        Err(unreadable) => (segment, unreadable.offset, unreadable.why),
+        Ok(_) => (segment, u64::from(at), "a batch here does not follow the one before it"),
     })
 }
 
 /// The last segment that begins with transactions up to `from`, or right after them: nothing before it is needed.
 fn begin(segments: &[OpenSegment], from: Zxid) -> Result<(usize, Chain), StorageError> {
-    let beginning = Ok((0, Chain { end: Position::START, last: Zxid::ZERO, records: 0 }));
+    let beginning = Ok((0, Chain { end: Position::START, crc: 0, last: Zxid::ZERO, records: 0 }));
     if from == Zxid::ZERO {
         return beginning;
     }
@@ -143,7 +173,9 @@ fn begin(segments: &[OpenSegment], from: Zxid) -> Result<(usize, Chain), Storage
         }
     }
     match (found, first) {
-        (Some((index, header)), _) => Ok((index, Chain { end: header.prev, last: header.prev_last, records: 0 })),
+        (Some((index, header)), _) => {
+            Ok((index, Chain { end: header.prev, crc: header.prev_crc, last: header.prev_last, records: 0 }))
+        }
         (None, Some((segment, header))) => Err(StorageError::Corrupt {
             file: segment.path().to_owned(),
             offset: BLOCK as u64,
@@ -158,6 +190,7 @@ fn begin(segments: &[OpenSegment], from: Zxid) -> Result<(usize, Chain), Storage
 
 struct Chain {
     end: Position,
+    crc: u32,
     last: Zxid,
     records: u64,
 }
@@ -188,6 +221,7 @@ impl Chain {
                 each(LogRecord { entry, bytes });
             }
         }
+        self.crc = batch.crc();
         self.end = segment.position(at + round_up(batch.header.len as usize) as u32);
         Ok(())
     }

@@ -14,7 +14,7 @@ use corral_engine::disk::aligned::AlignedBuf;
 use corral_engine::disk::device::Device;
 use corral_engine::disk::{BLOCK, Completion, Disk, LogIo, LogSync, Mode, Write, round_up};
 use corral_engine::txnlog::format::{Batch, BatchHeader, SegmentHeader};
-use corral_engine::txnlog::{Durable, Group, Log, LogOptions, Position, Recovered, recover, segment};
+use corral_engine::txnlog::{Durable, Group, Log, LogOptions, Position, Recovered, recover_after, segment};
 use corral_proto::{Jute, SessionId, Txn, TxnEntry, TxnHeader, Xid, Zxid};
 use rand::rngs::SmallRng;
 use rand::{Rng, RngCore, SeedableRng};
@@ -87,22 +87,27 @@ pub(crate) fn foreign_batch(
     len: usize,
     salt: u64,
     at: Position,
-    prev: Position,
+    (prev, prev_crc): (Position, u32),
     durable: Position,
 ) -> Vec<u8> {
     let mut group = Group::new(Zxid(zxid - 1), Duration::ZERO);
     with_entry(u32::MAX, 1, zxid, len, |entry| group.append(entry, NOW));
-    group.take(NOW).unwrap().place(salt, at, prev, durable).bytes.to_vec()
+    group.take(NOW).unwrap().place(salt, at, prev, prev_crc, durable).bytes.to_vec()
 }
 
 /// Everything that recovery hands on, and what it says about it.
 pub(crate) fn read_back(dir: &Path) -> Result<(Vec<Vec<u8>>, Recovered), StorageError> {
-    let mut records = Vec::new();
-    let recovered = recover(dir, |record| {
+    read_back_after(dir, 0)
+}
+
+/// The same for a log whose first `from` records a snapshot holds: they stay empty here.
+pub(crate) fn read_back_after(dir: &Path, from: usize) -> Result<(Vec<Vec<u8>>, Recovered), StorageError> {
+    let mut records = vec![Vec::new(); from];
+    let recovered = recover_after(dir, Zxid(from as i64), |record| {
         assert_eq!(record.entry.header.zxid.0, records.len() as i64 + 1, "zxids of these tests have no gaps");
         records.push(record.bytes.to_vec());
     })?;
-    assert_eq!(recovered.records, records.len() as u64);
+    assert_eq!(recovered.records, (records.len() - from) as u64);
     assert_eq!(recovered.last.0, records.len() as i64);
     Ok((records, recovered))
 }
@@ -134,7 +139,12 @@ pub(crate) struct Life<D: Disk> {
 impl<D: Disk> Life<D> {
     /// Recovers what is in `dir` and goes on there.
     pub(crate) fn start(dir: &Path, disk: D, mode: &Mode, segment_bytes: u64, depth: usize) -> Life<D> {
-        let (history, recovered) = read_back(dir).unwrap();
+        Life::after(dir, 0, disk, mode, segment_bytes, depth)
+    }
+
+    /// The same, with the first `from` records in a snapshot.
+    pub(crate) fn after(dir: &Path, from: usize, disk: D, mode: &Mode, segment_bytes: u64, depth: usize) -> Life<D> {
+        let (history, recovered) = read_back_after(dir, from).unwrap();
         let (wake, ready) = channel();
         let options = LogOptions {
             dir: dir.to_owned(),
@@ -234,7 +244,7 @@ struct HeldState {
 
 impl Disk for Held {
     fn submit(&mut self, write: Write) {
-        assert!(write.offset % BLOCK as u64 == 0 && write.data.len() % BLOCK == 0, "whole blocks");
+        assert!(write.offset.is_multiple_of(BLOCK as u64) && write.data.len().is_multiple_of(BLOCK), "whole blocks");
         assert_eq!(write.data.as_ptr() as usize % BLOCK, 0, "aligned memory");
         self.0.borrow_mut().writes.push_back(write);
     }
