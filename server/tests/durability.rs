@@ -229,7 +229,8 @@ fn old_snapshots_and_the_log_behind_them_go_and_nothing_else() {
     assert!(metric(&server, "zk_cnt_snapshottime") >= 3.0);
     server.kill();
     let server = Server::start(dir.path(), &settings);
-    let replayed = server.banner.lines().find_map(|line| line.split_once('(')?.1.strip_suffix(" transactions replayed)"));
+    let replayed =
+        server.banner.lines().find_map(|line| line.split_once('(')?.1.strip_suffix(" transactions replayed)"));
     let replayed: u64 = replayed.unwrap().parse().unwrap();
     assert!(replayed < 1500, "{replayed} transactions were replayed");
     let mut client = server.client();

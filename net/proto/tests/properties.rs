@@ -347,14 +347,14 @@ fn leaf<T>(_: &T) {}
 
 fn walk_op(op: MultiOp<'_>) {
     if let MultiOp::Create(request) | MultiOp::Create2(request) = op {
-        request.acl.iter().for_each(drop);
+        walk_acl(&request.acl);
     }
 }
 
 fn walk_request(request: &Request<'_>) {
     match request {
-        Request::Create(request) | Request::Create2(request) => request.acl.iter().for_each(drop),
-        Request::SetAcl(request) => request.acl.iter().for_each(drop),
+        Request::Create(request) | Request::Create2(request) => walk_acl(&request.acl),
+        Request::SetAcl(request) => walk_acl(&request.acl),
         Request::Multi(request) => {
             request.iter().for_each(walk_op);
             assert_eq!(request.iter().count(), request.len());
@@ -367,9 +367,13 @@ fn walk_request(request: &Request<'_>) {
 fn walk_response(response: &Response<'_>) {
     match response {
         Response::Children(names) | Response::ChildrenStat(names, _) => walk_names(names),
-        Response::Acl(acl, _) => acl.iter().for_each(drop),
+        Response::Acl(acl, _) => walk_acl(acl),
         _ => {}
     }
+}
+
+fn walk_acl(acl: &AclList<'_>) {
+    assert_eq!(acl.iter().count() == 0, acl.is_empty(), "there is one way to write the empty list");
 }
 
 fn walk_names(names: &StrList<'_>) {
@@ -378,8 +382,8 @@ fn walk_names(names: &StrList<'_>) {
 
 fn walk_txn(txn: &Txn<'_>) {
     match txn {
-        Txn::Create(create) | Txn::Create2(create) => create.acl.iter().for_each(drop),
-        Txn::SetAcl { acl, .. } => acl.iter().for_each(drop),
+        Txn::Create(create) | Txn::Create2(create) => walk_acl(&create.acl),
+        Txn::SetAcl { acl, .. } => walk_acl(acl),
         Txn::CloseSession { paths: Some(paths) } => walk_names(paths),
         Txn::Multi(parts) => {
             parts.iter().for_each(|part| walk_txn(&part));
@@ -411,7 +415,7 @@ fn read_as_everything(bytes: &[u8]) {
     read_as!("a reply header", bytes, |b| ReplyHeader::decode(&mut Decoder::new(b)), leaf);
     read_as!("a stat", bytes, |b| Stat::decode(&mut Decoder::new(b)), leaf);
     read_as!("an event", bytes, |b| WatcherEvent::decode(&mut Decoder::new(b)), leaf);
-    read_as!("a list of ACLs", bytes, AclList::from_encoded, |acl: &AclList<'_>| acl.iter().for_each(drop));
+    read_as!("a list of ACLs", bytes, AclList::from_encoded, walk_acl);
     read_as!("a connect request", bytes, ConnectRequest::decode, leaf);
     read_as!("a connect response", bytes, ConnectResponse::decode, leaf);
     let names = |b| StrList::decode(&mut Decoder::new(b)).and_then(|names| names.ok_or(JuteError::Null("the names")));
@@ -646,6 +650,18 @@ fn a_claim_of_two_billion_elements_is_refused_without_an_allocation() {
         });
         assert_eq!(peak, 0, "with {copies} elements behind the claim");
     }
+}
+
+/// Else a record of a megabyte could nest deeply enough to use up the stack.
+#[test]
+fn a_multi_in_a_multi_is_no_transaction() {
+    let mut raw = Vec::new();
+    for depth in 1..=1000u32 {
+        let inner = std::mem::take(&mut raw);
+        SubTxns::push(&mut raw, &Txn::Multi(SubTxns::from_encoded(u32::from(depth > 1), &inner)));
+    }
+    let outer = [&1u32.to_be_bytes()[..], &raw].concat();
+    assert!(TxnEntry::decode(&entry(OpCode::Multi, &outer)).is_err());
 }
 
 /// Without the count the tests above would prove nothing.

@@ -198,8 +198,11 @@ fn multi(ops: &[MultiOp<'_>]) -> Vec<u8> {
     MultiRequest::from_encoded(ops.len(), &raw).to_vec()
 }
 
+/// A node: its path, its state, its data, its list.
+type Contents = (String, Stat, Option<Vec<u8>>, Vec<u8>);
+
 /// Everything that there is in a tree.
-fn contents(tree: &Tree) -> Vec<(String, Stat, Option<Vec<u8>>, Vec<u8>)> {
+fn contents(tree: &Tree) -> Vec<Contents> {
     let mut found = Vec::new();
     let mut ahead = vec!["/".to_owned()];
     while let Some(path) = ahead.pop() {

@@ -196,8 +196,9 @@ impl Core {
             None => {
                 let mut port = Way::Queue(Queue(&self.shared));
                 while let Some(delivery) = line.deliveries.pop() {
-                    self.worker.deliver(&tree, &mut port, now.uptime, &delivery);
+                    self.worker.deliver(now.uptime, &delivery);
                 }
+                self.worker.retry(&tree, &mut port, now.uptime);
                 if self.shared.apply_waits.load(Ordering::SeqCst)
                     && self.shared.apply_waits.swap(false, Ordering::SeqCst)
                 {
@@ -233,7 +234,8 @@ impl Core {
     fn deliver(&mut self, deliveries: Vec<Delivery>, now: Now) {
         if !deliveries.is_empty() {
             self.with_tree(now, |worker, tree, port| {
-                deliveries.iter().for_each(|delivery| worker.deliver(tree, port, now.uptime, delivery));
+                deliveries.iter().for_each(|delivery| worker.deliver(now.uptime, delivery));
+                worker.retry(tree, port, now.uptime);
             });
         }
     }

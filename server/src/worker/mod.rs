@@ -335,8 +335,10 @@ impl Worker {
         !self.stalled.is_empty() || self.has_ready()
     }
 
-    /// Takes what the replica has to tell: events first, then answers, in the order of their zxids.
-    pub fn deliver(&mut self, tree: &Tree, port: &mut impl Port, now: Duration, delivery: &Delivery) {
+    /// Takes what the replica has to tell: events and answers, in the order of their zxids. What waited for these answers goes on
+    /// with the next [`Worker::retry`], which must not come before *all* queued deliveries were taken: a held read sees the
+    /// newest tree, and everything that led to that must have been told before it is answered.
+    pub fn deliver(&mut self, now: Duration, delivery: &Delivery) {
         let mut changes = delivery.changes.iter().flat_map(|changes| changes.iter()).peekable();
         for item in &delivery.items {
             if let Item::Answer { zxid, .. } = item {
@@ -353,12 +355,18 @@ impl Worker {
                         };
                         conn.sent -= 1;
                         self.outstanding -= 1;
+                        // A connection that is being closed has heard its last word.
+                        if !matches!(conn.phase, Phase::Open(_)) {
+                            continue;
+                        }
                         conn.out.extend(&delivery.bytes[frame.clone()]);
                         if *last {
                             conn.phase = Phase::Closing;
                         }
+                        if conn.sent < conn.waiting.len() {
+                            self.ready.push(slot);
+                        }
                         self.count_answer(now, since, slot, *op, *xid, *zxid);
-                        self.advance(tree, port, now, slot);
                     }
                 }
                 Item::Session { conn, opened } => {
@@ -398,11 +406,11 @@ impl Worker {
     fn tell(&mut self, change: &corral_engine::tree::Change) {
         for slot in self.watches.fire(change) {
             let acl = AclList::from_encoded(&change.acl).expect("the tree's own list");
+            let conn = &mut self.conns[slot as usize];
             // The watch is used up all the same (CVE-2024-23944).
-            if !crate::acl::allows(acl, perms::READ) {
+            if !crate::acl::allows(acl, perms::READ) || !matches!(conn.phase, Phase::Open(_)) {
                 continue;
             }
-            let conn = &mut self.conns[slot as usize];
             conn.out.put_frame(|out| {
                 ReplyHeader { xid: Xid::NOTIFICATION, zxid: change.zxid, error: 0 }.encode(out);
                 WatcherEvent { kind: change.kind, path: &change.path }.encode(out);

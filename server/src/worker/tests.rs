@@ -310,7 +310,7 @@ impl Rig {
     fn hand_over(&mut self) {
         self.cut();
         for delivery in std::mem::take(&mut self.queued) {
-            self.worker.deliver(&self.tree, &mut self.port, self.now, &delivery);
+            self.worker.deliver(self.now, &delivery);
         }
         if self.worker.has_ready() {
             self.worker.retry(&self.tree, &mut self.port, self.now);
@@ -655,9 +655,11 @@ fn a_full_replica_makes_requests_wait_in_their_order() {
     rig.dirty();
     rig.retry();
     assert!(rig.worker.is_stalled(), "there is no room yet");
+    rig.dirty();
     rig.port.room = 1;
     rig.retry();
     assert_eq!(rig.sent(), [1]);
+    assert!(rig.dirty().contains(&a), "with less to keep, its socket may be wanted again");
     assert_eq!((rig.told(a), rig.told(b)), (vec![], vec![]));
     assert!(rig.worker.is_stalled(), "B still waits");
     rig.settle();
