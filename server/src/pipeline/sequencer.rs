@@ -287,5 +287,5 @@ fn check_version(actual: i32, expected: i32) -> Result<(), ErrorCode> {
 }
 
 #[cfg(test)]
-#[path = "sequencer_tests.rs"]
+#[path = "sequencer_tests/mod.rs"]
 mod tests;

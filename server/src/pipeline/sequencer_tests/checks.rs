@@ -1,0 +1,230 @@
+//! The order of the checks, which decides which of several errors a client sees; tables of the protocol reference.
+
+use super::*;
+
+/// Section 3.2 of the reference. Each row breaks several rules; the first of them in the reference's order is the
+/// answer.
+#[test]
+fn create_is_checked_in_the_order_of_the_reference() {
+    let (bad, open, read) = (acl(BAD), AclList::OPEN, AclList::READ_ONLY);
+    let rows = [
+        // The flag comes before the path, the list and the parent.
+        ("/missing/x", bad, 7, "BadArguments"),
+        ("/missing/x", open, -1, "BadArguments"),
+        ("/missing/x", open, 4, "BadArguments"),
+        ("/missing/x", open, 5, "BadArguments"),
+        ("/missing/x", open, 6, "BadArguments"),
+        // A path without a slash, or with a zero, before the list.
+        ("", bad, 0, "BadArguments"),
+        ("x", bad, 0, "BadArguments"),
+        ("/missing/\0", bad, 0, "BadArguments"),
+        // The list before the parent, and before everything that follows.
+        ("/missing/x", bad, 0, "InvalidAcl"),
+        ("/locked/kid", bad, 0, "InvalidAcl"),
+        ("/mine/x", bad, 2, "InvalidAcl"),
+        ("/open/..", bad, 0, "InvalidAcl"),
+        // The parent before the form of the path.
+        ("/missing/../x", open, 0, "NoNode"),
+        ("/missing/", open, 0, "NoNode"),
+        ("/open//x", open, 0, "NoNode"),
+        ("open/x", open, 0, "NoNode"),
+        ("/missing/x", open, 3, "NoNode"),
+        // The permission before the form, the name and the kind of the parent.
+        ("/locked/..", open, 0, "NoAuth"),
+        ("/locked/kid", open, 0, "NoAuth"),
+        ("/locked/kid", open, 2, "NoAuth"),
+        ("/shut/x", open, 0, "NoAuth"),
+        ("/zookeeper/config/x", open, 0, "NoAuth"),
+        // The form before the name and the kind of the parent.
+        ("/mine/..", open, 0, "BadArguments"),
+        ("/open/", open, 0, "BadArguments"),
+        ("/open/.", open, 1, "BadArguments"),
+        ("//open", open, 0, "BadArguments"),
+        ("/\u{1}", open, 2, "BadArguments"),
+        ("/\u{1f600}", open, 0, "BadArguments"),
+        // Then the name.
+        ("/open/kid", open, 0, "NodeExists"),
+        ("/open/kid", read, 1, "NodeExists"),
+        ("/", open, 0, "NodeExists"),
+        ("/zookeeper", open, 0, "NodeExists"),
+        // And the kind of the parent last.
+        ("/mine/x", open, 0, "NoChildrenForEphemerals"),
+        ("/mine/x", open, 3, "NoChildrenForEphemerals"),
+    ];
+    both_ways(|rig| {
+        for (path, acl, flags, expected) in rows {
+            let request = creation(path, acl, flags);
+            assert_eq!(rig.ask(Request::Create(request)), expected, "{path:?} {flags}");
+            assert_eq!(rig.ask(Request::Create2(request)), expected, "{path:?} {flags}");
+            // In a multi a flag that stands for nothing makes the whole request undecodable.
+            let unknown = CreateMode::from_flags(flags).is_none();
+            let expected = if unknown { "MarshallingError".to_owned() } else { format!("[{expected}]") };
+            assert_eq!(rig.multi(&[MultiOp::Create(request)]), expected, "{path:?} {flags} in a multi");
+            assert_eq!(rig.multi(&[MultiOp::Create2(request)]), expected, "{path:?} {flags} in a multi");
+        }
+    });
+}
+
+#[test]
+fn lists_that_name_nobody_we_know_are_invalid() {
+    let lists = [
+        BAD.to_vec(),
+        vec![0; 4],
+        vec![0xff; 4],
+        encode_acls([Acl { perms: 31, scheme: Some("world"), id: Some("someone") }].into_iter()),
+        encode_acls([Acl { perms: 31, scheme: Some("world"), id: None }].into_iter()),
+        encode_acls([Acl { perms: 31, scheme: None, id: Some("anyone") }].into_iter()),
+        encode_acls([Acl { perms: 31, scheme: Some("auth"), id: Some("") }].into_iter()),
+        [&[0, 0, 0, 2], &AclList::OPEN.encoded()[4..], &BAD[4..]].concat(),
+    ];
+    both_ways(|rig| {
+        for list in &lists {
+            assert_eq!(rig.ask(create_with("/open/x", acl(list), 0)), "InvalidAcl", "{list:02x?}");
+            assert_eq!(rig.ask(set_acl("/open", acl(list), -1)), "InvalidAcl", "{list:02x?}");
+        }
+    });
+}
+
+/// What is logged is the list that was fixed up, not the one that came.
+#[test]
+fn a_list_is_logged_without_its_duplicates() {
+    let mut rig = Rig::new();
+    let list = world(&[1, 31, 1]);
+    let request = create_with("/a", acl(&list), 0);
+    let entry = rig.entry(US, request.op(), &request.to_vec());
+    let Txn::Create(created) = TxnEntry::decode(&entry).unwrap().txn else { panic!("not created") };
+    assert_eq!(created.acl.encoded(), world(&[1, 31]));
+}
+
+/// Section 3.3 of the reference.
+#[test]
+fn delete_is_checked_in_the_order_of_the_reference() {
+    let rows = [
+        ("", 9, "BadArguments"),
+        ("x", 9, "BadArguments"),
+        ("/missing/\0", 9, "BadArguments"),
+        ("/", 9, "BadArguments"),
+        ("/zookeeper", 9, "BadArguments"),
+        ("/zookeeper/quota", 9, "BadArguments"),
+        ("/zookeeper/config", 9, "BadArguments"),
+        // The parent, the permission on it, the node, its version, its children.
+        ("/missing/x", 9, "NoNode"),
+        ("/missing/../x", 9, "NoNode"),
+        ("/locked/missing", 9, "NoAuth"),
+        ("/locked/kid", 9, "NoAuth"),
+        ("/open/missing", 9, "NoNode"),
+        ("/open", 9, "BadVersion"),
+        ("/open", -2, "BadVersion"),
+        ("/open", -1, "NotEmpty"),
+        ("/open", 0, "NotEmpty"),
+        ("/locked", 0, "NotEmpty"),
+        ("/old", 2, "BadVersion"),
+        // The form of the path is not looked at: there is just no such node.
+        ("/open/", 9, "NoNode"),
+        ("/open/.", 9, "NoNode"),
+        ("//open", 9, "NoNode"),
+    ];
+    both_ways(|rig| {
+        for (path, version, expected) in rows {
+            assert_eq!(rig.ask(delete(path, version)), expected, "{path:?} {version}");
+            assert_eq!(rig.multi(&[part(delete(path, version))]), format!("[{expected}]"), "{path:?} in a multi");
+        }
+    });
+}
+
+/// Section 3.6 of the reference.
+#[test]
+fn set_data_is_checked_in_the_order_of_the_reference() {
+    let rows = [
+        ("", 9, "BadArguments"),
+        ("open", 9, "BadArguments"),
+        ("/missing/", 9, "BadArguments"),
+        ("/missing/..", 9, "BadArguments"),
+        ("/missing/\0", 9, "BadArguments"),
+        ("/missing", 9, "NoNode"),
+        ("/locked", 9, "NoAuth"),
+        ("/shut", 0, "NoAuth"),
+        ("/zookeeper/config", 9, "NoAuth"),
+        ("/open", 9, "BadVersion"),
+        ("/open", -2, "BadVersion"),
+        ("/old", 2, "BadVersion"),
+        ("/old", 4, "BadVersion"),
+    ];
+    both_ways(|rig| {
+        for (path, version, expected) in rows {
+            assert_eq!(rig.ask(set(path, version)), expected, "{path:?} {version}");
+            assert_eq!(rig.multi(&[part(set(path, version))]), format!("[{expected}]"), "{path:?} in a multi");
+        }
+    });
+}
+
+/// Section 3.7 of the reference. The version is that of the list.
+#[test]
+fn set_acl_is_checked_in_the_order_of_the_reference() {
+    let (bad, open) = (acl(BAD), AclList::OPEN);
+    let rows = [
+        ("", bad, 9, "BadArguments"),
+        ("open", bad, 9, "BadArguments"),
+        ("/missing/.", bad, 9, "BadArguments"),
+        ("/missing", bad, 9, "InvalidAcl"),
+        ("/locked", bad, 9, "InvalidAcl"),
+        ("/missing", open, 9, "NoNode"),
+        ("/locked", open, 9, "NoAuth"),
+        ("/blind", open, 1, "NoAuth"),
+        ("/open", open, 9, "BadVersion"),
+        ("/open", open, -2, "BadVersion"),
+        ("/old", open, 3, "BadVersion"),
+    ];
+    both_ways(|rig| {
+        for (path, acl, version, expected) in rows {
+            assert_eq!(rig.ask(set_acl(path, acl, version)), expected, "{path:?} {version}");
+        }
+    });
+}
+
+/// Sections 3.14 and 7.1 of the reference: check needs READ, and validates the path like setData.
+#[test]
+fn check_is_checked_in_the_order_of_the_reference() {
+    let rows = [
+        ("", 9, "BadArguments"),
+        ("/missing/", 9, "BadArguments"),
+        ("/missing", 9, "NoNode"),
+        ("/blind", 9, "NoAuth"),
+        ("/open", 9, "BadVersion"),
+        ("/open", -2, "BadVersion"),
+        ("/old", 0, "BadVersion"),
+    ];
+    both_ways(|rig| {
+        for (path, version, expected) in rows {
+            assert_eq!(rig.multi(&[check(path, version)]), format!("[{expected}]"), "{path:?} {version}");
+        }
+        let found = [check("/open", 0), check("/locked", -1), check("/old", 3), check("/", -1)];
+        assert_eq!(rig.multi(&found), "[check /open, check /locked, check /old, check /]");
+    });
+}
+
+#[test]
+fn what_breaks_no_rule_is_let_through() {
+    for applied in [false, true] {
+        let mut rig = Rig::furnished();
+        if applied {
+            rig.apply();
+        }
+        assert_eq!(rig.ask(create("/open/..x", 0)), "create /open/..x #2");
+        assert_eq!(rig.ask(create("/open/", 2)), "create /open/0000000002 #3");
+        assert_eq!(rig.ask(create("/open/.", 3)), "create /open/.0000000003 #4 ephemeral");
+        assert_eq!(rig.ask(create("/", 2)), "create /0000000006 #7");
+        assert_eq!(rig.ask(create("/zookeeper/mine", 0)), "create /zookeeper/mine #1");
+        let second = creation("/open/two", AclList::OPEN, 1);
+        assert_eq!(rig.by(THEM, Request::Create2(second)), "create2 /open/two #5 ephemeral");
+        assert_eq!(rig.ask(delete("/mine", 0)), "delete /mine");
+        assert_eq!(rig.by(THEM, delete("/old", 3)), "delete /old");
+        assert_eq!(rig.by(THEM, delete("/shut", -1)), "delete /shut", "its own list is nobody's business");
+        assert_eq!(rig.ask(set("/", -1)), "set / v1");
+        assert_eq!(rig.ask(set("/zookeeper", 0)), "set /zookeeper v1");
+        assert_eq!(rig.ask(set("/blind", 0)), "set /blind v1");
+        assert_eq!(rig.ask(set_acl("/open", AclList::READ_ONLY, 0)), "acl /open v1");
+        assert_eq!(rig.ask(create("/open/late", 0)), "NoAuth", "the new list counts at once");
+        rig.apply();
+    }
+}
