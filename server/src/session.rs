@@ -167,7 +167,8 @@ impl Sessions {
 
 /// The next bucket's end after `at`, as Apache rounds.
 fn round_up(at: Duration, tick: Duration) -> Duration {
-    tick * (at.as_nanos() / tick.as_nanos() + 1) as u32
+    let ticks = at.as_nanos() / tick.as_nanos() + 1;
+    Duration::from_nanos((ticks * tick.as_nanos()) as u64)
 }
 
 #[cfg(test)]

@@ -214,6 +214,10 @@ impl Core {
     /// What the replica, the log and the worker have to do besides what sockets bring.
     fn step(&mut self, now: Now) -> Result<(), String> {
         if let Some(leading) = &mut self.leading {
+            if leading.replica.deadline().is_some_and(|deadline| deadline <= now.uptime) {
+                // Whoever was heard of in this very round must not expire in it, however long the round before took.
+                leading.replica.touch(&self.worker.take_heard(), now.uptime);
+            }
             leading.take_inbox(&self.shared, now);
             leading.submit(now)?;
             let later = self.shared.now();

@@ -224,6 +224,8 @@ impl Worker {
                     self.stalled.push(slot);
                 }
             }
+            // Apache closes without a word here, and nowhere else for a body that it cannot read.
+            Some(OpCode::Auth) if Request::decode(OpCode::Auth, d.rest()).is_err() => self.hang_up(slot),
             Some(OpCode::Auth) => {
                 // No authentication scheme is known yet. The answer is sent, then the connection is closed; the session lives.
                 self.answer(
