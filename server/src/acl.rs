@@ -5,6 +5,7 @@
 use corral_proto::acl::encode_acls;
 use corral_proto::{Acl, AclList, ErrorCode};
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 
 /// Whether a client may do any of `wanted` (bits of [`corral_proto::acl::perms`]) with a node that has this list.
 pub fn allows(acl: AclList<'_>, wanted: i32) -> bool {
@@ -21,12 +22,8 @@ pub fn fix_up(acl: AclList<'_>) -> Result<Cow<'_, [u8]>, ErrorCode> {
     if acl.is_empty() || acl.iter().any(|entry| !is_world(&entry)) {
         return Err(ErrorCode::InvalidAcl);
     }
-    let mut entries: Vec<Acl<'_>> = Vec::new();
-    for entry in acl.iter() {
-        if !entries.contains(&entry) {
-            entries.push(entry);
-        }
-    }
+    let mut seen = BTreeSet::new();
+    let entries: Vec<Acl<'_>> = acl.iter().filter(|entry| seen.insert((entry.perms, entry.scheme, entry.id))).collect();
     if entries.len() == acl.iter().count() {
         return Ok(Cow::Borrowed(acl.encoded()));
     }

@@ -39,8 +39,8 @@ pub fn start(config: Config) -> Result<(Server, String), StartError> {
     let ms = before.elapsed().as_millis();
     tracing::info!("restored in {ms} ms: {from}, then {} transactions of the log", recovered.records);
     if let Some((file, offset)) = &recovered.torn {
-        tracing::warn!(
-            "{} ends at offset {offset} with a write that was not finished; nobody was answered for it",
+        tracing::info!(
+            "the log ends at offset {offset} of {}; what stands behind was never acknowledged, or is of an earlier use of the file",
             file.display()
         );
     }

@@ -55,6 +55,10 @@ impl Disk for SlowDisk {
         self.in_flight.push(write);
     }
 
+    fn has_completions(&self) -> bool {
+        false
+    }
+
     fn completions(&mut self, out: &mut Vec<Completion>) {
         out.append(&mut self.done);
     }

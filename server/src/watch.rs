@@ -62,12 +62,13 @@ impl Watches {
             EventType::NodeChildrenChanged => &[WatchKind::Child],
             EventType::NodeDeleted => &[WatchKind::Data, WatchKind::Child],
         };
-        for kind in kinds {
+        for (nth, kind) in kinds.iter().enumerate() {
             let Some((path, watchers)) = self.tables[*kind as usize].remove_entry(&*change.path) else { continue };
             self.count -= watchers.len();
             for slot in watchers {
                 self.forget_one(slot, *kind, &path);
-                if !told.contains(&slot) {
+                // Within one table nobody is named twice.
+                if nth == 0 || !told.contains(&slot) {
                     told.push(slot);
                 }
             }

@@ -51,7 +51,8 @@ fn a_configuration_as_apache_writes_it_is_accepted_with_one_warning() {
     let config = dir.path().join("zoo.cfg");
     let text = format!(
         "# The number of milliseconds of each tick\ntickTime=2000\ninitLimit=10\nsyncLimit=5\ndataDir={}\nclientPort=0\n\
-         clientPortAddress=127.0.0.1\nautopurge.snapRetainCount=3\nautopurge.purgeInterval=1\nsnapCount=1000\n",
+         clientPortAddress=127.0.0.1\nautopurge.snapRetainCount=3\nautopurge.purgeInterval=1\ncommitLogCount=500\n\
+         txnLogSizeLimitInKb=1000\n",
         dir.path().join("data").display()
     );
     fs::write(&config, text).unwrap();
@@ -72,7 +73,7 @@ fn a_configuration_as_apache_writes_it_is_accepted_with_one_warning() {
     std::io::Read::read_to_string(&mut child.stderr.take().unwrap(), &mut said).unwrap();
     let warnings: Vec<_> = said.lines().filter(|line| line.contains("WARN")).collect();
     assert_eq!(warnings.len(), 1, "{said}");
-    assert!(["autopurge.purgeInterval", "snapCount"].iter().all(|key| warnings[0].contains(key)), "{said}");
+    assert!(["commitLogCount", "txnLogSizeLimitInKb"].iter().all(|key| warnings[0].contains(key)), "{said}");
 }
 
 #[test]
@@ -119,9 +120,9 @@ fn a_damaged_log_is_named_and_nothing_is_served() {
     server.kill();
     let segment = segments(dir.path()).remove(0);
     let mut bytes = fs::read(&segment).unwrap();
-    bytes[4096 + 70] ^= 1;
+    bytes[4096 + 80] ^= 1;
     fs::write(&segment, bytes).unwrap();
-    refused(dir.path(), &[], 3, &[segment.file_name().unwrap().to_str().unwrap(), "offset 4152", "damaged"]);
+    refused(dir.path(), &[], 3, &[segment.file_name().unwrap().to_str().unwrap(), "offset 4160", "damaged"]);
 }
 
 #[test]

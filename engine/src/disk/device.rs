@@ -32,6 +32,13 @@ impl Disk for Device {
         }
     }
 
+    fn has_completions(&self) -> bool {
+        match self {
+            Device::Ring(ring) => ring.has_completions(),
+            Device::Pwrite(pwrite) => pwrite.has_completions(),
+        }
+    }
+
     fn completions(&mut self, out: &mut Vec<Completion>) {
         match self {
             Device::Ring(ring) => ring.completions(out),

@@ -189,6 +189,9 @@ pub trait Disk {
     /// Takes a write. It completes later, through [`Disk::completions`].
     fn submit(&mut self, write: Write);
 
+    /// Whether something has completed that nobody has taken yet, as far as is known without asking the kernel.
+    fn has_completions(&self) -> bool;
+
     /// Moves what has completed into `out`, without waiting.
     fn completions(&mut self, out: &mut Vec<Completion>);
 }

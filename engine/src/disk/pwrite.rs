@@ -36,6 +36,10 @@ impl Disk for Pwrite {
         self.done.push(Completion { token: write.token, result });
     }
 
+    fn has_completions(&self) -> bool {
+        !self.done.is_empty()
+    }
+
     fn completions(&mut self, out: &mut Vec<Completion>) {
         out.append(&mut self.done);
     }

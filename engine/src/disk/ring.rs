@@ -62,7 +62,8 @@ impl Ring {
         let timespec = Timespec::from(timeout);
         match self.ring.submitter().submit_with_args(1, &SubmitArgs::new().timespec(&timespec)) {
             Ok(_) => {}
-            Err(error) if matches!(error.raw_os_error(), Some(libc::ETIME | libc::EINTR | libc::EBUSY)) => {}
+            Err(error)
+                if matches!(error.raw_os_error(), Some(libc::ETIME | libc::EINTR | libc::EBUSY | libc::EAGAIN)) => {}
             Err(error) => return Err(error),
         }
         self.reap();
@@ -153,6 +154,10 @@ impl Disk for Ring {
         unsafe { self.push(entry) };
     }
 
+    fn has_completions(&self) -> bool {
+        !self.done.is_empty()
+    }
+
     fn completions(&mut self, out: &mut Vec<Completion>) {
         self.reap();
         out.append(&mut self.done);
@@ -166,6 +171,7 @@ impl Drop for Ring {
             if self.ring.submit_and_wait(1).is_err_and(|error| error.raw_os_error() != Some(libc::EINTR)) {
                 // Cannot wait: leak the buffers rather than free what the kernel still reads.
                 std::mem::take(&mut self.in_flight).into_iter().for_each(std::mem::forget);
+                return;
             }
             self.reap();
         }

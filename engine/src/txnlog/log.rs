@@ -82,8 +82,10 @@ pub struct Log<D: Disk> {
     in_flight: VecDeque<InFlight>,
     next_token: u64,
     waiting: Option<Waiting>,
-    /// Segments before the current one, oldest first, each with the last transaction in it.
+    /// Segments of this life before the current one, oldest first, each with the last transaction in it.
     retired: VecDeque<(PathBuf, Zxid)>,
+    /// Segments of earlier lives. Never used again: a write that a killed process had in flight may still land in one.
+    inherited: VecDeque<(PathBuf, Zxid)>,
     poisoned: Option<PathBuf>,
     counters: LogCounters,
     completions: Vec<Completion>,
@@ -141,7 +143,8 @@ impl<D: Disk> Log<D> {
             in_flight: VecDeque::new(),
             next_token: 0,
             waiting: None,
-            retired: recovered.used.iter().cloned().collect(),
+            retired: VecDeque::new(),
+            inherited: recovered.used.iter().cloned().collect(),
             poisoned: None,
             counters: LogCounters::default(),
             completions: Vec::new(),
@@ -171,6 +174,9 @@ impl<D: Disk> Log<D> {
     /// When [`Log::submit`] should be called again even if nothing happens until then.
     pub fn deadline(&self) -> Option<Duration> {
         match &self.waiting {
+            // A write that was finished when it was submitted tells nobody.
+            _ if self.disk.has_completions() => Some(Duration::ZERO),
+            Some(_) if self.supply.is_ready() => Some(Duration::ZERO),
             Some(waiting) => waiting.retry_at,
             None if self.in_flight.len() < self.depth => self.group.due(),
             None => None,
@@ -248,9 +254,12 @@ impl<D: Disk> Log<D> {
                 Ok(true)
             }
             Ok(None) => {
-                if self.waiting.is_none() {
-                    self.counters.segment_waits += 1;
-                    self.waiting = Some(Waiting { since: now, retry_at: None });
+                match &mut self.waiting {
+                    Some(waiting) => waiting.retry_at = None,
+                    None => {
+                        self.counters.segment_waits += 1;
+                        self.waiting = Some(Waiting { since: now, retry_at: None });
+                    }
                 }
                 Ok(false)
             }
@@ -264,10 +273,15 @@ impl<D: Disk> Log<D> {
 
     /// A snapshot that will be kept holds everything up to `upto`: segments with nothing newer are not needed any more.
     pub fn release(&mut self, upto: Zxid) {
-        let needless = self.retired.iter().take_while(|(_, last)| *last <= upto).count();
-        let paths: Vec<_> = self.retired.iter().take(needless).map(|(path, _)| path.clone()).collect();
-        if !paths.is_empty() && self.supply.recycle(paths) {
-            self.retired.drain(..needless);
+        let needless =
+            |segments: &VecDeque<(PathBuf, Zxid)>| segments.iter().take_while(|(_, last)| *last <= upto).count();
+        let (own, old) = (needless(&self.retired), needless(&self.inherited));
+        let paths = |segments: &VecDeque<(PathBuf, Zxid)>, count| -> Vec<PathBuf> {
+            segments.iter().take(count).map(|(path, _)| path.clone()).collect()
+        };
+        if own + old > 0 && self.supply.recycle(paths(&self.retired, own), paths(&self.inherited, old)) {
+            self.retired.drain(..own);
+            self.inherited.drain(..old);
         }
     }
 

@@ -64,7 +64,7 @@ pub fn sync_dir(dir: &Path) -> Result<(), StorageError> {
 
 enum Order {
     Make { number: u32, size: u64 },
-    Recycle(Vec<PathBuf>),
+    Release { recycle: Vec<PathBuf>, delete: Vec<PathBuf> },
 }
 
 /// Spares that are kept; more are deleted.
@@ -104,7 +104,7 @@ impl Supply {
                             }
                             wake();
                         }
-                        Order::Recycle(paths) => recycle(&dir, paths, &mut spares),
+                        Order::Release { recycle, delete } => release(&dir, recycle, delete, &mut spares),
                     }
                 }
             })
@@ -122,11 +122,17 @@ impl Supply {
         }
     }
 
-    /// Hands over segments that nobody needs any more. False if they could not be taken just now.
-    pub fn recycle(&mut self, paths: Vec<PathBuf>) -> bool {
+    /// Whether [`Supply::take`] would find something.
+    pub fn is_ready(&self) -> bool {
+        !self.ready.is_empty()
+    }
+
+    /// Hands over segments that nobody needs any more, to be used again or to be deleted. False if they could not be taken just
+    /// now.
+    pub fn recycle(&mut self, recycle: Vec<PathBuf>, delete: Vec<PathBuf>) -> bool {
         let orders = self.orders.as_ref().expect("present until dropped");
         // A segment that is ordered must never find the queue full.
-        (self.ordered || orders.is_empty()) && orders.try_send(Order::Recycle(paths)).is_ok()
+        (self.ordered || orders.is_empty()) && orders.try_send(Order::Release { recycle, delete }).is_ok()
     }
 
     /// The next segment, if it is ready, with room for at least `room` bytes of batches; the one after it is ordered at
@@ -182,11 +188,12 @@ fn spares_in(dir: &Path) -> Vec<PathBuf> {
 }
 
 /// Takes the names of segments that nobody needs any more, and keeps a few of the files.
-fn recycle(dir: &Path, paths: Vec<PathBuf>, spares: &mut Vec<PathBuf>) {
-    for path in paths {
+fn release(dir: &Path, recycle: Vec<PathBuf>, delete: Vec<PathBuf>, spares: &mut Vec<PathBuf>) {
+    let may_be_kept = recycle.into_iter().map(|path| (path, true));
+    for (path, may_be_kept) in may_be_kept.chain(delete.into_iter().map(|path| (path, false))) {
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let spare = dir.join(format!("spare-{name}"));
-        let kept = spares.len() < SPARES_MAX && fs::rename(&path, &spare).is_ok();
+        let kept = may_be_kept && spares.len() < SPARES_MAX && fs::rename(&path, &spare).is_ok();
         if kept {
             spares.push(spare);
         } else if let Err(error) = fs::remove_file(&path) {

@@ -249,6 +249,10 @@ impl Disk for Held {
         self.0.borrow_mut().writes.push_back(write);
     }
 
+    fn has_completions(&self) -> bool {
+        false
+    }
+
     fn completions(&mut self, out: &mut Vec<Completion>) {
         out.append(&mut self.0.borrow_mut().done);
     }

@@ -21,6 +21,9 @@ use corral_proto::{
 };
 use std::borrow::Cow;
 
+/// Bytes of paths that the end of a session names at most.
+const CLOSE_BYTES_MAX: usize = 16 << 20;
+
 /// Decides what requests become.
 pub struct Sequencer {
     outstanding: Outstanding,
@@ -116,7 +119,10 @@ impl Sequencer {
             }
             self.outstanding.set(place.zxid, path, None);
         }
-        then(Txn::CloseSession { paths: Some(StrList::from_encoded(paths.len() as u32, &raw)) })
+        let list = StrList::from_encoded(paths.len() as u32, &raw);
+        // The list is what makes replay exact over a fuzzy snapshot; the tree finds the nodes without it. A record of gigabytes
+        // would be worse than a parent's pzxid that may be older than it should after such a replay.
+        then(Txn::CloseSession { paths: (raw.len() <= CLOSE_BYTES_MAX).then_some(list) })
     }
 
     fn create<'a>(

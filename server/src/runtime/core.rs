@@ -27,6 +27,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+/// How often a core looks whether it may stop.
+const STOP_STEP: Duration = Duration::from_millis(5);
+/// How long a closing connection has to take what is still to be sent to it.
+const LAST_WORDS: Duration = Duration::from_secs(5);
 /// How long a stop waits for what is in flight.
 const STOP_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -148,19 +152,24 @@ impl Core {
         let mut timeout = until.saturating_sub(now);
         if self.has_work() {
             timeout = Duration::ZERO;
+        } else if self.shared.stopping() {
+            timeout = timeout.min(STOP_STEP);
         }
         let failed = |error: std::io::Error| format!("cannot wait for events: {error}");
         let ring = self.leading.as_mut().map(|leading| leading.log.disk());
         if let Some(Device::Ring(ring)) = ring {
-            if !ring.wait(self.poll.as_raw_fd(), timeout).map_err(failed)? {
+            let readable = ring.wait(self.poll.as_raw_fd(), timeout);
+            if !readable.inspect_err(|_| bell.awake()).map_err(failed)? {
                 bell.awake();
                 events.clear();
                 return Ok(());
             }
             timeout = Duration::ZERO;
         }
+        let polled = self.poll.poll(events, Some(timeout));
+        // Only now: a bell that is rung while this thread sleeps in the poll must wake it.
         bell.awake();
-        match self.poll.poll(events, Some(timeout)) {
+        match polled {
             Err(error) if error.kind() != ErrorKind::Interrupted => Err(failed(error)),
             _ => Ok(()),
         }
@@ -171,10 +180,16 @@ impl Core {
         let line = &self.shared.lines[self.index];
         let wanted = self.shared.reports_wanted.load(Ordering::Relaxed) != self.reported;
         let inbox = self.index == 0 && !self.shared.inbox.is_empty();
+        // A core that was behind may have caught up, and rung, while this one was not asleep yet.
+        let applicable = self
+            .leading
+            .as_ref()
+            .is_some_and(|leading| leading.replica.has_committed() && !self.shared.apply_waits.load(Ordering::SeqCst));
         // Reports may have come while this core was not asleep yet, so that nobody rang.
         let answerable = self.asking.iter().any(|(_, _, wanted)| self.shared.reported(*wanted));
         !self.again.is_empty()
             || answerable
+            || applicable
             || self.worker.has_ready()
             || !line.deliveries.is_empty()
             || !line.handed_over.is_empty()
@@ -342,7 +357,7 @@ impl Core {
             }
             return;
         }
-        if socket.asked || !self.worker.wants_more(slot) {
+        if socket.asked || self.shared.stopping() || !self.worker.wants_more(slot) {
             return;
         }
         let mut scratch = std::mem::take(&mut self.scratch);
@@ -370,11 +385,15 @@ impl Core {
         socket.frames = frames;
         if fed.is_err() {
             self.worker.hang_up(slot);
-        } else if ended {
-            self.close(slot);
-        } else if socket.readable || fed.is_ok_and(|flow| flow.is_break()) {
+            return;
+        }
+        socket.ended |= ended;
+        socket.readable &= !ended;
+        socket.fed = fed.is_ok_and(|flow| flow.is_continue());
+        if socket.readable || !socket.fed {
             self.read_again(slot);
         }
+        self.close_if_ended(slot);
     }
 
     /// Remembers to read this socket again without being told to.
@@ -412,6 +431,10 @@ impl Core {
             Err(_) => return self.close(slot),
         }
         let unsent = !out.rest().is_empty();
+        if closing && unsent {
+            // Who does not read our last words does not keep us either.
+            socket.close_by.get_or_insert(now.uptime + LAST_WORDS);
+        }
         self.worker.sent(slot);
         if closing && !unsent {
             socket.shut(now.uptime + DRAIN);
@@ -420,6 +443,15 @@ impl Core {
             }
         } else if !socket.listed && (socket.readable || !socket.frames.kept().is_empty()) {
             self.read_again(slot);
+        }
+        self.close_if_ended(slot);
+    }
+
+    /// Closes a connection whose client has shut its side, once everything that it asked for before is answered.
+    fn close_if_ended(&mut self, slot: u32) {
+        let Some(socket) = self.sockets[slot as usize].as_ref() else { return };
+        if socket.ended && socket.fed && self.worker.is_idle(slot) {
+            self.close(slot);
         }
     }
 
@@ -485,8 +517,11 @@ impl Core {
         if !heard.is_empty() {
             match &mut self.leading {
                 Some(leading) => leading.replica.touch(&heard, now.uptime),
-                // A full queue has requests of these very sessions in it; what is lost here is told again half a tick later.
-                None => drop(self.shared.inbox.push(ToReplica::Heard(heard))),
+                None => {
+                    if let Err(ToReplica::Heard(heard)) = self.shared.inbox.push(ToReplica::Heard(heard)) {
+                        self.worker.heard_still(heard);
+                    }
+                }
             }
         }
         let patience = Duration::from_millis(self.shared.config.sessionless_cnxn_timeout_ms.into());
@@ -494,7 +529,10 @@ impl Core {
             let Some(socket) = self.sockets[slot as usize].as_ref() else { continue };
             let late = match socket.state {
                 State::Draining(until) => now.uptime >= until,
-                State::Open => now.uptime >= socket.since + patience && !self.worker.has_session(slot),
+                State::Open => {
+                    let silent = now.uptime >= socket.since + patience && !self.worker.has_session(slot);
+                    silent || socket.close_by.is_some_and(|by| now.uptime >= by)
+                }
             };
             if late {
                 self.close(slot);
@@ -509,7 +547,6 @@ impl Core {
     fn wind_up(&mut self, now: Now) -> bool {
         let by = *self.stop_by.get_or_insert(now.uptime + STOP_PATIENCE);
         self.listener = None;
-        self.next_housekeeping = now.uptime + Duration::from_millis(5);
         let unsent = (0..self.sockets.len()).any(|slot| {
             self.sockets[slot].is_some()
                 && self.worker.output(slot as u32).is_some_and(|(out, _)| !out.rest().is_empty())

@@ -35,6 +35,9 @@ pub(super) struct Leading {
     counted: LogCounters,
     pub(super) snapshot_times: SnapshotTimes,
     _store: Store,
+    tick: Duration,
+    last_step: Duration,
+    no_expiry_before: Duration,
     slow: Duration,
     slow_syncs: u64,
     sync_sum_us: u64,
@@ -76,6 +79,9 @@ impl Leading {
             counted: LogCounters::default(),
             snapshot_times: SnapshotTimes::default(),
             _store: store,
+            tick: Duration::from_millis(config.tick_ms.into()),
+            last_step: now.uptime,
+            no_expiry_before: Duration::ZERO,
             slow: Duration::from_millis(config.log.slow_sync_ms),
             slow_syncs: 0,
             sync_sum_us: 0,
@@ -86,18 +92,22 @@ impl Leading {
     /// Takes what other cores sent, and closes sessions that have expired.
     pub(super) fn take_inbox(&mut self, shared: &Shared, now: Now) {
         if !shared.inbox.is_empty() {
-            let was_full = shared.inbox.is_full();
             let tree = shared.tree.read();
             let mut direct = port::Direct { replica: &mut self.replica, log: &mut self.log.group, now };
             for _ in 0..INBOX_STEP {
                 let Some(message) = shared.inbox.pop() else { break };
                 message.deliver(&tree, &mut direct);
             }
-            if was_full {
-                shared.ring_all();
-            }
         }
-        if self.replica.deadline().is_some_and(|deadline| deadline <= now.uptime) {
+        if shared.inbox_waits.swap(false, Ordering::SeqCst) {
+            shared.ring_all();
+        }
+        // After a pause of this thread, or of the whole machine, nobody expires before everybody could be heard of again.
+        if now.uptime.saturating_sub(self.last_step) > self.tick {
+            self.no_expiry_before = now.uptime + self.tick;
+        }
+        self.last_step = now.uptime;
+        if self.replica.deadline().is_some_and(|deadline| deadline.max(self.no_expiry_before) <= now.uptime) {
             let tree = shared.tree.read();
             for session in self.replica.tick(&tree, &mut self.log.group, now) {
                 tracing::info!("Expiring session {session}, timeout exceeded");
@@ -207,7 +217,8 @@ impl Leading {
 
     /// When something has to be done even if nothing happens until then.
     pub(super) fn deadline(&self) -> Option<Duration> {
-        [self.replica.deadline(), self.log.deadline()].into_iter().flatten().min()
+        let expiry = self.replica.deadline().map(|deadline| deadline.max(self.no_expiry_before));
+        [expiry, self.log.deadline()].into_iter().flatten().min()
     }
 
     /// True when nothing is on its way.

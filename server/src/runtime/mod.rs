@@ -56,6 +56,8 @@ struct Shared {
     /// One a core.
     lines: Vec<Line>,
     inbox: ArrayQueue<ToReplica>,
+    /// Some core was refused room in the inbox and waits to be rung.
+    inbox_waits: AtomicBool,
     /// The replica waits until some core has taken its deliveries.
     apply_waits: AtomicBool,
     clients: Mutex<BTreeMap<IpAddr, usize>>,
@@ -163,6 +165,7 @@ impl Server {
             tree: RwLock::new(tree),
             lines,
             inbox: ArrayQueue::new(INBOX),
+            inbox_waits: AtomicBool::new(false),
             apply_waits: AtomicBool::new(false),
             clients: Mutex::default(),
             stopping: AtomicBool::new(false),

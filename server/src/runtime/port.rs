@@ -8,6 +8,7 @@ use crate::worker::Port;
 use corral_engine::Tree;
 use corral_engine::txnlog::Group;
 use corral_proto::{OpCode, SessionId, Xid};
+use std::sync::atomic::Ordering;
 
 /// On the replica's own core: no hand-off, no copy.
 pub(super) struct Direct<'a> {
@@ -33,22 +34,29 @@ impl Port for Direct<'_> {
     }
 }
 
+/// A longer password is wrong, and is not carried around: one byte more than the right one has says as much.
+const PASSWORD_BYTES: usize = 17;
+
 /// From another core.
 pub(super) struct Queue<'a>(pub(super) &'a Shared);
 
 impl Queue<'_> {
     fn push(&self, message: ToReplica) -> bool {
-        let taken = self.0.inbox.push(message).is_ok();
+        let mut refused = self.0.inbox.push(message).err();
+        if let Some(message) = refused.take() {
+            // Said before trying again: whoever makes room after that rings.
+            self.0.inbox_waits.store(true, Ordering::SeqCst);
+            refused = self.0.inbox.push(message).err();
+        }
         self.0.lines[0].bell.ring();
-        taken
+        refused.is_none()
     }
 }
 
 impl Port for Queue<'_> {
     fn write(&mut self, _tree: &Tree, request: &WriteRequest<'_>) -> bool {
-        // The body is copied only if there is room. Another core may take that room, then the copy was in vain.
         let WriteRequest { conn, session, xid, op, body } = *request;
-        !self.0.inbox.is_full() && self.push(ToReplica::Write { conn, session, xid, op, body: body.into() })
+        self.push(ToReplica::Write { conn, session, xid, op, body: body.into() })
     }
 
     fn open_session(&mut self, conn: ConnId, timeout_ms: i32) -> bool {
@@ -56,7 +64,12 @@ impl Port for Queue<'_> {
     }
 
     fn renew_session(&mut self, conn: ConnId, id: SessionId, password: &[u8], timeout_ms: i32) -> bool {
-        self.push(ToReplica::Renew { conn, id, password: password.into(), timeout_ms })
+        self.push(ToReplica::Renew {
+            conn,
+            id,
+            password: password[..password.len().min(PASSWORD_BYTES)].into(),
+            timeout_ms,
+        })
     }
 }
 

@@ -17,6 +17,8 @@ use std::time::Duration;
 
 /// Read at most this much at a time from one socket, so that none keeps the others waiting.
 pub(super) const SCRATCH: usize = 64 << 10;
+/// Reads of one call of [`Socket::drain`]: who sends on regardless is cut off when its time is over.
+const DRAIN_READS: usize = 16;
 /// A closed connection is drained this long, so that unread bytes do not turn our last words into a reset.
 pub(super) const DRAIN: Duration = Duration::from_secs(1);
 
@@ -33,6 +35,12 @@ pub(super) struct Socket {
     pub(super) readable: bool,
     /// The other side has said that it will send no more; what it sent before may still be unread.
     pub(super) half_closed: bool,
+    /// The other side's end was read: it is closed once its requests are answered.
+    pub(super) ended: bool,
+    /// The worker has had every frame that was read.
+    pub(super) fed: bool,
+    /// It is closing, and has until then to take what is left to send.
+    pub(super) close_by: Option<Duration>,
     /// A four-letter word was asked; the answer is sent even to who has shut the other direction (netcat does).
     pub(super) asked: bool,
     /// It is in the core's list of sockets to be read again.
@@ -82,6 +90,9 @@ impl Socket {
             greeting: Greeting::Wanted { bytes: [0; 4], have: 0 },
             readable: true,
             half_closed: false,
+            ended: false,
+            fed: true,
+            close_by: None,
             asked: false,
             listed: false,
             state: State::Open,
@@ -128,9 +139,9 @@ impl Socket {
         }
     }
 
-    /// Throws away what comes. True when the other side has shut down or the connection broke.
+    /// Throws away what comes, a little at a time. True when the other side has shut down or the connection broke.
     pub(super) fn drain(&mut self, scratch: &mut [u8]) -> bool {
-        loop {
+        for _ in 0..DRAIN_READS {
             match self.stream.read(scratch) {
                 Ok(0) => return true,
                 Ok(_) => {}
@@ -142,6 +153,7 @@ impl Socket {
                 Err(_) => return true,
             }
         }
+        false
     }
 
     /// Writes as much of `bytes` as the socket takes; how much that was.

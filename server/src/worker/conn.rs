@@ -25,6 +25,8 @@ pub(super) enum Slot {
     Sent {
         /// When it came.
         since: Duration,
+        /// Bytes of it.
+        bytes: usize,
     },
     /// It waits for those before it, or for room in the replica's queue.
     Held {
@@ -64,6 +66,11 @@ impl Out {
     /// `n` more bytes were written.
     pub fn wrote(&mut self, n: usize) {
         self.written += n;
+        if self.written >= KEEP && self.written * 2 >= self.bytes.len() {
+            // A client that reads slower than it asks never empties the buffer: what it has read must go all the same.
+            self.bytes.drain(..self.written);
+            self.written = 0;
+        }
         if self.written == self.bytes.len() {
             self.written = 0;
             self.bytes.clear();
@@ -147,6 +154,25 @@ pub(super) struct Conn {
 }
 
 impl Conn {
+    /// Whether the oldest held request may be handled: behind writes that were sent only further writes may go; with nothing
+    /// sent, anything may.
+    pub(super) fn may_go_on(&self) -> bool {
+        let goes = match self.waiting.get(self.sent) {
+            Some(Slot::Held { frame, .. }) => self.sent == 0 || super::write_op(frame).is_some(),
+            _ => false,
+        };
+        goes && !self.is_choked() && matches!(self.phase, Phase::Open(_))
+    }
+
+    /// Bytes of its writes that are on their way.
+    pub(super) fn sent_bytes(&self) -> usize {
+        let bytes = |slot: &Slot| match slot {
+            Slot::Sent { bytes, .. } => *bytes,
+            Slot::Held { .. } => 0,
+        };
+        self.waiting.iter().map(bytes).sum()
+    }
+
     /// The client does not read its answers: nothing more is done for it until it does.
     pub(super) fn is_choked(&self) -> bool {
         self.out.rest().len() >= super::UNSENT_MAX

@@ -43,6 +43,9 @@ pub const HELD_BYTES_MAX: usize = 1 << 20;
 /// Bytes of answers that one connection may leave unread before its requests wait; one more answer may come on top.
 pub const UNSENT_MAX: usize = 1 << 20;
 
+/// Bytes of writes that all connections of a worker may have on their way before sockets are not read any more.
+pub const SENT_BYTES_MAX: usize = 64 << 20;
+
 /// What a worker is made with.
 #[derive(Clone, Debug)]
 pub struct WorkerOptions {
@@ -110,6 +113,12 @@ pub struct Worker {
     generations: u32,
     watches: Watches,
     outstanding: usize,
+    /// Of the outstanding requests, those that the replica has. Only these count against the limits over all connections: what
+    /// is held is bounded for each connection by itself, and one that reads slowly must not slow down the others.
+    sent: usize,
+    sent_bytes: usize,
+    /// Sessions whose connection went after they were heard of.
+    left: Vec<SessionId>,
     /// Connections that have something to send, or to be closed, or may be read again.
     dirty: Vec<u32>,
     /// Connections with held requests that the replica had no room for.
@@ -129,6 +138,9 @@ impl Worker {
             generations: 0,
             watches,
             outstanding: 0,
+            sent: 0,
+            sent_bytes: 0,
+            left: Vec::new(),
             dirty: Vec::new(),
             stalled: Vec::new(),
             ready: Vec::new(),
@@ -147,6 +159,13 @@ impl Worker {
     pub fn close(&mut self, slot: u32) {
         let conn = self.conns.remove(slot as usize);
         self.outstanding -= conn.waiting.len();
+        self.sent -= conn.sent;
+        self.sent_bytes -= conn.sent_bytes();
+        if let Phase::Open(session) = conn.phase
+            && conn.heard
+        {
+            self.left.push(session);
+        }
         self.watches.close(slot);
     }
 
@@ -154,7 +173,8 @@ impl Worker {
     pub fn wants_more(&self, slot: u32) -> bool {
         let conn = &self.conns[slot as usize];
         let full = conn.waiting.len() >= HELD_MAX || conn.held_bytes >= HELD_BYTES_MAX || conn.is_choked();
-        let crowded = self.outstanding >= self.options.outstanding_max && !conn.waiting.is_empty();
+        let many = self.sent >= self.options.outstanding_max || self.sent_bytes >= SENT_BYTES_MAX;
+        let crowded = many && !conn.waiting.is_empty();
         matches!(conn.phase, Phase::New | Phase::Open(_)) && !full && !crowded
     }
 
@@ -263,9 +283,11 @@ impl Worker {
         let body = &frame[RequestHeader::LEN..];
         let taken = port.write(tree, &WriteRequest { conn: id, session, xid: header.xid, op, body });
         if taken {
-            conn.waiting.insert(conn.sent, Slot::Sent { since });
+            conn.waiting.insert(conn.sent, Slot::Sent { since, bytes: frame.len() });
             conn.sent += 1;
             self.outstanding += 1;
+            self.sent += 1;
+            self.sent_bytes += frame.len();
         }
         taken
     }
@@ -283,12 +305,7 @@ impl Worker {
         loop {
             let conn = &mut self.conns[slot as usize];
             let sent = conn.sent;
-            // Behind writes that were sent only further writes may go; with nothing sent, anything may.
-            let goes = match conn.waiting.get(sent) {
-                Some(Slot::Held { frame, .. }) => sent == 0 || write_op(frame).is_some(),
-                _ => false,
-            };
-            if !goes || conn.is_choked() || !matches!(conn.phase, Phase::Open(_)) {
+            if !conn.may_go_on() {
                 return;
             }
             let Some(Slot::Held { frame, since }) = conn.waiting.remove(sent) else { unreachable!("just looked at") };
@@ -309,8 +326,7 @@ impl Worker {
 
     /// Some of what a connection has to send was sent: what waited for that may go on with the next [`Worker::retry`].
     pub fn sent(&mut self, slot: u32) {
-        let conn = &self.conns[slot as usize];
-        if conn.sent < conn.waiting.len() && !conn.is_choked() {
+        if self.conns[slot as usize].may_go_on() {
             self.ready.push(slot);
         }
     }
@@ -352,11 +368,13 @@ impl Worker {
                 Item::Answer { conn, xid, op, zxid, frame, last } => {
                     if let Some(slot) = self.slot(*conn) {
                         let conn = &mut self.conns[slot as usize];
-                        let Some(Slot::Sent { since }) = conn.waiting.pop_front() else {
+                        let Some(Slot::Sent { since, bytes }) = conn.waiting.pop_front() else {
                             panic!("an answer without a request");
                         };
                         conn.sent -= 1;
                         self.outstanding -= 1;
+                        self.sent -= 1;
+                        self.sent_bytes -= bytes;
                         // A connection that is being closed has heard its last word.
                         if !matches!(conn.phase, Phase::Open(_)) {
                             continue;
@@ -378,6 +396,8 @@ impl Worker {
                 }
                 Item::Close { conn } => {
                     if let Some(slot) = self.slot(*conn) {
+                        // Whoever lost the session is told nothing more, not even what was on its way to it.
+                        self.conns[slot as usize].out = Out::default();
                         self.hang_up(slot);
                     }
                 }
@@ -476,7 +496,19 @@ impl Worker {
             Phase::Open(session) if std::mem::take(&mut conn.heard) => Some(session),
             _ => None,
         };
-        self.conns.iter_mut().filter_map(|(_, conn)| heard(conn)).collect()
+        let mut sessions = std::mem::take(&mut self.left);
+        sessions.extend(self.conns.iter_mut().filter_map(|(_, conn)| heard(conn)));
+        sessions
+    }
+
+    /// Nobody could be told of these yet.
+    pub fn heard_still(&mut self, sessions: Vec<SessionId>) {
+        self.left.extend(sessions);
+    }
+
+    /// Whether everything that the connection asked for is answered.
+    pub fn is_idle(&self, slot: u32) -> bool {
+        self.conns[slot as usize].waiting.is_empty()
     }
 
     /// Whether the connection has shaken hands, or is about to.

@@ -16,6 +16,9 @@ use corral_proto::request::SetWatchesRequest;
 use corral_proto::response::Response;
 use corral_proto::{ErrorCode, EventType, Jute, ReplyHeader, Request, WatcherEvent, Xid, Zxid};
 
+/// A frame's length is a signed 32-bit number, and no client takes an answer of that size anyway.
+const ANSWER_BYTES_MAX: usize = 1 << 30;
+
 /// Answers one request into `out`.
 pub(super) fn answer(
     tree: &Tree,
@@ -83,6 +86,9 @@ fn read<'a>(
                 watches.add(WatchKind::Child, canonical(watched.path), slot);
             }
             let count = tree.children(id, names);
+            if names.len() > ANSWER_BYTES_MAX {
+                return Err(ErrorCode::MarshallingError);
+            }
             let children = StrList::from_encoded(count, names);
             Ok(match request {
                 Request::GetChildren(_) => Response::Children(children),
