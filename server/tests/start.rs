@@ -51,7 +51,7 @@ fn a_configuration_as_apache_writes_it_is_accepted_with_one_warning() {
     let config = dir.path().join("zoo.cfg");
     let text = format!(
         "# The number of milliseconds of each tick\ntickTime=2000\ninitLimit=10\nsyncLimit=5\ndataDir={}\nclientPort=0\n\
-         clientPortAddress=127.0.0.1\nautopurge.snapRetainCount=3\nautopurge.purgeInterval=1\ncommitLogCount=500\n\
+         clientPortAddress=127.0.0.1\nautopurge.snapRetainCount=3\nautopurge.purgeInterval=1\naudit.enable=true\n\
          txnLogSizeLimitInKb=1000\n",
         dir.path().join("data").display()
     );
@@ -73,7 +73,7 @@ fn a_configuration_as_apache_writes_it_is_accepted_with_one_warning() {
     std::io::Read::read_to_string(&mut child.stderr.take().unwrap(), &mut said).unwrap();
     let warnings: Vec<_> = said.lines().filter(|line| line.contains("WARN")).collect();
     assert_eq!(warnings.len(), 1, "{said}");
-    assert!(["commitLogCount", "txnLogSizeLimitInKb"].iter().all(|key| warnings[0].contains(key)), "{said}");
+    assert!(["audit.enable", "txnLogSizeLimitInKb"].iter().all(|key| warnings[0].contains(key)), "{said}");
 }
 
 #[test]
