@@ -1,6 +1,6 @@
 //! `corral-bench`: how fast a coordination server is, and where the time goes.
 //!
-//! `load` puts any server of the ZooKeeper protocol under load.
+//! `load` puts any server of the ZooKeeper protocol under load; `probe` says what a directory's disk can do.
 //!
 //! Exit codes: 0 when it measured something, 1 when it could not, 2 when it was told something impossible. What went
 //! wrong is one line on stderr.
@@ -8,6 +8,7 @@
 mod options;
 
 mod load;
+mod probe;
 
 mod embedded;
 mod environment;
@@ -16,7 +17,7 @@ mod report;
 
 use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
-use options::LoadOptions;
+use options::{LoadOptions, ProbeOptions};
 use std::process::ExitCode;
 
 /// Measures coordination servers that speak the ZooKeeper protocol
@@ -31,18 +32,28 @@ struct Cli {
 enum Command {
     /// Put a server under load and measure throughput and latency
     Load(Box<LoadOptions>),
+    /// Measure what a directory's disk can do: the floor under every durable write
+    Probe(ProbeOptions),
 }
 
 fn main() -> ExitCode {
-    let Command::Load(options) = match Cli::try_parse() {
+    let command = match Cli::try_parse() {
         Ok(cli) => cli.command,
         Err(error) => return usage(&error),
     };
-    if let Err(why) = options.check() {
+    let checked = match &command {
+        Command::Load(options) => options.check(),
+        Command::Probe(options) => options.check(),
+    };
+    if let Err(why) = checked {
         eprintln!("corral-bench: {why}");
         return ExitCode::from(2);
     }
-    match load::run(&options) {
+    let done = match &command {
+        Command::Load(options) => load::run(options),
+        Command::Probe(options) => probe::run(options),
+    };
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(why) => {
             eprintln!("corral-bench: {why}");

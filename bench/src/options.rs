@@ -1,6 +1,6 @@
 //! What the command line says, and what it may not say.
 //!
-//! **Invariants**: what [`LoadOptions::check`] has passed can be run; whether a host exists is found out by the run.
+//! **Invariants**: what `check` has passed can be run; whether a host exists is found out by the run.
 //!
 //! **Not here**: running.
 
@@ -134,6 +134,44 @@ impl LoadOptions {
     /// Rate and arrivals of an open loop.
     pub(crate) fn open_loop(&self) -> Option<(f64, Arrivals)> {
         self.rate.map(|rate| (rate, self.arrivals.unwrap_or(Arrivals::Constant)))
+    }
+}
+
+/// Finds out what a directory's disk can do.
+#[derive(Clone, Debug, Args)]
+#[command(
+    after_help = "Everything is written to a new directory inside DIR, which is removed at the end. Give it the disk \
+                        for itself: other load shows in the figures."
+)]
+pub(crate) struct ProbeOptions {
+    /// Directory on the disk, such as a server's dataLogDir
+    pub dir: PathBuf,
+
+    /// Only what matters most, in five seconds
+    #[arg(long, conflicts_with = "full")]
+    pub quick: bool,
+
+    /// Every combination, in about four minutes
+    #[arg(long)]
+    pub full: bool,
+
+    /// Fixes the order in which cells are measured
+    #[arg(long, value_name = "N", default_value = "1")]
+    pub seed: u64,
+
+    /// Write the report as JSON, too
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+}
+
+impl ProbeOptions {
+    /// What clap cannot say.
+    pub(crate) fn check(&self) -> Result<(), String> {
+        match self.dir.metadata() {
+            Ok(found) if found.is_dir() => Ok(()),
+            Ok(_) => Err(format!("{} is not a directory", self.dir.display())),
+            Err(error) => Err(format!("cannot look at {}: {error}", self.dir.display())),
+        }
     }
 }
 

@@ -1,0 +1,263 @@
+//! `corral-bench probe DIR`: what this directory's disk can do, as the floor that everything else is compared with.
+//!
+//! It says what the directory lies on, then appends to files in every mode that a server can be told to log in, through the
+//! same devices, and names the best one.
+//!
+//! ```text
+//! options ─ plan ─ files ─┬─ commits ─┐
+//!                         └─ echo ────┴─ figures ─ verdict ─ report
+//! ```
+//!
+//! **Invariants**: what a file system refuses is reported with its reason and stops nothing else; whatever happens, the files
+//! are removed; an interrupt ends the run early, with a report if all was measured once.
+//!
+//! **Not here**: a server, and so batches and queues: one commit here is one write.
+
+mod commits;
+mod echo;
+mod figures;
+mod files;
+mod plan;
+mod report;
+mod verdict;
+
+use crate::environment::{IS_DEBUG, Machine};
+use crate::options::ProbeOptions;
+use corral_engine::disk::Mode;
+use corral_engine::disk::block::BlockDevice;
+use corral_engine::disk::filesystem::FileSystem;
+use figures::{Figures, Floor, Measured, Sample, best, write_only};
+use files::Files;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use plan::{Extent, FLOOR_BYTES, Item, Plan};
+use report::{Parameters, Refused, Report};
+use std::fs;
+use std::io::{self, IsTerminal};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use verdict::Facts;
+
+/// Runs the probe and prints the report. The error is one line.
+pub(crate) fn run(options: &ProbeOptions) -> Result<(), String> {
+    let stop = listen_for_interrupts()?;
+    if IS_DEBUG {
+        eprintln!("corral-bench: WARNING: this is a debug build, its numbers say nothing (cargo build --release)");
+    }
+    let cannot_write = |file: &Path, error: &io::Error| format!("cannot write {}: {error}", file.display());
+    if let Some(file) = &options.json {
+        // Before the run and not after it.
+        fs::OpenOptions::new().create(true).append(true).open(file).map_err(|error| cannot_write(file, &error))?;
+    }
+    let (extent, name) = match (options.quick, options.full) {
+        (true, _) => (Extent::Quick, "quick"),
+        (_, true) => (Extent::Full, "full"),
+        _ => (Extent::Default, "default"),
+    };
+    let report = probe(&options.dir, &Plan::new(extent), name, options.seed, &stop)?;
+    print!("{}", report.table());
+    if let Some(file) = &options.json {
+        let mut json = serde_json::to_string_pretty(&report).expect("a report is JSON");
+        json.push('\n');
+        fs::write(file, json).map_err(|error| cannot_write(file, &error))?;
+    }
+    Ok(())
+}
+
+/// The least that a durable append of `bytes` costs in `dir`, one at a time, on a zeroed file: of the two modes that a server
+/// runs with, the better one. It takes about 1.5 s.
+#[cfg_attr(not(test), expect(dead_code, reason = "for what is to be compared with the disk in the same minute"))]
+pub(crate) fn floor(dir: &Path, bytes: usize) -> Result<Floor, String> {
+    let (plan, stop, seed) = (Plan::floor(bytes), AtomicBool::new(false), 1);
+    let mut files = Files::make(dir, plan.file_bytes, seed, &stop)?;
+    let outcome = carry_out(&plan, seed, &mut files, &stop, &ProgressBar::hidden());
+    best(&outcome.measured, bytes).map(Floor::of).ok_or_else(|| outcome.why_no_floor(dir))
+}
+
+/// What came of a plan.
+#[derive(Debug, Default)]
+struct Outcome {
+    measured: Vec<Measured>,
+    flush: Option<Figures>,
+    echo: Option<Figures>,
+    refused: Vec<(Item, String)>,
+    /// How often all was measured.
+    rounds: usize,
+}
+
+impl Outcome {
+    fn why_no_floor(&self, dir: &Path) -> String {
+        let why = self.refused.iter().find(|(item, _)| matches!(item, Item::Commits(cell) if cell.is_durable()));
+        let why = why.map_or("nothing was measured".to_owned(), |(item, why)| format!("{item}: {why}"));
+        format!("no durable write of {} works in {} ({why})", plan::size_name(FLOOR_BYTES), dir.display())
+    }
+}
+
+fn probe(dir: &Path, plan: &Plan, extent: &str, seed: u64, stop: &AtomicBool) -> Result<Report, String> {
+    let mut files = Files::make(dir, plan.file_bytes, seed, stop)?;
+    let (file_system, block_device) = (FileSystem::of(dir), BlockDevice::of(dir));
+    let load_average = fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    let load_average = load_average.split(' ').next().unwrap_or_default().to_owned();
+    let auto = Mode::choose(files.dir(), None, None)?;
+    let bar = progress(plan);
+    let outcome = carry_out(plan, seed, &mut files, stop, &bar);
+    bar.set_message("removing the files");
+    let file_bytes = files.bytes();
+    drop(files);
+    bar.finish_and_clear();
+    if outcome.rounds == 0 {
+        return Err("interrupted before everything was measured once".into());
+    }
+    let best = best(&outcome.measured, FLOOR_BYTES).ok_or_else(|| outcome.why_no_floor(dir))?;
+    let facts = Facts {
+        measured: &outcome.measured,
+        best,
+        flush: outcome.flush.as_ref(),
+        echo: outcome.echo.as_ref(),
+        device: block_device.as_ref(),
+        is_volatile: file_system.as_ref().is_some_and(FileSystem::is_volatile),
+        auto: &format!("{}/{}", auto.io, auto.sync),
+        load_average: &load_average,
+    };
+    let said = facts.lines();
+    let p50 = |figures: Option<&Figures>| figures.map(|figures| figures.p50_us);
+    let refused = outcome.refused.iter().filter_map(|(item, why)| match item {
+        Item::Commits(cell) => Some(Refused::new(cell, why, block_device.as_ref())),
+        Item::Flush | Item::Echo => None,
+    });
+    Ok(Report {
+        benchmark: "probe",
+        floor: Floor::of(best),
+        echo_p50_us: p50(facts.echo),
+        write_p50_us: p50(write_only(&outcome.measured, FLOOR_BYTES)),
+        flush_p50_us: p50(facts.flush),
+        flush_is_free: facts.flush_is_free(),
+        is_volatile: facts.is_volatile,
+        auto: facts.auto.to_owned(),
+        verdict: said.iter().map(|(name, text)| format!("{name}: {text}")).collect(),
+        refused: refused.collect(),
+        file_system,
+        environment: Machine::look(),
+        load_average: load_average.clone(),
+        parameters: Parameters {
+            extent: extent.to_owned(),
+            rounds: plan.rounds,
+            cell_ms: plan.time.as_millis() as u64,
+            file_bytes,
+            seed,
+        },
+        interrupted: stop.load(Relaxed),
+        cells: report::cells(&outcome.measured),
+        measured: outcome.measured,
+        said,
+        block_device,
+    })
+}
+
+/// Measures all items, round by round. What was refused once is not tried again.
+fn carry_out(plan: &Plan, seed: u64, files: &mut Files<'_>, stop: &AtomicBool, bar: &ProgressBar) -> Outcome {
+    let mut samples: Vec<(Item, Vec<Sample>)> = plan.items.iter().map(|(item, _)| (*item, Vec::new())).collect();
+    let mut outcome = Outcome::default();
+    'rounds: for order in plan.order(seed) {
+        files.next_round();
+        for item in order {
+            bar.inc(1);
+            bar.set_message(item.to_string());
+            if outcome.refused.iter().any(|(refused, _)| *refused == item) {
+                continue;
+            }
+            let result = measure(&item, plan, files, stop);
+            if stop.load(Relaxed) {
+                break 'rounds;
+            }
+            match result {
+                Ok(sample) => {
+                    let (_, samples) = samples.iter_mut().find(|(one, _)| *one == item).expect("one of the plan's");
+                    samples.push(sample);
+                }
+                Err(why) => outcome.refused.push((item, why)),
+            }
+        }
+        outcome.rounds += 1;
+    }
+    // A cell that went wrong later than in its first round has not been measured: it did not work.
+    samples.retain(|(item, _)| !outcome.refused.iter().any(|(refused, _)| refused == item));
+    for (item, samples) in samples {
+        match (item, Figures::of(&samples)) {
+            (_, None) => {}
+            (Item::Commits(cell), Some(figures)) => outcome.measured.push(Measured { cell, figures }),
+            (Item::Flush, figures) => outcome.flush = figures,
+            (Item::Echo, figures) => outcome.echo = figures,
+        }
+    }
+    outcome
+}
+
+fn measure(item: &Item, plan: &Plan, files: &mut Files<'_>, stop: &AtomicBool) -> Result<Sample, String> {
+    match item {
+        Item::Commits(cell) => {
+            let mut target = files.target(cell)?;
+            let sample = commits::measure(cell, &mut target, plan.time, stop);
+            files.put_back(cell, target);
+            sample
+        }
+        Item::Flush => commits::measure_flush(&files.clean()?, plan.time, stop),
+        Item::Echo => echo::measure(plan.time, stop).map_err(|error| error.to_string()),
+    }
+}
+
+/// One line that lives while the run does, on a terminal only.
+fn progress(plan: &Plan) -> ProgressBar {
+    let target = if io::stderr().is_terminal() { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
+    let style = ProgressStyle::with_template("{pos:>4} of {len} [{bar:24}] {wide_msg}").expect("a valid template");
+    let length = plan.order(0).iter().map(Vec::len).sum::<usize>() as u64;
+    ProgressBar::with_draw_target(Some(length), target).with_style(style.progress_chars("=> "))
+}
+
+/// An interrupt ends the run early. A second one does no more: the first is obeyed within a write, and then the files go.
+fn listen_for_interrupts() -> Result<Arc<AtomicBool>, String> {
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM, signal_hook::consts::SIGHUP] {
+        signal_hook::flag::register(signal, stop.clone())
+            .map_err(|error| format!("cannot listen for signals: {error}"))?;
+    }
+    Ok(stop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn a_tiny_probe_measures_or_explains_every_cell_and_cleans_up() {
+        let dir = tempfile::tempdir_in(".").unwrap();
+        let mut plan = Plan::new(Extent::Quick);
+        (plan.rounds, plan.time, plan.file_bytes) = (2, Duration::from_millis(3), 4 << 20);
+        let report = probe(dir.path(), &plan, "tiny", 1, &AtomicBool::new(false)).unwrap();
+        assert_eq!(report.cells.len() + report.refused.len(), plan.items.len() - 2);
+        assert!(report.floor.p50_us > 0.0 && report.echo_p50_us > Some(0.0) && report.flush_p50_us > Some(0.0));
+        assert!(report.table().contains(&report.floor.mode), "{}", report.table());
+        assert!(report.file_system.is_some());
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn the_floor_alone_is_of_the_size_asked_for() {
+        let dir = tempfile::tempdir_in(".").unwrap();
+        let floor = floor(dir.path(), 65_536).unwrap();
+        assert!(floor.bytes == 65_536 && floor.p50_us > 0.0 && floor.p99_us >= floor.p50_us, "{floor:?}");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn an_interrupt_leaves_no_files() {
+        let dir = tempfile::tempdir_in(".").unwrap();
+        let why = probe(dir.path(), &Plan::new(Extent::Quick), "quick", 1, &AtomicBool::new(true)).unwrap_err();
+        assert!(why.starts_with("interrupted"), "{why}");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+        assert!(
+            probe(&dir.path().join("none"), &Plan::new(Extent::Quick), "quick", 1, &AtomicBool::new(false)).is_err()
+        );
+    }
+}
