@@ -275,3 +275,102 @@ impl OpenSegment {
         Ok(self.read(at, BLOCK)?.iter().all(|byte| *byte == 0))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::group::Group;
+    use super::*;
+    use corral_proto::{SessionId, Txn, TxnEntry, TxnHeader, Xid};
+    use std::fs;
+    use std::time::Duration;
+
+    const SALT: u64 = 77;
+    const FIRST: u32 = BLOCK as u32;
+
+    /// A segment of four blocks with one batch: three transactions, from 5 on, with 100 bytes of data each.
+    fn segment(dir: &Path) -> (PathBuf, Vec<u8>) {
+        let mut group = Group::new(Zxid(4), Duration::ZERO);
+        for zxid in 5..8 {
+            let header = TxnHeader { session: SessionId(1), cxid: Xid(2), zxid: Zxid(zxid), time_ms: 3 };
+            let txn = Txn::SetData { path: "/a", data: Some(&[zxid as u8; 100]), version: 1 };
+            group.append(&TxnEntry { header, txn }, Duration::ZERO);
+        }
+        let at = Position { segment: 1, offset: FIRST };
+        let batch = group.take(Duration::ZERO).unwrap().place(SALT, at, Position::START, Position::START);
+        let mut bytes = SegmentHeader { number: 1, salt: SALT, size: 4 * BLOCK as u64 }.encode().to_vec();
+        bytes.extend_from_slice(&batch.bytes);
+        bytes.resize(4 * BLOCK, 0);
+        (dir.join("log-0000000001"), bytes)
+    }
+
+    fn open(path: &Path, bytes: &[u8]) -> OpenSegment {
+        fs::write(path, bytes).unwrap();
+        OpenSegment::open(1, path.to_owned()).unwrap()
+    }
+
+    #[test]
+    fn records_survive_beside_a_broken_one_as_long_as_it_is_known_where_they_begin() {
+        let dir = tempfile::tempdir_in(".").unwrap();
+        let (path, intact) = segment(dir.path());
+        assert_eq!(open(&path, &intact).batch(FIRST).unwrap().unwrap().batch().entries().count(), 3);
+        let len = u32::from_be_bytes(intact[BLOCK + BatchHeader::LEN..][..4].try_into().unwrap()) as usize;
+        let second = BLOCK + BatchHeader::LEN + RECORD_HEAD + len;
+        for (at, left) in [
+            // Its data; its checksum; its length, made larger and smaller.
+            (second + RECORD_HEAD + 50, &[0, 2][..]),
+            (second + 5, &[0]),
+            (second, &[0]),
+            (second + 3, &[0]),
+        ] {
+            let mut bytes = intact.clone();
+            bytes[at] ^= 0x41;
+            let unreadable = open(&path, &bytes).batch(FIRST).unwrap().unwrap_err();
+            assert_eq!(unreadable.offset, second as u64);
+            let wreck = unreadable.wreck.unwrap();
+            assert_eq!((wreck.header.first, wreck.header.last), (Zxid(5), Zxid(7)));
+            let survivors = wreck.survivors();
+            assert_eq!(survivors.iter().map(|one| one.index).collect::<Vec<_>>(), left, "at {at}");
+            for one in survivors {
+                assert_eq!(TxnEntry::decode(one.entry).unwrap().header.zxid.0, 5 + i64::from(one.index));
+                assert_eq!(&bytes[BLOCK + one.offset + RECORD_HEAD..][..len], one.entry);
+            }
+        }
+    }
+
+    #[test]
+    fn a_broken_header_is_refused_and_looked_into_all_the_same() {
+        let dir = tempfile::tempdir_in(".").unwrap();
+        let (path, intact) = segment(dir.path());
+        for (at, batch) in [(9, true), (20, false)] {
+            let mut bytes = intact.clone();
+            bytes[at] ^= 1;
+            fs::write(&path, &bytes).unwrap();
+            assert!(matches!(OpenSegment::open(1, path.clone()), Err(StorageError::Corrupt { offset: 0, .. })));
+            let (segment, wrong) = OpenSegment::open_as_it_is(1, path.clone()).unwrap();
+            assert!(wrong.is_some());
+            assert_eq!(segment.batch(FIRST).unwrap().is_ok(), batch, "only the salt is needed");
+        }
+        let whole_name = OpenSegment::open(2, path.clone());
+        assert!(whole_name.is_err(), "named otherwise");
+        fs::write(&path, &intact[..3 * BLOCK]).unwrap();
+        assert!(OpenSegment::open(1, path.clone()).is_err(), "cut off");
+        fs::write(&path, b"").unwrap();
+        assert!(OpenSegment::open_as_it_is(1, path).unwrap().0.batch(FIRST).unwrap().is_err());
+    }
+
+    #[test]
+    fn what_a_recycled_file_held_before_is_told_apart_from_a_write_that_broke_off() {
+        let dir = tempfile::tempdir_in(".").unwrap();
+        let (path, mut bytes) = segment(dir.path());
+        assert_eq!(open(&path, &bytes).trace(2 * FIRST, Zxid(7)).unwrap(), Trace::Nothing);
+        // Another salt: the batch was written in an earlier life.
+        bytes[..BLOCK].copy_from_slice(&SegmentHeader { number: 1, salt: 1, size: 4 * BLOCK as u64 }.encode());
+        let segment = open(&path, &bytes);
+        assert_eq!(segment.trace(FIRST, Zxid(7)).unwrap(), Trace::Earlier);
+        assert_eq!(segment.trace(FIRST, Zxid(6)).unwrap(), Trace::Something, "nothing earlier has such a zxid");
+        assert_eq!(segment.trace(4 * FIRST, Zxid(0)).unwrap(), Trace::Nothing, "the end");
+        bytes.copy_within(BLOCK..2 * BLOCK, 2 * BLOCK);
+        bytes[BLOCK] ^= 1;
+        assert_eq!(open(&path, &bytes).trace(FIRST, Zxid(7)).unwrap(), Trace::Earlier, "in the middle of one");
+    }
+}

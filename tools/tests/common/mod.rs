@@ -239,6 +239,20 @@ pub(crate) fn flip(path: &Path, at: u64) {
 }
 
 /// The path of a segment.
-pub(crate) fn segment(dir: &Path, number: u32) -> PathBuf {
+pub(crate) fn file(dir: &Path, number: u32) -> PathBuf {
     dir.join(format!("log-{number:010}"))
+}
+
+/// Repairs `dir` into a new directory below `into`.
+pub(crate) fn repair(dir: &Path, into: &TempDir, more: &[&str]) -> (PathBuf, String) {
+    let new = into.path().join("new");
+    let out = on("repair", dir, &[&["--to", new.to_str().unwrap()], more].concat()).fine();
+    (new, out)
+}
+
+/// The state that `ls` shows for the segment in this row.
+pub(crate) fn state(dir: &Path, number: usize) -> String {
+    let out = on("ls", dir, &[]).fine();
+    let line = out.lines().nth(number).unwrap().to_owned();
+    line.split_whitespace().skip(11).collect::<Vec<_>>().join(" ")
 }

@@ -1,0 +1,281 @@
+//! Through the batches of a log, in one of two ways: [`Walk`] follows the chain through the segments, as recovery does;
+//! [`Scan`] shows everything in one segment that checks out, also behind a place that does not.
+//!
+//! **Invariants**: one batch is in memory at a time.
+//!
+//! **Not here**: what it means that a batch is missing ([`super::survey`]).
+
+use super::source::Segment;
+use corral_engine::StorageError;
+use corral_engine::disk::{BLOCK, round_up};
+use corral_engine::txnlog::Position;
+use corral_engine::txnlog::format::BatchHeader;
+use corral_engine::txnlog::reader::{Loaded, Wreck};
+use corral_proto::{TxnEntry, Zxid};
+use std::ops::ControlFlow;
+
+/// A batch whose header checks out.
+#[derive(Debug)]
+pub struct Found {
+    /// Where it stands.
+    pub at: Position,
+    /// Its header.
+    pub header: BatchHeader,
+    body: Body,
+}
+
+#[derive(Debug)]
+enum Body {
+    Whole(Loaded),
+    Broken { offset: u64, why: &'static str, wreck: Wreck },
+}
+
+/// A transaction, and where it lies.
+#[derive(Clone, Copy, Debug)]
+pub struct Record<'a> {
+    /// How many records stand before it in its batch.
+    pub index: u32,
+    /// Where it begins.
+    pub at: Position,
+    /// Its own bytes.
+    pub bytes: &'a [u8],
+    /// The transaction.
+    pub entry: TxnEntry<'a>,
+}
+
+impl Record<'_> {
+    /// Its zxid.
+    pub fn zxid(&self) -> Zxid {
+        self.entry.header.zxid
+    }
+}
+
+/// What is wrong inside a batch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Flaw {
+    /// Where in the segment, in bytes.
+    pub offset: u64,
+    /// What.
+    pub why: String,
+    /// True when the bytes are those that were written: no torn write, whatever follows.
+    pub as_written: bool,
+}
+
+/// The transactions of a batch that can be read, in order, and what is wrong with the others.
+#[derive(Clone, Debug)]
+pub struct Contents<'a> {
+    /// Their zxids grow.
+    pub records: Vec<Record<'a>>,
+    /// The first thing that is wrong.
+    pub flaw: Option<Flaw>,
+}
+
+impl Contents<'_> {
+    /// How many of the records stand before everything that is wrong.
+    pub fn before_flaw(&self) -> usize {
+        self.records.iter().zip(0..).take_while(|(record, index)| record.index == *index).count()
+    }
+}
+
+impl Found {
+    /// Where the batch after it stands, if it is in the same segment.
+    pub fn end(&self) -> Position {
+        let offset = u64::from(self.at.offset) + round_up(self.header.len as usize) as u64;
+        Position { offset: u32::try_from(offset).unwrap_or(u32::MAX), ..self.at }
+    }
+
+    /// What is in it.
+    pub fn contents(&self) -> Contents<'_> {
+        match &self.body {
+            Body::Whole(loaded) => {
+                let entries = loaded.batch().entries();
+                self.decode(entries.zip(0..).map(|((offset, bytes), index)| (index, offset, bytes)), None)
+            }
+            Body::Broken { offset, why, wreck } => {
+                let flaw = Flaw { offset: *offset, why: (*why).to_owned(), as_written: false };
+                let survivors = wreck.survivors().into_iter().map(|one| (one.index, one.offset, one.entry));
+                self.decode(survivors, Some(flaw))
+            }
+        }
+    }
+
+    fn decode<'a>(
+        &self,
+        entries: impl Iterator<Item = (u32, usize, &'a [u8])>,
+        mut flaw: Option<Flaw>,
+    ) -> Contents<'a> {
+        let mut records: Vec<Record<'a>> = Vec::new();
+        for (index, offset, bytes) in entries {
+            let at = Position { offset: self.at.offset + offset as u32, ..self.at };
+            let why = match TxnEntry::decode(bytes) {
+                Ok(entry) => match records.last() {
+                    Some(last) if entry.header.zxid <= last.zxid() => {
+                        format!("transaction {} follows {}", entry.header.zxid, last.zxid())
+                    }
+                    _ => {
+                        records.push(Record { index, at, bytes, entry });
+                        continue;
+                    }
+                },
+                Err(error) => format!("not a transaction: {error}"),
+            };
+            flaw.get_or_insert(Flaw { offset: u64::from(at.offset), why, as_written: true });
+        }
+        Contents { records, flaw }
+    }
+}
+
+/// Along the chain: each batch names where the one before it ended.
+#[derive(Debug)]
+pub struct Walk<'a> {
+    segments: &'a [Segment],
+    index: usize,
+    at: u32,
+    end: Position,
+    /// Behind the last batch that was found: its segment's index, and the offset.
+    stop: (usize, u32),
+}
+
+/// Where a log begins.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Beginning {
+    /// Where the batch before its first one ended: the start of everything, or in a segment that was deleted because a
+    /// snapshot holds what was in it.
+    pub prev: Position,
+    /// The last transaction before: what a snapshot must hold.
+    pub after: Zxid,
+    at: Position,
+}
+
+impl Beginning {
+    /// Of the log in these segments. A first batch that names a segment which is not there any more is a beginning; one that
+    /// names another place in the log follows something that is missing.
+    ///
+    /// # Errors
+    /// When the system fails.
+    pub fn of(segments: &[Segment]) -> Result<Beginning, StorageError> {
+        let start = segments.first().map(|segment| segment.open.position(BLOCK as u32)).unwrap_or_default();
+        for segment in segments {
+            if let Some(Found { at, header, .. }) = Scan::new(segment).next_batch()? {
+                let gone = segments.iter().all(|segment| segment.number() != header.prev.segment);
+                if at.offset == BLOCK as u32 && header.prev != Position::START && gone {
+                    return Ok(Beginning { prev: header.prev, after: header.prev_last, at });
+                }
+                break;
+            }
+        }
+        Ok(Beginning { prev: Position::START, after: Zxid::ZERO, at: start })
+    }
+}
+
+impl<'a> Walk<'a> {
+    /// From the beginning of the log.
+    pub fn new(segments: &'a [Segment], beginning: &Beginning) -> Walk<'a> {
+        Walk::from(segments, beginning.at, beginning.prev)
+    }
+
+    /// From the batch at `at`, which says that the one before it ended at `prev`.
+    pub fn from(segments: &'a [Segment], at: Position, prev: Position) -> Walk<'a> {
+        let index = segments.iter().position(|segment| segment.number() == at.segment).unwrap_or(segments.len());
+        Walk { segments, index, at: at.offset, end: prev, stop: (index, at.offset) }
+    }
+
+    /// Where the chain ends, as far as it was followed.
+    pub fn end(&self) -> Position {
+        self.end
+    }
+
+    /// The segment and the offset where the next batch of the chain would stand, if it is in the same segment.
+    pub fn stop(&self) -> Option<(&'a Segment, u32)> {
+        let (index, at) = self.stop;
+        self.segments.get(index).map(|segment| (segment, at))
+    }
+
+    /// The segments that may hold something behind the end, each with the offset from where on.
+    pub fn beyond(&self) -> impl Iterator<Item = (&'a Segment, u32)> + use<'a> {
+        let (first, at) = self.stop;
+        let from = move |index| if index == first { at } else { BLOCK as u32 };
+        self.segments.iter().enumerate().skip(first).map(move |(index, segment)| (segment, from(index)))
+    }
+
+    /// Goes back to the end of the chain, where a running server may have written on.
+    pub fn rewind(&mut self) {
+        (self.index, self.at) = self.stop;
+    }
+
+    /// The next batch of the chain.
+    ///
+    /// # Errors
+    /// When the system fails.
+    pub fn next_batch(&mut self) -> Result<Option<Found>, StorageError> {
+        while let Some(segment) = self.segments.get(self.index) {
+            if let Ok(batch) = segment.open.batch(self.at)?
+                && batch.header.prev == self.end
+            {
+                let at = segment.open.position(self.at);
+                let found = Found { at, header: batch.header, body: Body::Whole(batch) };
+                self.end = found.end();
+                self.at = self.end.offset;
+                self.stop = (self.index, self.at);
+                return Ok(Some(found));
+            }
+            self.index += 1;
+            self.at = BLOCK as u32;
+        }
+        Ok(None)
+    }
+}
+
+/// Through one segment, over everything that does not check out.
+#[derive(Debug)]
+pub struct Scan<'a> {
+    segment: &'a Segment,
+    at: u32,
+    /// Where nothing could be read since the last batch, and why.
+    pub skipped: Option<(u32, &'static str)>,
+}
+
+impl<'a> Scan<'a> {
+    /// From its first batch.
+    pub fn new(segment: &'a Segment) -> Scan<'a> {
+        Scan::from(segment, BLOCK as u32)
+    }
+
+    /// From this offset, a multiple of the block.
+    pub fn from(segment: &'a Segment, at: u32) -> Scan<'a> {
+        Scan { segment, at, skipped: None }
+    }
+
+    /// The next batch whose header checks out.
+    ///
+    /// # Errors
+    /// When the system fails.
+    pub fn next_batch(&mut self) -> Result<Option<Found>, StorageError> {
+        self.skipped = None;
+        let open = &self.segment.open;
+        while u64::from(self.at) < open.file_len() {
+            let at = open.position(self.at);
+            let found = match open.batch(self.at)? {
+                Ok(batch) => Found { at, header: batch.header, body: Body::Whole(batch) },
+                Err(unreadable) => {
+                    let Some(wreck) = unreadable.wreck else {
+                        self.skipped.get_or_insert((self.at, unreadable.why));
+                        let next = open.headers(self.at, |at, _| ControlFlow::Break(at))?;
+                        // Somebody may be writing here: what was no batch a moment ago may be one now.
+                        self.at = next.unwrap_or(u32::MAX);
+                        continue;
+                    };
+                    let header = wreck.header;
+                    Found { at, header, body: Body::Broken { offset: unreadable.offset, why: unreadable.why, wreck } }
+                }
+            };
+            // The blocks of a broken batch may hold what was written there later.
+            self.at = match found.body {
+                Body::Whole(_) => found.end().offset,
+                Body::Broken { .. } => self.at + BLOCK as u32,
+            };
+            return Ok(Some(found));
+        }
+        Ok(None)
+    }
+}
