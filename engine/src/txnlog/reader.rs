@@ -10,9 +10,9 @@
 //!
 //! **Not here**: which batches follow each other and where the log ends ([`super::recovery`]).
 
-use super::format::{Batch, BatchHeader, Position, RECORD_HEAD, SegmentHeader};
+use super::format::{Batch, BatchHeader, Position, RECORD_HEAD, SegmentHeader, batch_crc};
 use super::segment::SEGMENT_BYTES_MAX;
-use crate::disk::{BLOCK, round_up};
+use crate::disk::BLOCK;
 use crate::error::StorageError;
 use corral_proto::Zxid;
 use std::fs::File;
@@ -45,9 +45,9 @@ impl Loaded {
         Batch::parse(&self.bytes, self.salt, self.at).expect("checked when it was loaded")
     }
 
-    /// Where the next batch of the segment stands.
-    pub fn end(&self) -> u32 {
-        self.at + round_up(self.header.len as usize) as u32
+    /// The checksum in its header.
+    pub fn crc(&self) -> u32 {
+        batch_crc(&self.bytes)
     }
 }
 
@@ -93,6 +93,11 @@ pub enum Trace {
 }
 
 impl Wreck {
+    /// The checksum in its header.
+    pub fn crc(&self) -> u32 {
+        batch_crc(&self.bytes)
+    }
+
     /// The records that check out. Where the heads of the records do not, nobody knows where the records behind the first
     /// broken one begin, and only those before it are found.
     pub fn survivors(&self) -> Vec<Survivor<'_>> {
@@ -296,7 +301,7 @@ mod tests {
             group.append(&TxnEntry { header, txn }, Duration::ZERO);
         }
         let at = Position { segment: 1, offset: FIRST };
-        let batch = group.take(Duration::ZERO).unwrap().place(SALT, at, Position::START, Position::START);
+        let batch = group.take(Duration::ZERO).unwrap().place(SALT, at, Position::START, 0, Position::START);
         let mut bytes = SegmentHeader { number: 1, salt: SALT, size: 4 * BLOCK as u64 }.encode().to_vec();
         bytes.extend_from_slice(&batch.bytes);
         bytes.resize(4 * BLOCK, 0);

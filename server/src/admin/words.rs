@@ -53,9 +53,9 @@ fn srvr(report: &ServerReport, clients: bool) -> String {
         out,
         "Latency min/avg/max: {}/{}/{}\nReceived: {}\nSent: {}\nConnections: {}\nOutstanding: {}\nZxid: {}\n\
          Mode: standalone\nNode count: {}\n",
-        all.latency_min_us / 1000,
-        average_ms(all.latency_sum_us, all.answered),
-        all.latency_max_us / 1000,
+        all.latency.min_us / 1000,
+        average_ms(all.latency.sum_us, all.latency.count),
+        all.latency.max_us / 1000,
         all.received,
         all.sent,
         report.conns().count(),
@@ -85,10 +85,10 @@ fn full_line(conn: &ConnReport) -> String {
         out,
         ",lzxid={},lresp=0,llat={},minlat={},avglat={},maxlat={})",
         counters.last_zxid,
-        counters.latency_last_us / 1000,
-        counters.latency_min_us / 1000,
-        counters.latency_sum_us / counters.answered.max(1) / 1000,
-        counters.latency_max_us / 1000,
+        counters.last_us / 1000,
+        counters.latency.min_us / 1000,
+        counters.latency.sum_us / counters.latency.count.max(1) / 1000,
+        counters.latency.max_us / 1000,
     );
     out
 }
@@ -119,9 +119,9 @@ fn mntr(report: &ServerReport) -> String {
     };
     put("version", &VERSION);
     put("server_state", &"standalone");
-    put("avg_latency", &average_ms(all.latency_sum_us, all.answered));
-    put("max_latency", &(all.latency_max_us / 1000));
-    put("min_latency", &(all.latency_min_us / 1000));
+    put("avg_latency", &average_ms(all.latency.sum_us, all.latency.count));
+    put("max_latency", &(all.latency.max_us / 1000));
+    put("min_latency", &(all.latency.min_us / 1000));
     put("packets_received", &all.received);
     put("packets_sent", &all.sent);
     put("num_alive_connections", &report.conns().count());

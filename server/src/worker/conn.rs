@@ -81,6 +81,41 @@ impl Out {
     }
 }
 
+/// How long answers took.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Latencies {
+    /// Answered requests.
+    pub count: u64,
+    /// The sum over them, in µs.
+    pub sum_us: u64,
+    /// The shortest, in µs.
+    pub min_us: u64,
+    /// The longest, in µs.
+    pub max_us: u64,
+}
+
+impl Latencies {
+    /// One more.
+    pub(super) fn add(&mut self, us: u64) {
+        *self = self.plus(&Latencies { count: 1, sum_us: us, min_us: us, max_us: us });
+    }
+
+    /// Both taken together.
+    pub fn plus(&self, other: &Latencies) -> Latencies {
+        let min_us = match (self.count, other.count) {
+            (0, _) => other.min_us,
+            (_, 0) => self.min_us,
+            _ => self.min_us.min(other.min_us),
+        };
+        Latencies {
+            count: self.count + other.count,
+            sum_us: self.sum_us + other.sum_us,
+            min_us,
+            max_us: self.max_us.max(other.max_us),
+        }
+    }
+}
+
 /// What `cons` and `stat` show of a connection.
 #[derive(Clone, Copy, Debug)]
 pub struct ConnCounters {
@@ -88,16 +123,10 @@ pub struct ConnCounters {
     pub received: u64,
     /// Answers and events that went out.
     pub sent: u64,
-    /// Answered requests.
-    pub answered: u64,
-    /// Sum of their latencies, in µs.
-    pub latency_sum_us: u64,
-    /// The shortest, in µs.
-    pub latency_min_us: u64,
-    /// The longest, in µs.
-    pub latency_max_us: u64,
-    /// The last one, in µs.
-    pub latency_last_us: u64,
+    /// How long answers took.
+    pub latency: Latencies,
+    /// How long the last one took, in µs.
+    pub last_us: u64,
     /// The operation answered last.
     pub last_op: Option<OpCode>,
     /// Its xid.
@@ -109,11 +138,8 @@ pub struct ConnCounters {
 impl ConnCounters {
     pub(super) fn answered(&mut self, us: u64, op: OpCode, xid: Xid, zxid: Zxid) {
         self.sent += 1;
-        self.latency_min_us = if self.answered == 0 { us } else { self.latency_min_us.min(us) };
-        self.latency_max_us = self.latency_max_us.max(us);
-        self.latency_sum_us += us;
-        self.latency_last_us = us;
-        self.answered += 1;
+        self.latency.add(us);
+        self.last_us = us;
         self.last_op = Some(op);
         self.last_xid = xid;
         self.last_zxid = zxid.max(self.last_zxid);
@@ -125,11 +151,8 @@ impl Default for ConnCounters {
         ConnCounters {
             received: 0,
             sent: 0,
-            answered: 0,
-            latency_sum_us: 0,
-            latency_min_us: 0,
-            latency_max_us: 0,
-            latency_last_us: 0,
+            latency: Latencies::default(),
+            last_us: 0,
             last_op: None,
             last_xid: Xid(-1),
             last_zxid: Zxid(-1),

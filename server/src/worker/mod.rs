@@ -17,7 +17,7 @@
 mod conn;
 mod reads;
 
-pub use conn::{ConnCounters, Out};
+pub use conn::{ConnCounters, Latencies, Out};
 
 use crate::delivery::{Delivery, Item};
 use crate::pipeline::sequencer::undecodable;
@@ -70,38 +70,24 @@ pub trait Port {
     fn renew_session(&mut self, conn: ConnId, id: SessionId, password: &[u8], timeout_ms: i32) -> bool;
 }
 
-/// Counters over all connections of this worker, since the start or the last reset.
+/// Counters over all connections of this worker, since the start.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct WorkerCounters {
     /// Requests that came.
     pub received: u64,
     /// Answers and events that went out.
     pub sent: u64,
-    /// Answered requests.
-    pub answered: u64,
-    /// Sum of their latencies, in µs.
-    pub latency_sum_us: u64,
-    /// The shortest, in µs.
-    pub latency_min_us: u64,
-    /// The longest, in µs.
-    pub latency_max_us: u64,
+    /// How long answers took.
+    pub latency: Latencies,
 }
 
 impl WorkerCounters {
     /// The counters of two workers taken together.
     pub fn plus(&self, other: &WorkerCounters) -> WorkerCounters {
-        let min = match (self.answered, other.answered) {
-            (0, _) => other.latency_min_us,
-            (_, 0) => self.latency_min_us,
-            _ => self.latency_min_us.min(other.latency_min_us),
-        };
         WorkerCounters {
             received: self.received + other.received,
             sent: self.sent + other.sent,
-            answered: self.answered + other.answered,
-            latency_sum_us: self.latency_sum_us + other.latency_sum_us,
-            latency_min_us: min,
-            latency_max_us: self.latency_max_us.max(other.latency_max_us),
+            latency: self.latency.plus(&other.latency),
         }
     }
 }
@@ -454,12 +440,8 @@ impl Worker {
         assert!(zxid.0 <= 0 || zxid >= conn.counters.last_zxid, "what a session sees never goes back");
         let us = now.saturating_sub(since).as_micros() as u64;
         conn.counters.answered(us, op, xid, zxid);
-        let all = &mut self.counters;
-        all.sent += 1;
-        all.latency_min_us = if all.answered == 0 { us } else { all.latency_min_us.min(us) };
-        all.latency_max_us = all.latency_max_us.max(us);
-        all.latency_sum_us += us;
-        all.answered += 1;
+        self.counters.sent += 1;
+        self.counters.latency.add(us);
         if !conn.dirty {
             conn.dirty = true;
             self.dirty.push(slot);

@@ -80,7 +80,7 @@ fn chain(
     let wrong = segments.iter().filter_map(|segment| Some((segment, segment.wrong.as_ref()?)));
     let mut damage = wrong.map(|(segment, why)| format!("{} offset 0: {why}", segment.open.path().display())).next();
     let beginning = Beginning::of(segments)?;
-    let mut walk = Walk::new(segments, &beginning);
+    let mut walk = Walk::new(segments, &beginning)?;
     let mut last = beginning.after;
     loop {
         while let Some(found) = walk.next_batch()? {
@@ -90,7 +90,7 @@ fn chain(
         }
         let (claim, trailing) = beyond(&walk, last)?;
         // What a server wrote since is no damage: it can be read now.
-        walk.rewind();
+        walk.refresh()?;
         if let Some(found) = walk.next_batch()? {
             if follow(&found, &mut last, options, out)?.is_break() {
                 return Ok(());
@@ -151,7 +151,7 @@ fn follow(found: &Found, last: &mut Zxid, options: &Options, out: &mut dyn Write
 fn beyond(walk: &Walk<'_>, last: Zxid) -> Result<(Option<String>, Option<String>), Failure> {
     let mut trailing = None;
     for (segment, from) in walk.beyond() {
-        if let Some(claim) = segment.open.claim_beyond(from, walk.end())? {
+        if let Some(claim) = segment.open.claim_beyond(from, walk.end().at)? {
             let (file, at) = walk.stop().map_or_else(Default::default, |(segment, at)| (segment.name(), at));
             let why =
                 format!("nothing can be read at {file} offset {at}, but a batch at {claim} follows what was there");

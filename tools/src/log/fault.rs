@@ -84,13 +84,13 @@ pub fn headers(segments: &[Segment]) -> Result<Vec<Fault>, Failure> {
 /// When the system fails.
 pub fn place_of_hole(segments: &[Segment], end: Position, next: &Piece) -> Result<(PathBuf, u64, String), Failure> {
     let find = |number| segments.iter().find(|segment| segment.number() == number);
-    let (segment, at) = match (find(next.prev.segment), find(end.segment)) {
-        (Some(segment), _) if next.prev.segment != end.segment => (segment, BLOCK as u32),
-        (_, Some(segment)) if next.prev.segment == end.segment => (segment, end.offset),
+    let (segment, at) = match (find(next.prev.at.segment), find(end.segment)) {
+        (Some(segment), _) if next.prev.at.segment != end.segment => (segment, BLOCK as u32),
+        (_, Some(segment)) if next.prev.at.segment == end.segment => (segment, end.offset),
         _ => {
             let dir = segments.first().and_then(|segment| segment.open.path().parent()).unwrap_or(Path::new(""));
             let why = format!("this segment is missing, and the batch at {} follows one in it", next.at);
-            return Ok((dir.join(file_name(next.prev.segment)), 0, why));
+            return Ok((dir.join(file_name(next.prev.at.segment)), 0, why));
         }
     };
     let (offset, why) = match segment.open.batch(at)? {

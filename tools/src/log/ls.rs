@@ -5,10 +5,9 @@
 //! used yet), **unused** (something was written, none of it acknowledged).
 
 use super::source::{Segment, log_dir};
-use super::survey::{Survey, Tally};
+use super::survey::{Piece, Survey, Tally};
 use super::time;
 use crate::failure::Failure;
-use corral_engine::txnlog::Position;
 use std::io::Write;
 use std::path::Path;
 
@@ -97,10 +96,9 @@ fn times(tally: &Tally) -> [String; 2] {
 }
 
 fn state(segment: &Segment, tally: &Tally, survey: &Survey) -> &'static str {
-    let number = segment.number();
-    let inside = |from: Position, to: Position| from.segment <= number && number <= to.segment;
-    let left_over = tally.trailing || survey.leftovers.iter().any(|piece| inside(piece.at, piece.end));
-    let in_history = tally.batches > 0 && survey.history.iter().any(|piece| inside(piece.at, piece.end));
+    let here = |piece: &Piece| piece.segments.contains(&segment.number());
+    let left_over = tally.trailing || survey.leftovers.iter().any(here);
+    let in_history = survey.history.iter().any(here);
     if survey.faults.iter().any(|fault| fault.file == segment.open.path()) {
         "damaged"
     } else if left_over {

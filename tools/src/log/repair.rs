@@ -193,7 +193,7 @@ impl Repair<'_> {
     }
 
     fn whole(&mut self, piece: &Piece) -> Result<(), Failure> {
-        let mut walk = Walk::from(self.segments, piece.at, piece.prev);
+        let mut walk = Walk::from(self.segments, piece.at, piece.prev)?;
         let mut records = 0;
         while walk.end() != piece.end
             && let Some(found) = walk.next_batch()?
@@ -206,7 +206,7 @@ impl Repair<'_> {
         if records != piece.records {
             return Err(Failure::Failed(format!(
                 "the log changed at {} while it was read; stop the server that uses it",
-                walk.end()
+                walk.end().at
             )));
         }
         Ok(())

@@ -4,7 +4,8 @@
 //! that place, and comes to the same verdict in three steps:
 //!
 //! 1. *Pieces.* Every batch in the log whose header checks out is found. Whole batches that follow each other make one piece
-//!    (through a crash, too: the next life's first batch names the end that recovery found); a batch with a sound header and
+//!    (through a crash, too: the next life's first batch names the end that recovery found, and what stands behind that end in
+//!    the old segment came too late); a batch with a sound header and
 //!    broken records is a piece by itself.
 //! 2. *Groups.* Pieces that name each other's end belong together: between them nothing is missing.
 //! 3. *History.* The group at the beginning of the log is history (what came before may have been deleted, when a snapshot
@@ -21,7 +22,7 @@
 
 use super::fault::{Fault, Lost, headers, place_of_hole};
 use super::source::{self, Segment};
-use super::walk::{Beginning, Contents, Flaw, Found, Scan};
+use super::walk::{Beginning, Contents, Flaw, Found, Link, Links, Scan};
 use crate::failure::Failure;
 use corral_engine::disk::BLOCK;
 use corral_engine::txnlog::Position;
@@ -35,10 +36,12 @@ use std::path::{Path, PathBuf};
 pub struct Piece {
     /// Where its first batch stands.
     pub at: Position,
-    /// Where the batch before that ended.
-    pub prev: Position,
-    /// Where its last batch ends.
-    pub end: Position,
+    /// The batch before that.
+    pub prev: Link,
+    /// Its last batch.
+    pub end: Link,
+    /// In which segments it lies.
+    pub segments: Vec<u32>,
     /// Its first transaction.
     pub first: Zxid,
     /// Its last transaction.
@@ -52,6 +55,8 @@ pub struct Piece {
     /// What is wrong, if it is a broken batch.
     pub broken: Option<Broken>,
     claim: Position,
+    /// A later life went on after the same batch: this came too late to be history.
+    late: bool,
 }
 
 /// A batch of which not all records can be read.
@@ -132,15 +137,16 @@ impl Survey {
         let mut survey = Survey { begin: Beginning::of(segments)?, ..Survey::default() };
         let mut pieces = Vec::new();
         let mut claims: BTreeMap<u32, Position> = BTreeMap::new();
-        let mut last = Zxid::ZERO;
-        for segment in segments {
+        let (links, mut last) = (Links::of(segments)?, Zxid::ZERO);
+        for (index, segment) in segments.iter().enumerate() {
             let mut tally = Tally { used: BLOCK as u64, ..Tally::default() };
             let mut scan = Scan::new(segment);
             while let Some(found) = scan.next_batch()? {
                 let contents = found.contents();
                 last = found.header.last.max(last);
                 tally.add(&found, &contents);
-                add(&mut pieces, &found, &contents);
+                let late = links.later(Link::before(&found.header), index).is_some();
+                add(&mut pieces, &found, &contents, late);
             }
             let end = tally.used.try_into().unwrap_or(u32::MAX);
             tally.trailing = segment.open.trace(end, last)? == Trace::Something;
@@ -152,8 +158,8 @@ impl Survey {
         Ok(survey)
     }
 
-    /// Where the history ends, and its last transaction.
-    pub fn end(&self) -> (Position, Zxid) {
+    /// The last batch of the history, and its last transaction.
+    pub fn end(&self) -> (Link, Zxid) {
         self.history.last().map_or((self.begin.prev, self.begin.after), |piece| (piece.end, piece.last))
     }
 
@@ -172,19 +178,24 @@ impl Survey {
         for group in groups {
             let said = |piece: &Piece| {
                 let of = |position: Position| claims.get(&position.segment).copied().unwrap_or_default();
-                piece.claim.max(of(piece.at)).max(of(piece.end))
+                piece.claim.max(of(piece.at)).max(of(piece.end.at))
             };
             let durable = group.iter().map(said).max().unwrap_or_default();
             let ((end, after), first) = (self.end(), &group[0]);
+            if first.late {
+                self.leftovers.extend(group);
+                continue;
+            }
             if first.prev != end {
-                let all = durable >= first.prev;
-                if durable > end {
-                    let (file, offset, why) = place_of_hole(segments, end, first)?;
+                let all = durable >= first.prev.at;
+                if durable > end.at {
+                    let (file, offset, why) = place_of_hole(segments, end.at, first)?;
                     let lost = Lost::Between { after, upto: first.prev_last, all };
                     // A later group may show better how far the hole goes.
                     lost_end = Some(Fault { file, offset, why, lost });
                 }
-                if durable <= end || !all {
+                // Another batch at the very place is another log.
+                if durable <= end.at || !all || first.prev.at == end.at {
                     self.leftovers.extend(group);
                     continue;
                 }
@@ -194,7 +205,7 @@ impl Survey {
             for piece in pieces.by_ref() {
                 if let Some(broken) = &piece.broken {
                     // Recovery cannot begin with a broken batch, torn or not.
-                    let begins = self.history.is_empty() && self.begin.prev != Position::START;
+                    let begins = self.history.is_empty() && !self.begin.is_start();
                     if piece.at >= durable && !broken.as_written && !begins {
                         self.leftovers.push(piece);
                         break;
@@ -237,19 +248,22 @@ impl Tally {
     }
 }
 
-fn add(pieces: &mut Vec<Piece>, found: &Found, contents: &Contents<'_>) {
-    let header = &found.header;
+fn add(pieces: &mut Vec<Piece>, found: &Found, contents: &Contents<'_>, late: bool) {
+    let (header, prev) = (&found.header, Link::before(&found.header));
     let mut flaw = contents.flaw.clone();
     let (first, last) = match (&contents.records[..], &flaw) {
         ([first, .., last], None) => (first.zxid(), last.zxid()),
         ([only], None) => (only.zxid(), only.zxid()),
         _ => (header.first, header.last),
     };
-    if flaw.is_none() {
-        let before = pieces.iter_mut().rev().find(|piece| piece.broken.is_none() && piece.end == header.prev);
+    if flaw.is_none() && !late {
+        let before = pieces.iter_mut().rev().find(|piece| piece.broken.is_none() && piece.end == prev);
         match before {
             Some(piece) if first > piece.last => {
-                piece.end = found.end();
+                piece.end = found.link();
+                if piece.segments.last() != Some(&found.at.segment) {
+                    piece.segments.push(found.at.segment);
+                }
                 piece.last = last;
                 piece.batches += 1;
                 piece.records += contents.records.len() as u64;
@@ -265,8 +279,9 @@ fn add(pieces: &mut Vec<Piece>, found: &Found, contents: &Contents<'_>) {
     }
     pieces.push(Piece {
         at: found.at,
-        prev: header.prev,
-        end: found.end(),
+        prev,
+        end: found.link(),
+        segments: vec![found.at.segment],
         first,
         last,
         prev_last: header.prev_last,
@@ -279,6 +294,7 @@ fn add(pieces: &mut Vec<Piece>, found: &Found, contents: &Contents<'_>) {
             as_written: flaw.as_written,
         }),
         claim: header.durable,
+        late,
     });
 }
 
@@ -286,7 +302,7 @@ fn add(pieces: &mut Vec<Piece>, found: &Found, contents: &Contents<'_>) {
 fn group(pieces: Vec<Piece>) -> Vec<Vec<Piece>> {
     let mut groups: Vec<Vec<Piece>> = Vec::new();
     for piece in pieces {
-        let follows = |group: &&mut Vec<Piece>| group.last().is_some_and(|last| last.end == piece.prev);
+        let follows = |group: &&mut Vec<Piece>| !piece.late && group.last().is_some_and(|last| last.end == piece.prev);
         match groups.iter_mut().rev().find(follows) {
             Some(group) => group.push(piece),
             None => groups.push(vec![piece]),

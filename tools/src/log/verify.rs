@@ -7,7 +7,7 @@ use super::survey::{Piece, Survey};
 use crate::failure::Failure;
 use corral_engine::StorageError;
 use corral_engine::txnlog::reader::Trace;
-use corral_engine::txnlog::{Position, Recovered, recover_after};
+use corral_engine::txnlog::{Recovered, recover_after};
 use corral_proto::Zxid;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -94,12 +94,12 @@ fn damaged(dir: &Path, segments: &[Segment], survey: &Survey, out: &mut dyn Writ
 fn head(dir: &Path, segments: &[Segment], survey: &Survey, out: &mut dyn Write) -> Result<(), Failure> {
     let records = survey.records();
     let range = match (survey.history.first(), survey.history.last()) {
-        (Some(first), Some(last)) => format!(", {}..{}, up to {}", first.first, last.last, last.end),
+        (Some(first), Some(last)) => format!(", {}..{}, up to {}", first.first, last.last, last.end.at),
         _ => String::new(),
     };
     let count = segments.len();
     writeln!(out, "{}: {count} segments, {records} transactions can be read{range}", dir.display())?;
-    if survey.begin.prev != Position::START {
+    if !survey.begin.is_start() {
         let after = survey.begin.after;
         writeln!(out, "begins after transaction {after}: a server needs a snapshot of everything up to there")?;
     }

@@ -12,6 +12,7 @@ use corral_engine::txnlog::Position;
 use corral_engine::txnlog::format::BatchHeader;
 use corral_engine::txnlog::reader::{Loaded, Wreck};
 use corral_proto::{TxnEntry, Zxid};
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
 /// A batch whose header checks out.
@@ -84,6 +85,15 @@ impl Found {
         Position { offset: u32::try_from(offset).unwrap_or(u32::MAX), ..self.at }
     }
 
+    /// What the batch after it names.
+    pub fn link(&self) -> Link {
+        let crc = match &self.body {
+            Body::Whole(loaded) => loaded.crc(),
+            Body::Broken { wreck, .. } => wreck.crc(),
+        };
+        Link { at: self.end(), crc }
+    }
+
     /// What is in it.
     pub fn contents(&self) -> Contents<'_> {
         match &self.body {
@@ -125,13 +135,54 @@ impl Found {
     }
 }
 
-/// Along the chain: each batch names where the one before it ended.
+/// Names a batch as the one after it does: by where it ended and its checksum. The default is what the first batch of all names.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Link {
+    /// Where it ended.
+    pub at: Position,
+    /// The checksum in its header.
+    pub crc: u32,
+}
+
+impl Link {
+    /// To the batch before the one with this header.
+    pub fn before(header: &BatchHeader) -> Link {
+        Link { at: header.prev, crc: header.prev_crc }
+    }
+}
+
+/// Which segment, by its index, begins right after which batch.
+#[derive(Clone, Debug, Default)]
+pub struct Links(BTreeMap<Link, usize>);
+
+impl Links {
+    /// Of these segments.
+    ///
+    /// # Errors
+    /// When the system fails.
+    pub fn of(segments: &[Segment]) -> Result<Links, StorageError> {
+        let mut links = BTreeMap::new();
+        for (index, segment) in segments.iter().enumerate() {
+            if let Ok(batch) = segment.open.batch(BLOCK as u32)? {
+                links.insert(Link::before(&batch.header), index);
+            }
+        }
+        Ok(Links(links))
+    }
+
+    /// The segment behind the one with this index that goes on after `link`: a later life has found the end there, and what else
+    /// stands behind that end came too late.
+    pub fn later(&self, link: Link, index: usize) -> Option<usize> {
+        self.0.get(&link).copied().filter(|later| *later > index)
+    }
+}
+
+/// Along the chain: each batch names the one before it.
 #[derive(Debug)]
 pub struct Walk<'a> {
     segments: &'a [Segment],
-    index: usize,
-    at: u32,
-    end: Position,
+    links: Links,
+    end: Link,
     /// Behind the last batch that was found: its segment's index, and the offset.
     stop: (usize, u32),
 }
@@ -139,9 +190,8 @@ pub struct Walk<'a> {
 /// Where a log begins.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Beginning {
-    /// Where the batch before its first one ended: the start of everything, or in a segment that was deleted because a
-    /// snapshot holds what was in it.
-    pub prev: Position,
+    /// The batch before its first one: none, or one in a segment that was deleted because a snapshot holds what was in it.
+    pub prev: Link,
     /// The last transaction before: what a snapshot must hold.
     pub after: Zxid,
     at: Position,
@@ -159,29 +209,40 @@ impl Beginning {
             if let Some(Found { at, header, .. }) = Scan::new(segment).next_batch()? {
                 let gone = segments.iter().all(|segment| segment.number() != header.prev.segment);
                 if at.offset == BLOCK as u32 && header.prev != Position::START && gone {
-                    return Ok(Beginning { prev: header.prev, after: header.prev_last, at });
+                    return Ok(Beginning { prev: Link::before(&header), after: header.prev_last, at });
                 }
                 break;
             }
         }
-        Ok(Beginning { prev: Position::START, after: Zxid::ZERO, at: start })
+        Ok(Beginning { prev: Link::default(), after: Zxid::ZERO, at: start })
+    }
+
+    /// False where something came before that is not there any more.
+    pub fn is_start(&self) -> bool {
+        self.prev == Link::default()
     }
 }
 
 impl<'a> Walk<'a> {
     /// From the beginning of the log.
-    pub fn new(segments: &'a [Segment], beginning: &Beginning) -> Walk<'a> {
+    ///
+    /// # Errors
+    /// When the system fails.
+    pub fn new(segments: &'a [Segment], beginning: &Beginning) -> Result<Walk<'a>, StorageError> {
         Walk::from(segments, beginning.at, beginning.prev)
     }
 
-    /// From the batch at `at`, which says that the one before it ended at `prev`.
-    pub fn from(segments: &'a [Segment], at: Position, prev: Position) -> Walk<'a> {
+    /// From the batch at `at`, which follows `prev`.
+    ///
+    /// # Errors
+    /// When the system fails.
+    pub fn from(segments: &'a [Segment], at: Position, prev: Link) -> Result<Walk<'a>, StorageError> {
         let index = segments.iter().position(|segment| segment.number() == at.segment).unwrap_or(segments.len());
-        Walk { segments, index, at: at.offset, end: prev, stop: (index, at.offset) }
+        Ok(Walk { segments, links: Links::of(segments)?, end: prev, stop: (index, at.offset) })
     }
 
-    /// Where the chain ends, as far as it was followed.
-    pub fn end(&self) -> Position {
+    /// The last batch that was found.
+    pub fn end(&self) -> Link {
         self.end
     }
 
@@ -198,9 +259,13 @@ impl<'a> Walk<'a> {
         self.segments.iter().enumerate().skip(first).map(move |(index, segment)| (segment, from(index)))
     }
 
-    /// Goes back to the end of the chain, where a running server may have written on.
-    pub fn rewind(&mut self) {
-        (self.index, self.at) = self.stop;
+    /// Looks again into what a running server may have written since.
+    ///
+    /// # Errors
+    /// When the system fails.
+    pub fn refresh(&mut self) -> Result<(), StorageError> {
+        self.links = Links::of(self.segments)?;
+        Ok(())
     }
 
     /// The next batch of the chain.
@@ -208,21 +273,17 @@ impl<'a> Walk<'a> {
     /// # Errors
     /// When the system fails.
     pub fn next_batch(&mut self) -> Result<Option<Found>, StorageError> {
-        while let Some(segment) = self.segments.get(self.index) {
-            if let Ok(batch) = segment.open.batch(self.at)?
-                && batch.header.prev == self.end
-            {
-                let at = segment.open.position(self.at);
-                let found = Found { at, header: batch.header, body: Body::Whole(batch) };
-                self.end = found.end();
-                self.at = self.end.offset;
-                self.stop = (self.index, self.at);
-                return Ok(Some(found));
-            }
-            self.index += 1;
-            self.at = BLOCK as u32;
+        let (stop, at) = self.stop;
+        let (index, at) = self.links.later(self.end, stop).map_or((stop, at), |later| (later, BLOCK as u32));
+        let Some(segment) = self.segments.get(index) else { return Ok(None) };
+        let Ok(batch) = segment.open.batch(at)? else { return Ok(None) };
+        if Link::before(&batch.header) != self.end {
+            return Ok(None);
         }
-        Ok(None)
+        let found = Found { at: segment.open.position(at), header: batch.header, body: Body::Whole(batch) };
+        self.end = found.link();
+        self.stop = (index, self.end.at.offset);
+        Ok(Some(found))
     }
 }
 

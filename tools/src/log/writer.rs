@@ -2,11 +2,12 @@
 //!
 //! **Invariants**: what is finished is durable; a new log begins in an empty directory.
 
+use super::walk::Link;
 use crate::failure::Failure;
 use corral_engine::StorageError;
 use corral_engine::disk::device::Device;
 use corral_engine::disk::{LogIo, LogSync, Mode};
-use corral_engine::txnlog::{Log, LogOptions, Position, Recovered, recover_after, segment};
+use corral_engine::txnlog::{Log, LogOptions, Recovered, recover_after, segment};
 use corral_proto::{Jute, TxnEntry, Zxid};
 use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -74,12 +75,12 @@ pub fn prepare(dir: &Path) -> Result<(), Failure> {
 }
 
 impl Writer {
-    /// Begins a log in an empty directory. It goes on where another one ended: at `prev`, with transaction `after`, which a
-    /// snapshot holds; or at the start of everything.
+    /// Begins a log in an empty directory. It goes on after a batch that is not there any more, and after transaction
+    /// `after`, which a snapshot holds; or it begins at the start of everything.
     ///
     /// # Errors
     /// When the system fails.
-    pub fn new(dir: &Path, segment_bytes: u64, prev: Position, after: Zxid) -> Result<Writer, Failure> {
+    pub fn new(dir: &Path, segment_bytes: u64, prev: Link, after: Zxid) -> Result<Writer, Failure> {
         let mode = Mode { io: LogIo::Pwrite, sync: LogSync::Fdatasync, why: String::new() };
         let disk = Device::open(&mode).map_err(|source| StorageError::Io {
             op: "open a device for",
@@ -97,10 +98,10 @@ impl Writer {
         // Nobody listens any more when the last segment becomes ready.
         let wake = Arc::new(move || wake.send(()).unwrap_or(()));
         let before = Recovered {
-            end: prev,
-            end_crc: 0,
+            end: prev.at,
+            end_crc: prev.crc,
             last: after,
-            next_segment: prev.segment + 1,
+            next_segment: prev.at.segment + 1,
             records: 0,
             used: Vec::new(),
             unused: Vec::new(),

@@ -377,8 +377,9 @@ fn latencies_count_from_the_arrival_also_for_what_was_held() {
     rig.settle();
     assert_eq!(rig.told(a).len(), 2);
     let counters = rig.worker.counters();
-    assert_eq!((counters.latency_max_us, counters.latency_min_us, counters.latency_sum_us), (500, 200, 700));
-    assert_eq!((counters.received, counters.answered, counters.sent), (2, 2, 2));
+    let latency = counters.latency;
+    assert_eq!((latency.max_us, latency.min_us, latency.sum_us), (500, 200, 700));
+    assert_eq!((counters.received, counters.latency.count, counters.sent), (2, 2, 2));
     let (session, counters, waiting) = rig.worker.describe(a);
     assert_eq!((session, waiting), (Some((SessionId(0x101), TIMEOUT_MS)), 0));
     assert_eq!((counters.last_op, counters.last_xid, counters.last_zxid), (Some(OpCode::GetData), Xid(2), Zxid(1)));
