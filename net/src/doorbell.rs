@@ -50,39 +50,36 @@ mod tests {
     use super::*;
     use crossbeam::queue::ArrayQueue;
     use mio::{Events, Poll};
-    use std::sync::Arc;
 
     #[test]
     fn no_message_is_slept_over() {
         let mut poll = Poll::new().unwrap();
-        let bell = Arc::new(Doorbell::new(poll.registry(), Token(0)).unwrap());
-        let queue = Arc::new(ArrayQueue::new(16));
+        let bell = Doorbell::new(poll.registry(), Token(0)).unwrap();
+        let queue = ArrayQueue::new(16);
         const MESSAGES: u32 = 50_000;
-        let sender = {
-            let (bell, queue) = (bell.clone(), queue.clone());
-            std::thread::Builder::new().spawn(move || {
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
                 for n in 0..MESSAGES {
                     while queue.push(n).is_err() {
                         std::hint::spin_loop();
                     }
                     bell.ring();
                 }
-            })
-        };
-        let mut events = Events::with_capacity(8);
-        let mut expected = 0;
-        while expected < MESSAGES {
-            bell.about_to_sleep();
-            if queue.is_empty() {
-                poll.poll(&mut events, Some(std::time::Duration::from_secs(20))).unwrap();
-                assert!(!events.is_empty(), "slept over message {expected}");
+            });
+            let mut events = Events::with_capacity(8);
+            let mut expected = 0;
+            while expected < MESSAGES {
+                bell.about_to_sleep();
+                if queue.is_empty() {
+                    poll.poll(&mut events, Some(std::time::Duration::from_secs(20))).unwrap();
+                    assert!(!events.is_empty(), "slept over message {expected}");
+                }
+                bell.awake();
+                while let Some(n) = queue.pop() {
+                    assert_eq!(n, expected);
+                    expected += 1;
+                }
             }
-            bell.awake();
-            while let Some(n) = queue.pop() {
-                assert_eq!(n, expected);
-                expected += 1;
-            }
-        }
-        sender.unwrap().join().unwrap();
+        });
     }
 }

@@ -5,8 +5,7 @@
 //!
 //! 1. *Pieces.* Every batch in the log whose header checks out is found. Whole batches that follow each other make one piece
 //!    (through a crash, too: the next life's first batch names the end that recovery found, and what stands behind that end in
-//!    the old segment came too late); a batch with a sound header and
-//!    broken records is a piece by itself.
+//!    the old segment came too late); a batch with a sound header and broken records is a piece by itself.
 //! 2. *Groups.* Pieces that name each other's end belong together: between them nothing is missing.
 //! 3. *History.* The group at the beginning of the log is history (what came before may have been deleted, when a snapshot
 //!    holds it). A batch further on that was submitted when the log was durable beyond the history so far proves that there is
@@ -16,7 +15,7 @@
 //!    torn tail.
 //!
 //! **Invariants**: memory grows with the pieces, not with the log; there are faults if and only if recovery refuses the log
-//! (`tools/tests/log.rs` holds both against each other).
+//! (`tools/tests/log_judgement.rs` holds both against each other).
 //!
 //! **Not here**: carrying anything out.
 

@@ -168,6 +168,12 @@ impl Held {
             write.file.write_all_at(&write.data, write.offset).unwrap();
         }
     }
+
+    /// Some of the writes reach the file.
+    pub(crate) fn land_some(&self, rng: &mut impl rand::Rng) {
+        let count = self.0.borrow().len();
+        self.land(&(0..count).filter(|_| rng.random_range(0..3) > 0).collect::<Vec<_>>());
+    }
 }
 
 /// The transactions' own bytes, in order, as recovery hands them on.
