@@ -10,7 +10,7 @@ use corral_engine::StorageError;
 use corral_engine::disk::{BLOCK, round_up};
 use corral_engine::txnlog::Position;
 use corral_engine::txnlog::format::BatchHeader;
-use corral_engine::txnlog::reader::{Loaded, Wreck};
+use corral_engine::txnlog::reader::{Loaded, Unreadable, Wreck};
 use corral_proto::{TxnEntry, Zxid};
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -163,9 +163,16 @@ impl Links {
     pub fn of(segments: &[Segment]) -> Result<Links, StorageError> {
         let mut links = BTreeMap::new();
         for (index, segment) in segments.iter().enumerate() {
-            if let Ok(batch) = segment.open.batch(BLOCK as u32)? {
-                links.insert(Link::before(&batch.header), index);
-            }
+            let at = BLOCK as u32;
+            let header = match segment.open.batch(at)? {
+                Ok(batch) => Some(batch.header),
+                // Damaged, but a later batch says that it was durable once: it counts all the same.
+                Err(Unreadable { wreck: Some(wreck), .. }) => {
+                    segment.open.claim_beyond(at, segment.open.position(at))?.map(|_| wreck.header)
+                }
+                Err(_) => None,
+            };
+            links.extend(header.map(|header| (Link::before(&header), index)));
         }
         Ok(Links(links))
     }
