@@ -10,7 +10,7 @@ use super::source::{self, Segment, file_name};
 use super::time;
 use super::transaction::{OPS, View};
 use super::walk::{Beginning, Found, Record, Scan, Walk};
-use super::{session, zxid};
+use super::{counted, session, zxid};
 use crate::failure::Failure;
 use clap::builder::PossibleValuesParser;
 use corral_engine::txnlog::reader::{OpenSegment, Trace};
@@ -195,11 +195,9 @@ fn batch(
 ) -> Result<(), Failure> {
     let contents = found.contents();
     if let Some(flaw) = &contents.flaw {
-        let (count, readable) = (found.header.count, contents.records.len());
+        let (count, readable) = (counted(found.header.count.into(), "transaction"), contents.records.len());
         let (offset, why) = (flaw.offset, &flaw.why);
-        notes(&format!(
-            "{name} offset {offset}: {why}; {readable} of the {count} transactions of this batch can be read"
-        ));
+        notes(&format!("{name} offset {offset}: {why}; of this batch with {count}, {readable} can be read"));
     }
     contents.records.iter().try_for_each(|record| print(record, options, out))
 }

@@ -5,6 +5,7 @@
 use super::source::Segment;
 use super::survey::Piece;
 use super::walk::Scan;
+use super::{counted, range};
 use crate::failure::Failure;
 use corral_engine::disk::BLOCK;
 use corral_engine::txnlog::Position;
@@ -119,17 +120,22 @@ impl fmt::Display for Lost {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
             Lost::Header { readable: 0 } => f.write_str("no transaction in this segment can be read"),
-            Lost::Header { readable } => write!(f, "{readable} transactions in this segment can be read all the same"),
+            Lost::Header { readable } => {
+                write!(f, "{} in this segment can be read all the same", counted(readable, "transaction"))
+            }
             Lost::Between { after, upto, all } => {
-                match (after.epoch() == upto.epoch(), upto.0 - after.0) {
-                    (true, 1) => write!(f, "transaction {upto} is lost")?,
-                    (true, lost @ 2..) => write!(f, "{lost} transactions {}..{upto} are lost", Zxid(after.0 + 1))?,
-                    _ => write!(f, "what was logged after transaction {after} up to {upto} is lost")?,
+                let first = Zxid(after.0 + 1);
+                if after.epoch() == upto.epoch() && first <= upto {
+                    let count = counted((upto.0 - after.0) as u64, "transaction");
+                    write!(f, "{count} lost: {}", range(first, upto))?;
+                } else {
+                    write!(f, "lost: everything from there up to transaction {upto}")?;
                 }
                 f.write_str(if all { "" } else { ", of which the last ones were perhaps never acknowledged" })
             }
             Lost::Within { first, last, count, readable, .. } => {
-                write!(f, "of its {count} transactions {first}..{last}, {} cannot be read", count - readable.min(count))
+                let lost = count - readable.min(count);
+                write!(f, "{lost} lost of {}: {}", counted(count, "transaction"), range(first, last))
             }
         }
     }

@@ -6,7 +6,7 @@
 
 use super::source::{Segment, log_dir};
 use super::survey::{Piece, Survey, Tally};
-use super::time;
+use super::{counted, time};
 use crate::failure::Failure;
 use std::io::Write;
 use std::path::Path;
@@ -78,10 +78,7 @@ fn total(segments: &[Segment], tallies: &[Tally]) -> Row {
     }
     let ([first, last], [from, to]) = (zxids(&sum), times(&sum));
     let size: u64 = segments.iter().map(|segment| segment.open.file_len()).sum();
-    let count = match segments.len() {
-        1 => "1 segment".to_owned(),
-        count => format!("{count} segments"),
-    };
+    let count = counted(segments.len() as u64, "segment");
     let (batches, records, used) = (sum.batches.to_string(), sum.records.to_string(), sum.used.to_string());
     let total = "total".to_owned();
     [total, count, size.to_string(), String::new(), batches, records, first, last, from, to, used, String::new()]

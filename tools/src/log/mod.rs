@@ -74,6 +74,16 @@ fn session(text: &str) -> Result<SessionId, String> {
     number(text).map(SessionId).ok_or_else(|| "not a session id; write it as 0x1f or 31".to_owned())
 }
 
+/// A number of something, in words.
+fn counted(count: u64, what: &str) -> String {
+    if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") }
+}
+
+/// Transactions from one zxid to another.
+fn range(first: Zxid, last: Zxid) -> String {
+    if first == last { first.to_string() } else { format!("{first}..{last}") }
+}
+
 /// Carries out one command. What was asked for goes to `out`; what the reader should know besides, to `notes`.
 ///
 /// # Errors

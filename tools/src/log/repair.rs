@@ -12,10 +12,10 @@ use super::survey::{Piece, Survey};
 use super::verify;
 use super::walk::{Found, Scan, Walk};
 use super::writer::{self, Writer};
+use super::{counted, range};
 use crate::failure::Failure;
 use corral_engine::txnlog::Position;
 use corral_proto::{Jute, Zxid};
-use std::fmt::Write as _;
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -66,13 +66,8 @@ impl Ranges {
     }
 
     fn words(&self) -> String {
-        let mut words = String::new();
-        for (first, last) in &self.ranges {
-            let comma = if words.is_empty() { "" } else { ", " };
-            let _ =
-                if first == last { write!(words, "{comma}{first}") } else { write!(words, "{comma}{first}..{last}") };
-        }
-        words
+        let words: Vec<_> = self.ranges.iter().map(|(first, last)| range(*first, *last)).collect();
+        words.join(", ")
     }
 }
 
@@ -94,12 +89,13 @@ pub fn run(options: &Options, out: &mut dyn Write) -> Result<(), Failure> {
             survey.begin.prev,
             survey.begin.after,
         )?,
+        first: None,
         last: survey.begin.after,
         rewritten: 0,
         dropped: Dropped::default(),
     };
-    let first = repair.copy(&survey, options.salvage)?;
-    let Repair { writer, dropped, rewritten, .. } = repair;
+    let cut = repair.copy(&survey, options.salvage)?;
+    let Repair { writer, first, dropped, rewritten, .. } = repair;
     let written = writer.finish()?;
 
     for fault in &survey.faults {
@@ -114,26 +110,28 @@ pub fn run(options: &Options, out: &mut dyn Write) -> Result<(), Failure> {
     if dropped.readable.count > 0 {
         writeln!(
             out,
-            "not taken: {} transactions behind the damage can be read ({}); --salvage takes them",
-            dropped.readable.count,
+            "not taken: {} behind the damage that can be read ({}); --salvage takes them",
+            counted(dropped.readable.count, "transaction"),
             dropped.readable.words()
         )?;
     }
     if rewritten > 0 {
-        writeln!(out, "changed: {rewritten} transactions carried bytes behind their end, which are not kept")?;
+        let rewritten = counted(rewritten, "transaction");
+        writeln!(out, "changed: {rewritten} with bytes behind the end, which are not kept")?;
     }
     if survey.faults.is_empty() {
         writeln!(out, "nothing is damaged; this is a copy")?;
     }
-    let range = if written.records > 0 { format!(" {first}..{}", written.last) } else { String::new() };
+    if cut {
+        let last = written.last.max(survey.begin.after);
+        writeln!(out, "snapshots of more than transaction {last} do not fit the new log: move them away, too")?;
+    }
+    let range = first.map_or(String::new(), |first| format!(" {}", range(first, written.last)));
+    let (count, to) = (counted(written.records, "transaction"), options.to.display());
     writeln!(
         out,
-        "wrote {} transactions{range} to {}, and read them back; to use it, stop the server, move {} away and put {} in its \
-         place",
-        written.records,
-        options.to.display(),
-        dir.display(),
-        options.to.display()
+        "wrote {count}{range} to {to}, and read back; to use it, stop the server, move {} away and put {to} in its place",
+        dir.display()
     )?;
     Ok(())
 }
@@ -160,15 +158,15 @@ fn refuse_inside(to: &Path, dir: &Path) -> Result<(), Failure> {
 struct Repair<'a> {
     segments: &'a [Segment],
     writer: Writer,
+    first: Option<Zxid>,
     last: Zxid,
     rewritten: u64,
     dropped: Dropped,
 }
 
 impl Repair<'_> {
-    /// Copies the history, up to the damage or beyond it. The first transaction that was written.
-    fn copy(&mut self, survey: &Survey, salvage: bool) -> Result<Zxid, Failure> {
-        let mut first = None;
+    /// Copies the history, up to the damage or beyond it. True if it was cut off.
+    fn copy(&mut self, survey: &Survey, salvage: bool) -> Result<bool, Failure> {
         let (mut end, mut cut) = (survey.begin.prev, false);
         for piece in &survey.history {
             cut |= !salvage && piece.prev != end;
@@ -177,7 +175,6 @@ impl Repair<'_> {
                 self.dropped.readable.add(piece.first, piece.last, piece.records);
                 continue;
             }
-            let before = self.last;
             match &piece.broken {
                 None => self.whole(piece)?,
                 Some(_) => {
@@ -185,11 +182,8 @@ impl Repair<'_> {
                     cut = !salvage;
                 }
             }
-            if first.is_none() && self.last > before {
-                first = Some(piece.first);
-            }
         }
-        Ok(first.unwrap_or_default())
+        Ok(cut)
     }
 
     fn whole(&mut self, piece: &Piece) -> Result<(), Failure> {
@@ -233,7 +227,7 @@ impl Repair<'_> {
         for record in &contents.records[kept..] {
             self.dropped.readable.add(record.zxid(), record.zxid(), 1);
         }
-        self.dropped.lines.push(format!("transactions {} of the batch at {}", lost.words(), piece.at));
+        self.dropped.lines.push(format!("{} of the batch at {}", lost.words(), piece.at));
         Ok(())
     }
 
@@ -244,6 +238,7 @@ impl Repair<'_> {
             return Ok(());
         }
         self.rewritten += u64::from(record.entry.to_vec() != record.bytes);
+        self.first.get_or_insert(zxid);
         self.last = zxid;
         self.writer.append(&record.entry)
     }

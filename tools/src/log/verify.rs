@@ -4,6 +4,7 @@
 
 use super::source::{Segment, file_name, log_dir};
 use super::survey::{Piece, Survey};
+use super::{counted, range};
 use crate::failure::Failure;
 use corral_engine::StorageError;
 use corral_engine::txnlog::reader::Trace;
@@ -78,7 +79,8 @@ fn fine(
             recovered.last
         )?;
     }
-    writeln!(out, "fine: a server recovers {} transactions up to {}", recovered.records, recovered.last)?;
+    let records = counted(recovered.records, "transaction");
+    writeln!(out, "fine: a server recovers {records} up to {}", recovered.last)?;
     Ok(())
 }
 
@@ -92,13 +94,13 @@ fn damaged(dir: &Path, segments: &[Segment], survey: &Survey, out: &mut dyn Writ
 }
 
 fn head(dir: &Path, segments: &[Segment], survey: &Survey, out: &mut dyn Write) -> Result<(), Failure> {
-    let records = survey.records();
+    let records = counted(survey.records(), "transaction");
     let range = match (survey.history.first(), survey.history.last()) {
-        (Some(first), Some(last)) => format!(", {}..{}, up to {}", first.first, last.last, last.end.at),
+        (Some(first), Some(last)) => format!(", {}, up to {}", range(first.first, last.last), last.end.at),
         _ => String::new(),
     };
-    let count = segments.len();
-    writeln!(out, "{}: {count} segments, {records} transactions can be read{range}", dir.display())?;
+    let count = counted(segments.len() as u64, "segment");
+    writeln!(out, "{}: {count}, {records} can be read{range}", dir.display())?;
     if !survey.begin.is_start() {
         let after = survey.begin.after;
         writeln!(out, "begins after transaction {after}: a server needs a snapshot of everything up to there")?;
@@ -116,11 +118,10 @@ fn leftovers(survey: &Survey, out: &mut dyn Write) -> Result<(), Failure> {
 /// A piece that is not history, in words.
 pub fn left_over(piece: &Piece) -> String {
     let broken = piece.broken.as_ref().map_or(String::new(), |broken| format!(" ({})", broken.why));
+    let count = piece.broken.as_ref().map_or(piece.records, |broken| broken.count);
+    let (count, range) = (counted(count, "transaction"), range(piece.first, piece.last));
     format!(
-        "{}: {} transactions {}..{}{broken} that a crash cut off and nobody was answered for; a server leaves them out",
-        piece.at,
-        piece.broken.as_ref().map_or(piece.records, |broken| broken.count),
-        piece.first,
-        piece.last
+        "{}: {count} {range}{broken} that a crash cut off and nobody was answered for; a server leaves that out",
+        piece.at
     )
 }
