@@ -97,6 +97,18 @@ pub fn recover_after(dir: &Path, from: Zxid, mut each: impl FnMut(LogRecord<'_>)
         if batch.header.prev != chain.end || batch.header.prev_crc != chain.crc {
             break;
         }
+        // After a restart with a snapshot that was newer than the log, the log has a gap that only that snapshot, or a newer
+        // one, fills.
+        if batch.header.prev_last > chain.last.max(from) {
+            return Err(StorageError::Corrupt {
+                file: segment.path().to_owned(),
+                offset: at.into(),
+                why: format!(
+                    "the batch here follows transaction {}, but the log before it ends with {} and the snapshot with {from}",
+                    batch.header.prev_last, chain.last
+                ),
+            });
+        }
         chain.follow(segment, at, &batch.batch(), from, &mut each)?;
         stop = Some((index, chain.end.offset));
         match used.last_mut() {
