@@ -15,11 +15,11 @@ use corral_engine::disk::aligned::AlignedBuf;
 use corral_engine::disk::{LogIo, LogSync, Mode};
 use rand::rngs::SmallRng;
 use rand::{RngCore, SeedableRng};
-use rustix::fs::{Advice, FallocateFlags, OFlags, fadvise, fallocate, statvfs};
+use rustix::fs::{Advice, FallocateFlags, fadvise, fallocate, statvfs};
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -125,15 +125,14 @@ impl<'a> Files<'a> {
             }
             State::Zeroed | State::Recycled => self.written(cell.state, direct)?,
         };
-        let file =
-            open(&path, cell.io, cell.sync).map_err(said(if direct { "O_DIRECT" } else { "opening the file" }))?;
+        let file = mode(cell).open(&path).map_err(said(if direct { "O_DIRECT" } else { "opening the file" }))?;
         Ok(Target { file: Arc::new(file), path, state: cell.state, at, end: self.bytes })
     }
 
     /// A written file that nothing is left to be written of.
     pub(crate) fn clean(&mut self) -> Result<File, String> {
         let (path, _) = self.written(State::Zeroed, false)?;
-        open(&path, LogIo::Pwrite, LogSync::None).map_err(said("opening the file"))
+        OpenOptions::new().write(true).open(&path).map_err(said("opening the file"))
     }
 
     /// Takes back what [`Files::target`] has given.
@@ -170,7 +169,7 @@ impl<'a> Files<'a> {
         let first = if state == State::Recycled { unnamed.as_path() } else { path };
         let refused = if direct { "O_DIRECT" } else { "making the file" };
         File::create(first).map_err(said("making the file"))?;
-        let file = open(first, io, LogSync::None).map_err(said(refused))?;
+        let file = Mode { io, sync: LogSync::None, why: String::new() }.open(first).map_err(said(refused))?;
         let mut chunk = AlignedBuf::zeroed(CHUNK);
         if state == State::Recycled {
             self.random.fill_bytes(chunk.as_mut_slice());
@@ -205,18 +204,6 @@ fn drop_cache(file: &File) {
 
 fn said(what: &'static str) -> impl FnOnce(io::Error) -> String {
     move |error| format!("{what}: {error}")
-}
-
-/// As the log opens its segments ([`Mode`]).
-fn open(path: &Path, io: LogIo, sync: LogSync) -> io::Result<File> {
-    let mut flags = OFlags::empty();
-    if io == LogIo::UringDirect {
-        flags |= OFlags::DIRECT;
-    }
-    if io == LogIo::Pwrite && sync == LogSync::Dsync {
-        flags |= OFlags::DSYNC;
-    }
-    OpenOptions::new().write(true).custom_flags(flags.bits() as i32).open(path)
 }
 
 /// The mode of a cell, for the device.

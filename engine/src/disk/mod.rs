@@ -138,7 +138,10 @@ impl Mode {
     }
 
     /// Opens an existing segment for writing in this mode.
-    pub(crate) fn open(&self, path: &Path) -> io::Result<File> {
+    ///
+    /// # Errors
+    /// What the system answered; a file system that refuses direct I/O does so here.
+    pub fn open(&self, path: &Path) -> io::Result<File> {
         let mut flags = 0;
         if self.io == LogIo::UringDirect {
             flags |= libc::O_DIRECT;

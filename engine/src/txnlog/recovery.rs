@@ -17,7 +17,7 @@
 //!
 //! **Not here**: how a segment is read ([`super::reader`]); what transactions do (the caller applies them); snapshots.
 
-use super::format::{Batch, Position};
+use super::format::{Batch, BatchHeader, Position};
 use super::reader::OpenSegment;
 use super::segment;
 use crate::disk::{BLOCK, round_up};
@@ -76,17 +76,17 @@ pub fn recover_after(dir: &Path, from: Zxid, mut each: impl FnMut(LogRecord<'_>)
     for (number, path) in segment::list(dir)? {
         segments.push(OpenSegment::open(number, path)?);
     }
-    let (begin, mut chain) = begin(&segments, from)?;
+    let mut firsts = Vec::new();
+    for segment in &segments {
+        firsts.push(segment.batch(BLOCK as u32)?.ok().map(|batch| batch.header));
+    }
+    let (begin, mut chain) = begin(&segments, &firsts, from)?;
     let mut used: Vec<_> = segments[..begin].iter().map(|segment| (segment.path().to_owned(), from)).collect();
     // Which segment begins right after which batch. If a batch in the same segment and a later segment both claim to follow, the
     // segment counts: a later life has found the end there and gone on in a new one, and what stands in the old one came too
     // late (a write that a killed process had handed to the kernel can land after its successor has read the log).
-    let mut links = BTreeMap::new();
-    for (index, segment) in segments.iter().enumerate().skip(begin) {
-        if let Ok(batch) = segment.batch(BLOCK as u32)? {
-            links.insert((batch.header.prev, batch.header.prev_crc), index);
-        }
-    }
+    let link = |(index, header): (usize, &Option<BatchHeader>)| header.map(|it| ((it.prev, it.prev_crc), index));
+    let links: BTreeMap<_, _> = firsts.iter().enumerate().skip(begin).filter_map(link).collect();
     // The segment in which the chain currently ends, and where in it the next batch would stand.
     let mut stop: Option<(usize, u32)> = None;
     loop {
@@ -169,27 +169,21 @@ fn first_unreadable(segments: &[OpenSegment], at: u32) -> Result<(&OpenSegment, 
     })
 }
 
-/// The last segment that begins with transactions up to `from`, or right after them: nothing before it is needed.
-fn begin(segments: &[OpenSegment], from: Zxid) -> Result<(usize, Chain), StorageError> {
+/// The last segment that begins with transactions up to `from`, or right after them: nothing before it is needed. `firsts` are
+/// the headers of the segments' first batches, where they can be read.
+fn begin(segments: &[OpenSegment], firsts: &[Option<BatchHeader>], from: Zxid) -> Result<(usize, Chain), StorageError> {
     let beginning = Ok((0, Chain { end: Position::START, crc: 0, last: Zxid::ZERO, records: 0 }));
     if from == Zxid::ZERO {
         return beginning;
     }
-    let (mut found, mut first) = (None, None);
-    for (index, segment) in segments.iter().enumerate() {
-        if let Ok(batch) = segment.batch(BLOCK as u32)? {
-            first.get_or_insert((segment, batch.header));
-            if batch.header.prev_last <= from {
-                found = Some((index, batch.header));
-            }
-        }
-    }
-    match (found, first) {
+    let mut readable = firsts.iter().enumerate().filter_map(|(index, header)| header.map(|header| (index, header)));
+    let first = readable.clone().next();
+    match (readable.rfind(|(_, header)| header.prev_last <= from), first) {
         (Some((index, header)), _) => {
             Ok((index, Chain { end: header.prev, crc: header.prev_crc, last: header.prev_last, records: 0 }))
         }
-        (None, Some((segment, header))) => Err(StorageError::Corrupt {
-            file: segment.path().to_owned(),
+        (None, Some((index, header))) => Err(StorageError::Corrupt {
+            file: segments[index].path().to_owned(),
             offset: BLOCK as u64,
             why: format!(
                 "the log begins after transaction {}, but no snapshot holds more than those up to {from}",
