@@ -5,6 +5,7 @@
 //! **Not here**: measuring.
 
 use crate::environment::Machine;
+use crate::load::inside::Inside;
 use crate::load::measure::{Tally, histogram};
 use crate::load::workload::Operation;
 use corral_engine::disk::filesystem::FileSystem;
@@ -141,7 +142,9 @@ pub(crate) struct Report {
     pub reconnects: u64,
     /// CPU time.
     pub cpu_us_per_op: CpuPerOp,
-    /// What the server's own metrics say about the window.
+    /// Where the time went inside the server, in its own words.
+    pub inside: Inside,
+    /// What the server's other metrics say about the window.
     pub server: Map<String, Value>,
     /// Where it was measured.
     pub environment: Environment,
@@ -154,6 +157,7 @@ impl Report {
         seconds: f64,
         server_cpu_us: Option<f64>,
         server: Map<String, Value>,
+        inside: Inside,
         environment: Environment,
     ) -> Report {
         let mut all = histogram();
@@ -181,6 +185,7 @@ impl Report {
                 client: client_us.map(|us| (us * 100.0).round() / 100.0),
                 server: server_cpu_us.map(|us| (us * 100.0).round() / 100.0),
             },
+            inside,
             server,
             environment,
         }
@@ -269,9 +274,13 @@ impl Report {
         }
         out.push('\n');
         self.put_latencies(&mut out);
+        if !self.inside.is_empty() {
+            out.push('\n');
+            out.push_str(&self.inside.table());
+        }
         let mut telling = self.server.iter().filter(|(_, value)| value.as_f64() != Some(0.0)).peekable();
         if telling.peek().is_some() {
-            out.push_str("\nserver's own metrics (counters: over the window)\n");
+            out.push_str("\nits other metrics (counters: over the window)\n");
             for (name, value) in telling {
                 writeln!(out, "  {name:<44} {value}").expect("a string grows");
             }
@@ -321,6 +330,7 @@ fn grouped(value: f64, decimals: usize) -> String {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use crate::load::inside::Inside;
     use crate::load::measure::{InFlight, Window};
     use crate::load::plan::Arrivals;
 
@@ -362,7 +372,7 @@ pub(crate) mod tests {
             storage: Some(storage),
             parameters,
         };
-        Report::new(&tally, 2.0, Some(21.987), Map::new(), environment)
+        Report::new(&tally, 2.0, Some(21.987), Map::new(), Inside::default(), environment)
     }
 
     #[test]

@@ -11,6 +11,7 @@
 //! **Not here**: sockets, the connections of sessions, peers, and what a client may do.
 
 pub mod error;
+pub mod histogram;
 
 pub mod disk;
 pub mod txnlog;

@@ -11,6 +11,7 @@ use corral_engine::tree::Change;
 use corral_proto::{OpCode, SessionId, Xid, Zxid};
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// For one worker.
 #[derive(Debug, Default)]
@@ -21,6 +22,8 @@ pub struct Delivery {
     pub items: Vec<Item>,
     /// The encoded answers that [`Item::Answer`]s point into.
     pub bytes: Vec<u8>,
+    /// When what it tells of was in the tree, since the server's start.
+    pub applied: Duration,
 }
 
 /// For one connection.

@@ -14,6 +14,7 @@ pub mod delivery;
 pub mod pipeline;
 pub mod replica;
 pub mod session;
+pub mod stages;
 pub mod watch;
 pub mod worker;
 pub mod zab;

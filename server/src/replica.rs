@@ -182,6 +182,11 @@ impl Replica {
         self.committed = self.leader.committed();
     }
 
+    /// The newest transaction that a quorum has.
+    pub fn committed(&self) -> Zxid {
+        self.committed
+    }
+
     /// Whether something is committed that is not applied yet.
     pub fn has_committed(&self) -> bool {
         self.proposals.front().is_some_and(|proposal| proposal.zxid <= self.committed)
@@ -239,11 +244,10 @@ impl Replica {
         }
     }
 
-    /// What worker `core` has to be told since the last call, `changes` included.
-    pub fn take_delivery(&mut self, core: usize, changes: Option<&Arc<[Change]>>) -> Delivery {
-        let mut delivery = std::mem::take(&mut self.outbox[core]);
-        delivery.changes = changes.cloned();
-        delivery
+    /// What worker `core` has to be told since the last call, `changes` included; it was `applied` at that time.
+    pub fn take_delivery(&mut self, core: usize, changes: Option<&Arc<[Change]>>, applied: Duration) -> Delivery {
+        let delivery = std::mem::take(&mut self.outbox[core]);
+        Delivery { changes: changes.cloned(), applied, ..delivery }
     }
 
     /// Whether worker `core` has to be told anything.
@@ -271,5 +275,5 @@ fn millis(ms: i32) -> Duration {
 }
 
 #[cfg(test)]
-#[path = "replica_tests.rs"]
+#[path = "replica_tests/mod.rs"]
 mod tests;

@@ -20,6 +20,7 @@ pub(crate) mod workload;
 
 mod alarm;
 mod client;
+pub(crate) mod inside;
 mod observe;
 mod setup;
 mod worker;
@@ -32,6 +33,7 @@ use crate::report::{Environment, Parameters, Report, Server};
 use client::Clock;
 use corral_engine::disk::filesystem::FileSystem;
 use corral_net::client::resolve;
+use inside::Inside;
 use measure::{Live, Tally, Window};
 use serde_json::{Map, Value};
 use setup::{Stage, connect};
@@ -197,8 +199,8 @@ impl Run<'_> {
         };
         let Run { names: hosts, storage, embedded, .. } = self;
         let environment = Environment { machine, hosts, embedded, servers, storage, parameters };
-        let Loaded { tally, seconds, server_cpu_us, server, .. } = loaded;
-        Ok(Report::new(&tally, seconds, server_cpu_us, server, environment))
+        let Loaded { tally, seconds, server_cpu_us, server, inside, .. } = loaded;
+        Ok(Report::new(&tally, seconds, server_cpu_us, server, inside, environment))
     }
 
     /// Starts the threads, sees them through the window, and adds up what they counted.
@@ -269,10 +271,10 @@ impl Run<'_> {
         let look = || (live.completed.load(Relaxed), options.server_pid.and_then(observe::cpu_time), clock.now());
         wait_until(window.from);
         let before = look();
-        let metrics_before = observe::metrics(self.hosts[0]);
+        let metrics_before = (observe::metrics(self.hosts[0]), inside::read(self.hosts[0]));
         wait_until(window.end);
         let after = look();
-        let metrics_after = observe::metrics(self.hosts[0]);
+        let metrics_after = (observe::metrics(self.hosts[0]), inside::read(self.hosts[0]));
 
         let mut tally = Tally::new(window, options.rate.is_some());
         for (handle, _) in workers {
@@ -289,7 +291,8 @@ impl Run<'_> {
             tally,
             seconds: ended.saturating_sub(window.from) as f64 / 1e9,
             server_cpu_us,
-            server: observe::over_the_window(&metrics_before, &metrics_after),
+            server: observe::over_the_window(&metrics_before.0, &metrics_after.0),
+            inside: Inside::between(&metrics_before.1, &metrics_after.1),
             threads,
         })
     }
@@ -300,5 +303,6 @@ struct Loaded {
     seconds: f64,
     server_cpu_us: Option<f64>,
     server: Map<String, Value>,
+    inside: Inside,
     threads: usize,
 }

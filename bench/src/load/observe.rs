@@ -20,6 +20,9 @@ const COUNTER_STARTS: [&str; 2] = ["zk_cnt_", "zk_sum_"];
 const COUNTER_ENDS: [&str; 9] =
     ["_count", "_sum", "_total", "_bytes", "_writes", "_batches", "_records", "_segments", "_txns"];
 
+/// The summaries of what is read as whole histograms ([`super::inside`]); a percentile since the start says nothing of the window.
+const SUMMARY_ENDS: [&str; 5] = ["_mean", "_p50", "_p99", "_p99_9", "_max"];
+
 /// User and system time of a process, all its threads together; `None` if there is no such process.
 pub(crate) fn cpu_time(pid: u32) -> Option<Duration> {
     parse_stat(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?, rustix::param::clock_ticks_per_second())
@@ -58,7 +61,8 @@ fn parse_metrics(answer: &str) -> BTreeMap<String, f64> {
 pub(crate) fn over_the_window(before: &BTreeMap<String, f64>, after: &BTreeMap<String, f64>) -> Map<String, Value> {
     let mut kept = Map::new();
     for (name, value) in after {
-        if !OF_INTEREST.iter().any(|part| name.contains(part)) {
+        let is_summary = SUMMARY_ENDS.iter().any(|end| name.ends_with(end));
+        if is_summary || !OF_INTEREST.iter().any(|part| name.contains(part)) {
             continue;
         }
         let counts = COUNTER_STARTS.iter().any(|start| name.starts_with(start))

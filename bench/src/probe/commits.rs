@@ -106,7 +106,7 @@ impl Committer {
             }
             self.device.completions(&mut self.done);
             now = Instant::now();
-            for Completion { token, result } in self.done.drain(..) {
+            for Completion { token, result, .. } in self.done.drain(..) {
                 result.map_err(|error| format!("writing: {error}"))?;
                 let at = self.flight.iter().position(|(started, _)| *started == token).expect("was submitted");
                 let (_, begin) = self.flight.swap_remove(at);

@@ -18,6 +18,7 @@ use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 pub mod aligned;
 pub mod block;
@@ -185,6 +186,24 @@ pub struct Completion {
     pub token: u64,
     /// `Ok` only if every byte is there and durable. An error is final.
     pub result: io::Result<()>,
+    /// How long the device took for it.
+    pub took: Took,
+}
+
+/// The time of a write at the device, from the system call that handed it over to the one that told of its end.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Took {
+    /// The write itself, its durability included where it is one command ([`LogSync::Dsync`]).
+    pub write: Duration,
+    /// The sync after it, in the modes that have one.
+    pub flush: Option<Duration>,
+}
+
+impl Took {
+    /// Both together.
+    pub fn total(&self) -> Duration {
+        self.write + self.flush.unwrap_or_default()
+    }
 }
 
 /// Somewhere to write the log to.

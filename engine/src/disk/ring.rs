@@ -10,13 +10,15 @@
 //!
 //! **Not here**: `SQPOLL`, linked or drained operations and spinning; each was measured slower (`docs/design.md`).
 
-use super::{Completion, Disk, LogSync, Write};
+#![expect(clippy::disallowed_methods, reason = "how long the device takes is measured where it is waited for")]
+
+use super::{Completion, Disk, LogSync, Took, Write};
 use io_uring::types::{Fd, FsyncFlags, SubmitArgs, Timespec};
 use io_uring::{IoUring, opcode, squeue};
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Writes in flight at most; far above `log.pipelineDepth`.
 const ENTRIES: u32 = 64;
@@ -29,9 +31,17 @@ const SYNC_BIT: u64 = 1 << 63;
 pub struct Ring {
     ring: IoUring,
     sync: LogSync,
-    in_flight: VecDeque<Write>,
+    in_flight: VecDeque<InFlight>,
     done: Vec<Completion>,
     poll_armed: bool,
+}
+
+struct InFlight {
+    write: Write,
+    /// When the kernel got it; `None` as long as it is only queued.
+    begun: Option<Instant>,
+    /// How long the write took, once only its sync is missing.
+    written: Option<Duration>,
 }
 
 /// Whether this kernel lets this process have a ring.
@@ -60,6 +70,7 @@ impl Ring {
             self.poll_armed = true;
         }
         let timespec = Timespec::from(timeout);
+        self.note_begun();
         match self.ring.submitter().submit_with_args(1, &SubmitArgs::new().timespec(&timespec)) {
             Ok(_) => {}
             Err(error)
@@ -73,6 +84,7 @@ impl Ring {
     /// Submits what is queued without sleeping, for a thread that has something else to do first.
     pub fn submit_queued(&mut self) {
         if !self.ring.submission().is_empty() {
+            self.note_begun();
             // What the kernel does not take now, it takes when the thread sleeps.
             let _ = self.ring.submit();
         }
@@ -81,6 +93,7 @@ impl Ring {
     /// Submits what is queued and sleeps until a write completes. For a thread without sockets.
     pub fn wait_for_write(&mut self) -> io::Result<()> {
         while self.done.is_empty() {
+            self.note_begun();
             match self.ring.submit_and_wait(1) {
                 Ok(_) => {}
                 Err(error) if error.raw_os_error() == Some(libc::EINTR) => {}
@@ -89,6 +102,15 @@ impl Ring {
             self.reap();
         }
         Ok(())
+    }
+
+    /// What is queued goes to the kernel with the system call that follows.
+    fn note_begun(&mut self) {
+        let queued = self.in_flight.iter_mut().rev().take_while(|it| it.begun.is_none());
+        let mut now = None;
+        for it in queued {
+            it.begun = Some(*now.get_or_insert_with(Instant::now));
+        }
     }
 
     /// # Safety
@@ -102,6 +124,7 @@ impl Ring {
     }
 
     fn reap(&mut self) {
+        let mut now = None;
         loop {
             let Some(entry) = self.ring.completion().next() else { return };
             let (token, result) = (entry.user_data(), entry.result());
@@ -110,31 +133,39 @@ impl Ring {
                 continue;
             }
             let (synced, token) = (token & SYNC_BIT != 0, token & !SYNC_BIT);
-            let at = self.in_flight.iter().position(|write| write.token == token).expect("completed once");
+            let at = self.in_flight.iter().position(|it| it.write.token == token).expect("completed once");
+            let it = &mut self.in_flight[at];
+            let write = &it.write;
+            // A full queue may have made the kernel take it before its time was noted.
+            let age = it.begun.map_or(Duration::ZERO, |begun| *now.get_or_insert_with(Instant::now) - begun);
+            let took = match it.written {
+                Some(written) => Took { write: written, flush: Some(age - written) },
+                None => Took { write: age, flush: None },
+            };
             if result >= 0 && !synced {
-                let write = &self.in_flight[at];
                 if result as usize != write.data.len() {
                     let error = io::Error::other(format!("{result} of {} bytes were written", write.data.len()));
-                    self.finish(at, Err(error));
+                    self.finish(at, Err(error), took);
                 } else if matches!(self.sync, LogSync::Fdatasync | LogSync::Fsync) {
                     let flags = if self.sync == LogSync::Fsync { FsyncFlags::empty() } else { FsyncFlags::DATASYNC };
+                    it.written = Some(age);
                     let sync = opcode::Fsync::new(Fd(write.file.as_raw_fd())).flags(flags);
                     // SAFETY: the file stays open as long as its write is in `in_flight`.
                     unsafe { self.push(sync.build().user_data(token | SYNC_BIT)) };
                 } else {
-                    self.finish(at, Ok(()));
+                    self.finish(at, Ok(()), took);
                 }
             } else if result >= 0 {
-                self.finish(at, Ok(()));
+                self.finish(at, Ok(()), took);
             } else {
-                self.finish(at, Err(io::Error::from_raw_os_error(-result)));
+                self.finish(at, Err(io::Error::from_raw_os_error(-result)), took);
             }
         }
     }
 
-    fn finish(&mut self, at: usize, result: io::Result<()>) {
-        let write = self.in_flight.remove(at).expect("found just now");
-        self.done.push(Completion { token: write.token, result });
+    fn finish(&mut self, at: usize, result: io::Result<()>, took: Took) {
+        let it = self.in_flight.remove(at).expect("found just now");
+        self.done.push(Completion { token: it.write.token, result, took });
     }
 }
 
@@ -148,7 +179,7 @@ impl Disk for Ring {
             .rw_flags(flags)
             .build()
             .user_data(write.token);
-        self.in_flight.push_back(write);
+        self.in_flight.push_back(InFlight { write, begun: None, written: None });
         // SAFETY: the bytes and the file are owned by `in_flight` until the completion was reaped, and `Bytes` does not move
         // or change what it points to.
         unsafe { self.push(entry) };

@@ -15,6 +15,7 @@ use super::recovery::Recovered;
 use super::segment::{Segment, Supply, Wake, file_name};
 use crate::disk::{BLOCK, Completion, Disk, Mode, Write};
 use crate::error::StorageError;
+use crate::histogram::Histogram;
 use corral_proto::Zxid;
 use std::collections::VecDeque;
 use std::fs::{self, File};
@@ -64,6 +65,21 @@ pub struct LogCounters {
     pub segments: u64,
 }
 
+/// What the log's writes were like since the start.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct LogHistograms {
+    /// Each write at the device, in ns ([`crate::disk::Took::write`]).
+    pub write: Histogram,
+    /// Each sync after a write, in ns, in the modes that have one ([`crate::disk::Took::flush`]).
+    pub flush: Histogram,
+    /// Transactions a batch.
+    pub batch_records: Histogram,
+    /// Bytes a batch, padding included.
+    pub batch_bytes: Histogram,
+    /// How long batches waited for a segment that was not ready, in ns.
+    pub segment_wait: Histogram,
+}
+
 /// The log of one server, owned by the thread that its device belongs to.
 pub struct Log<D: Disk> {
     /// Where transactions are appended.
@@ -88,6 +104,7 @@ pub struct Log<D: Disk> {
     inherited: VecDeque<(PathBuf, Zxid)>,
     poisoned: Option<PathBuf>,
     counters: LogCounters,
+    histograms: LogHistograms,
     completions: Vec<Completion>,
 }
 
@@ -103,7 +120,6 @@ struct InFlight {
     records: u32,
     record_bytes: u64,
     written_bytes: u64,
-    submitted: Duration,
     done: bool,
 }
 
@@ -147,6 +163,7 @@ impl<D: Disk> Log<D> {
             inherited: recovered.used.iter().cloned().collect(),
             poisoned: None,
             counters: LogCounters::default(),
+            histograms: LogHistograms::default(),
             completions: Vec::new(),
         })
     }
@@ -169,6 +186,11 @@ impl<D: Disk> Log<D> {
     /// What has been done so far.
     pub fn counters(&self) -> LogCounters {
         self.counters
+    }
+
+    /// What its writes were like so far.
+    pub fn histograms(&self) -> &LogHistograms {
+        &self.histograms
     }
 
     /// When [`Log::submit`] should be called again even if nothing happens until then.
@@ -221,7 +243,6 @@ impl<D: Disk> Log<D> {
                 records: placed.header.count,
                 record_bytes: placed.entries().map(|(_, entry)| entry.len() as u64).sum(),
                 written_bytes: room as u64,
-                submitted: now,
                 done: false,
             });
             self.disk.submit(Write {
@@ -245,6 +266,7 @@ impl<D: Disk> Log<D> {
         match self.supply.take(room) {
             Ok(Some(segment)) => {
                 if let Some(waiting) = self.waiting.take() {
+                    self.histograms.segment_wait.time(now - waiting.since);
                     tracing::debug!(waited_ms = (now - waiting.since).as_millis() as u64, "a log segment became ready");
                 }
                 self.counters.segments += 1;
@@ -285,13 +307,13 @@ impl<D: Disk> Log<D> {
         }
     }
 
-    /// Takes what the disk reports, and says how far the log is durable now, if that moved. `slow` is called with the time
-    /// that a write took.
+    /// Takes what the disk reports, and says how far the log is durable now, if that moved. `each` is called with the time
+    /// that a durable write took.
     ///
     /// # Errors
     /// The first write or sync that failed, then [`StorageError::Poisoned`]. Final: nothing is ever reported durable again, not even
     /// what was written before it.
-    pub fn complete(&mut self, now: Duration, mut took: impl FnMut(Duration)) -> Result<Option<Durable>, StorageError> {
+    pub fn complete(&mut self, mut each: impl FnMut(Duration)) -> Result<Option<Durable>, StorageError> {
         if let Some(path) = &self.poisoned {
             return Err(StorageError::Poisoned { path: path.clone() });
         }
@@ -306,7 +328,9 @@ impl<D: Disk> Log<D> {
                 return Err(StorageError::Io { op: "write the log", path, source });
             }
             write.done = true;
-            took(now.saturating_sub(write.submitted));
+            self.histograms.write.time(completion.took.write);
+            completion.took.flush.into_iter().for_each(|flush| self.histograms.flush.time(flush));
+            each(completion.took.total());
         }
         self.completions = completions;
         let before = self.durable;
@@ -319,6 +343,8 @@ impl<D: Disk> Log<D> {
             self.counters.batches += 1;
             self.counters.record_bytes += write.record_bytes;
             self.counters.written_bytes += write.written_bytes;
+            self.histograms.batch_records.record(write.records.into());
+            self.histograms.batch_bytes.record(write.written_bytes);
         }
         Ok((self.durable > before).then_some(Durable(self.durable)))
     }

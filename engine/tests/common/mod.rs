@@ -12,7 +12,7 @@
 use corral_engine::StorageError;
 use corral_engine::disk::aligned::AlignedBuf;
 use corral_engine::disk::device::Device;
-use corral_engine::disk::{BLOCK, Completion, Disk, LogIo, LogSync, Mode, Write, round_up};
+use corral_engine::disk::{BLOCK, Completion, Disk, LogIo, LogSync, Mode, Took, Write, round_up};
 use corral_engine::txnlog::format::{Batch, BatchHeader, SegmentHeader};
 use corral_engine::txnlog::{Durable, Group, Log, LogOptions, Position, Recovered, recover_after, segment};
 use corral_proto::{Jute, SessionId, Txn, TxnEntry, TxnHeader, Xid, Zxid};
@@ -188,7 +188,7 @@ impl<D: Disk> Life<D> {
 
     /// Takes what the disk reports.
     pub(crate) fn complete(&mut self) -> Result<Option<Durable>, StorageError> {
-        let durable = self.log.complete(NOW, |_| ())?;
+        let durable = self.log.complete(|_| ())?;
         if let Some(durable) = durable {
             let upto = durable.upto().0 as usize;
             assert!(upto > self.durable && upto <= self.history.len(), "what is durable grows, and was appended");
@@ -277,14 +277,14 @@ impl Held {
     pub(crate) fn finish(&self, at: usize) {
         let write = self.0.borrow_mut().writes.remove(at).unwrap();
         land(&write);
-        self.0.borrow_mut().done.push(Completion { token: write.token, result: Ok(()) });
+        self.0.borrow_mut().done.push(Completion { token: write.token, result: Ok(()), took: Took::default() });
     }
 
     /// The write at `at` is reported as failed, with nothing of it in the file.
     pub(crate) fn fail(&self, at: usize, errno: i32) {
         let write = self.0.borrow_mut().writes.remove(at).unwrap();
         let result = Err(io::Error::from_raw_os_error(errno));
-        self.0.borrow_mut().done.push(Completion { token: write.token, result });
+        self.0.borrow_mut().done.push(Completion { token: write.token, result, took: Took::default() });
     }
 }
 

@@ -2,6 +2,7 @@
 //!
 //! **Not here**: how the numbers get from the cores to whoever asks ([`crate::runtime`]).
 
+pub mod metrics;
 pub mod report;
 pub mod words;
 

@@ -1,14 +1,17 @@
 //! The state of a running server, as plain numbers: each core fills in its own part when somebody asks.
 
+use crate::stages::Stages;
 use crate::worker::{ConnCounters, WorkerCounters};
-use corral_engine::txnlog::log::LogCounters;
+use corral_engine::histogram::Histogram;
+use corral_engine::txnlog::log::{LogCounters, LogHistograms};
 use corral_proto::{SessionId, Zxid};
 use std::net::SocketAddr;
-use std::time::Duration;
 
 /// What one core knows.
 #[derive(Clone, Debug, Default)]
 pub struct CoreReport {
+    /// How long writes spent in the stages that this core has a part in.
+    pub stages: Stages,
     /// Sums over its connections.
     pub workers: WorkerCounters,
     /// Requests on their way.
@@ -22,7 +25,7 @@ pub struct CoreReport {
 }
 
 /// What the replica, the log and the tree say.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct ReplicaReport {
     /// The newest transaction in the tree.
     pub zxid: Zxid,
@@ -38,35 +41,16 @@ pub struct ReplicaReport {
     pub proposals: usize,
     /// What the log has done.
     pub log: LogCounters,
+    /// What its writes were like.
+    pub histograms: LogHistograms,
     /// Durable writes that took longer than `fsync.warningthresholdms`.
     pub slow_syncs: u64,
     /// Time of all durable writes, in µs.
     pub sync_sum_us: u64,
     /// The longest, in µs.
     pub sync_max_us: u64,
-    /// The snapshots since the start.
-    pub snapshots: SnapshotTimes,
-}
-
-/// How long snapshots took.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct SnapshotTimes {
-    /// How many were taken.
-    pub count: u64,
-    /// Their times, in ms.
-    pub sum_ms: u64,
-    /// The longest, in ms.
-    pub max_ms: u64,
-}
-
-impl SnapshotTimes {
-    /// One more.
-    pub fn add(&mut self, took: Duration) {
-        let ms = took.as_millis() as u64;
-        self.count += 1;
-        self.sum_ms += ms;
-        self.max_ms = self.max_ms.max(ms);
-    }
+    /// How long snapshots took, in ns.
+    pub snapshots: Histogram,
 }
 
 /// What is known of one connection.
@@ -109,7 +93,14 @@ pub struct ServerReport {
 impl ServerReport {
     /// The replica's part.
     pub fn replica(&self) -> ReplicaReport {
-        self.cores.iter().find_map(|core| core.replica).unwrap_or_default()
+        self.cores.iter().find_map(|core| core.replica.clone()).unwrap_or_default()
+    }
+
+    /// How long writes spent in each stage, over all cores.
+    pub fn stages(&self) -> Stages {
+        let mut all = Stages::default();
+        self.cores.iter().for_each(|core| all.add(&core.stages));
+        all
     }
 
     /// Sums over all cores.

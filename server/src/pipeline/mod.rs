@@ -10,6 +10,7 @@ pub mod sequencer;
 
 use crate::session::ConnId;
 use corral_proto::{SessionId, Xid};
+use std::time::Duration;
 
 /// A request of a client that changes something (or closes its session), as a worker hands it to the replica.
 #[derive(Clone, Copy, Debug)]
@@ -24,6 +25,8 @@ pub struct WriteRequest<'a> {
     pub op: corral_proto::OpCode,
     /// Its body, not looked at yet.
     pub body: &'a [u8],
+    /// When it was read from its socket.
+    pub since: Duration,
 }
 
 /// Whether the operation goes through the log.

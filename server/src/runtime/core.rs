@@ -6,13 +6,14 @@
 //! **Invariant**: no sleep without having looked at every queue after having said so ([`corral_net::Doorbell`]).
 
 use super::leading::Leading;
-use super::port::{Direct, Queue, ToReplica, Way};
+use super::port::{Direct, Queue, Timed, ToReplica, Way};
 use super::sockets::{DRAIN, Got, SCRATCH, Socket, State};
 use super::{BELL, LISTENER, Shared};
 use crate::admin::report::{ConnReport, CoreReport};
 use crate::admin::words;
 use crate::delivery::Delivery;
 use crate::replica::Now;
+use crate::stages::{Stage, Stages};
 use crate::store::Store;
 use crate::worker::{Worker, WorkerOptions};
 use corral_engine::Tree;
@@ -42,6 +43,7 @@ pub(super) struct Core {
     worker: Worker,
     sockets: Vec<Option<Socket>>,
     leading: Option<Leading>,
+    stages: Stages,
     /// Sockets to be read although the poll says nothing: they were readable when the worker wanted no more of them.
     again: Vec<u32>,
     /// Connections whose four-letter word waits for all cores' reports.
@@ -86,6 +88,7 @@ impl Core {
             worker,
             sockets: Vec::new(),
             leading,
+            stages: Stages::default(),
             again: Vec::new(),
             asking: Vec::new(),
             scratch: vec![0; SCRATCH],
@@ -146,7 +149,7 @@ impl Core {
     fn wait(&mut self, events: &mut Events) -> Result<(), String> {
         let bell = &self.shared.lines[self.index].bell;
         bell.about_to_sleep();
-        let now = self.shared.started.elapsed();
+        let now = self.shared.uptime();
         let deadline = self.leading.as_ref().and_then(Leading::deadline);
         let until = deadline.into_iter().fold(self.next_housekeeping, Duration::min);
         let mut timeout = until.saturating_sub(now);
@@ -199,17 +202,18 @@ impl Core {
 
     /// Runs `work` with the worker, a tree that does not change meanwhile, and the way to the replica; before that, the worker is
     /// told of everything that led to that tree.
-    fn with_tree<R>(&mut self, now: Now, work: impl FnOnce(&mut Worker, &Tree, &mut Way<'_>) -> R) -> R {
+    fn with_tree<R>(&mut self, now: Now, work: impl FnOnce(&mut Worker, &Tree, &mut Timed<'_>) -> R) -> R {
         let tree = self.shared.tree.read();
         let line = &self.shared.lines[self.index];
         let result = match &mut self.leading {
             Some(leading) => {
-                let direct = Direct { replica: &mut leading.replica, log: &mut leading.log.group, now };
-                let mut port = Way::Direct(direct);
+                let Leading { replica, log, timeline, .. } = leading;
+                let direct = Direct { replica, log: &mut log.group, timeline, now };
+                let mut port = Timed::new(&self.shared, &mut self.stages, Way::Direct(direct));
                 work(&mut self.worker, &tree, &mut port)
             }
             None => {
-                let mut port = Way::Queue(Queue(&self.shared));
+                let mut port = Timed::new(&self.shared, &mut self.stages, Way::Queue(Queue(&self.shared)));
                 while let Some(delivery) = line.deliveries.pop() {
                     self.worker.deliver(now.uptime, &delivery);
                 }
@@ -378,7 +382,11 @@ impl Core {
         }
         let mut frames = std::mem::replace(&mut socket.frames, corral_net::Frames::new(0));
         let fed = self.with_tree(now, |worker, tree, port| {
-            frames.feed(&scratch[chunk], |frame| worker.frame(tree, port, now.uptime, slot, frame))
+            let read = port.mark();
+            frames.feed(&scratch[chunk], |frame| {
+                port.next_frame();
+                worker.frame(tree, port, read, slot, frame)
+            })
         });
         self.scratch = scratch;
         let socket = self.sockets[index].as_mut().expect("nobody closes it meanwhile");
@@ -434,6 +442,9 @@ impl Core {
         if closing && unsent {
             // Who does not read our last words does not keep us either.
             socket.close_by.get_or_insert(now.uptime + LAST_WORDS);
+        }
+        if !unsent && let Some((applied, answers)) = self.worker.take_unsent(slot) {
+            self.stages.record(Stage::Reply, self.shared.uptime().saturating_sub(applied), answers);
         }
         self.worker.sent(slot);
         if closing && !unsent {
@@ -501,7 +512,12 @@ impl Core {
             let (session, counters, outstanding) = self.worker.describe(slot as u32);
             Some(ConnReport { remote: socket.remote, session, since_ms: socket.since_ms, counters, outstanding })
         });
+        let mut stages = self.stages.clone();
+        if let Some(leading) = &self.leading {
+            stages.add(leading.timeline.stages());
+        }
         CoreReport {
+            stages,
             workers: self.worker.counters(),
             outstanding: self.worker.outstanding(),
             watches: self.worker.watches().len(),

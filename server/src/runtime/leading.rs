@@ -5,13 +5,15 @@
 
 use super::snapshots::Snapshots;
 use super::{Shared, port};
-use crate::admin::report::{ReplicaReport, SnapshotTimes};
+use crate::admin::report::ReplicaReport;
 use crate::delivery::Delivery;
 use crate::replica::{Now, Replica, ReplicaOptions};
 use crate::session;
+use crate::stages::Timeline;
 use crate::store::Store;
 use corral_engine::StorageError;
 use corral_engine::disk::device::Device;
+use corral_engine::histogram::Histogram;
 use corral_engine::snapshot::schedule::Schedule;
 use corral_engine::tree::Change;
 use corral_engine::txnlog::log::LogCounters;
@@ -30,10 +32,11 @@ const INBOX_STEP: usize = 1024;
 pub(super) struct Leading {
     pub(super) replica: Replica,
     pub(super) log: Log<Device>,
+    pub(super) timeline: Timeline,
     schedule: Schedule,
     snapshots: Snapshots,
     counted: LogCounters,
-    pub(super) snapshot_times: SnapshotTimes,
+    snapshot_times: Histogram,
     _store: Store,
     tick: Duration,
     last_step: Duration,
@@ -74,10 +77,11 @@ impl Leading {
         Ok(Leading {
             replica,
             log,
+            timeline: Timeline::default(),
             schedule,
             snapshots,
             counted: LogCounters::default(),
-            snapshot_times: SnapshotTimes::default(),
+            snapshot_times: Histogram::default(),
             _store: store,
             tick: Duration::from_millis(config.tick_ms.into()),
             last_step: now.uptime,
@@ -93,10 +97,12 @@ impl Leading {
     pub(super) fn take_inbox(&mut self, shared: &Shared, now: Now) {
         if !shared.inbox.is_empty() {
             let tree = shared.tree.read();
-            let mut direct = port::Direct { replica: &mut self.replica, log: &mut self.log.group, now };
+            let (replica, log, timeline) = (&mut self.replica, &mut self.log.group, &mut self.timeline);
+            let mut direct = port::Direct { replica, log, timeline, now };
+            let mut at = shared.uptime();
             for _ in 0..INBOX_STEP {
                 let Some(message) = shared.inbox.pop() else { break };
-                message.deliver(&tree, &mut direct);
+                at = message.deliver(shared, &tree, &mut direct, at);
             }
         }
         if shared.inbox_waits.swap(false, Ordering::SeqCst) {
@@ -132,7 +138,7 @@ impl Leading {
     pub(super) fn complete(&mut self, now: Now) -> Result<(), String> {
         let (mut sum, mut max, mut slow) = (0, 0, 0);
         let threshold = self.slow;
-        let durable = self.log.complete(now.uptime, |took| {
+        let durable = self.log.complete(|took| {
             sum += took.as_micros() as u64;
             max = max.max(took.as_micros() as u64);
             if took >= threshold {
@@ -148,6 +154,8 @@ impl Leading {
         self.slow_syncs += slow;
         if let Some(durable) = durable.map_err(|error| error.to_string())? {
             self.replica.durable(durable);
+            self.timeline.durable(durable.upto(), now.uptime);
+            self.timeline.committed(self.replica.committed(), now.uptime);
         }
         Ok(())
     }
@@ -160,7 +168,7 @@ impl Leading {
         self.counted = counters;
         if let Some(ended) = self.snapshots.ended() {
             if let Some(took) = ended.took {
-                self.snapshot_times.add(took);
+                self.snapshot_times.time(took);
             }
             if let Some(needless) = ended.needless {
                 self.log.release(needless);
@@ -197,13 +205,15 @@ impl Leading {
             let anybody = (0..shared.lines.len()).any(watched);
             let mut changes = Vec::new();
             self.replica.apply(&mut tree, APPLY, now.uptime, anybody.then_some(&mut changes));
+            let applied = shared.uptime();
+            self.timeline.applied(tree.last_applied(), applied);
             let changes: Option<Arc<[Change]>> = (!changes.is_empty()).then(|| changes.into());
             for core in 0..shared.lines.len() {
                 let changes = changes.as_ref().filter(|_| watched(core));
                 if changes.is_none() && !self.replica.has_delivery(core) {
                     continue;
                 }
-                let delivery = self.replica.take_delivery(core, changes);
+                let delivery = self.replica.take_delivery(core, changes, applied);
                 if core == 0 {
                     own.push(delivery);
                 } else {
@@ -236,10 +246,11 @@ impl Leading {
             sessions: self.replica.sessions(),
             proposals: self.replica.outstanding(),
             log: self.log.counters(),
+            histograms: self.log.histograms().clone(),
             slow_syncs: self.slow_syncs,
             sync_sum_us: self.sync_sum_us,
             sync_max_us: self.sync_max_us,
-            snapshots: self.snapshot_times,
+            snapshots: self.snapshot_times.clone(),
         }
     }
 }

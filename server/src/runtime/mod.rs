@@ -36,7 +36,7 @@ use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 /// Requests that the other cores may have on their way to the replica.
 const INBOX: usize = 4096;
@@ -85,7 +85,12 @@ struct Line {
 impl Shared {
     fn now(&self) -> Now {
         let wall = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        Now { uptime: self.started.elapsed(), wall_ms: wall.as_millis() as i64 }
+        Now { uptime: self.uptime(), wall_ms: wall.as_millis() as i64 }
+    }
+
+    /// Since the start, for what is measured.
+    fn uptime(&self) -> Duration {
+        self.started.elapsed()
     }
 
     fn stopping(&self) -> bool {

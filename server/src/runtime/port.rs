@@ -1,36 +1,43 @@
-//! The two ways from a worker to the replica: a call where both live on one core, a queue from everywhere else.
+//! The two ways from a worker to the replica: a call where both live on one core, a queue from everywhere else. On both, the
+//! stages before the log are timed: two looks at the clock a write.
 
 use super::Shared;
 use crate::pipeline::WriteRequest;
 use crate::replica::{Now, Replica};
 use crate::session::ConnId;
+use crate::stages::{Stage, Stages, Timeline};
 use crate::worker::Port;
 use corral_engine::Tree;
 use corral_engine::txnlog::Group;
 use corral_proto::{OpCode, SessionId, Xid};
 use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+/// Where a write is when it is handed on: when that was, and what it had waited for until then.
+#[derive(Clone, Copy)]
+pub(super) struct Handed {
+    at: Duration,
+    waited: Duration,
+}
 
 /// On the replica's own core: no hand-off, no copy.
 pub(super) struct Direct<'a> {
     pub(super) replica: &'a mut Replica,
     pub(super) log: &'a mut Group,
+    pub(super) timeline: &'a mut Timeline,
     pub(super) now: Now,
 }
 
-impl Port for Direct<'_> {
-    fn write(&mut self, tree: &Tree, request: &WriteRequest<'_>) -> bool {
+impl Direct<'_> {
+    /// Begins when the write is `handed`; says when it was done.
+    fn write(&mut self, shared: &Shared, tree: &Tree, request: &WriteRequest<'_>, handed: Handed) -> Duration {
+        let before = self.log.last();
         self.replica.request(tree, self.log, self.now, request);
-        true
-    }
-
-    fn open_session(&mut self, conn: ConnId, timeout_ms: i32) -> bool {
-        self.replica.open_session(self.log, self.now, conn, timeout_ms);
-        true
-    }
-
-    fn renew_session(&mut self, conn: ConnId, id: SessionId, password: &[u8], timeout_ms: i32) -> bool {
-        self.replica.renew_session(self.now, conn, id, password, timeout_ms);
-        true
+        let done = shared.uptime();
+        if self.log.last() > before {
+            self.timeline.sequenced(self.log.last(), handed.waited, done.saturating_sub(handed.at), done);
+        }
+        done
     }
 }
 
@@ -53,77 +60,114 @@ impl Queue<'_> {
     }
 }
 
-impl Port for Queue<'_> {
-    fn write(&mut self, _tree: &Tree, request: &WriteRequest<'_>) -> bool {
-        let WriteRequest { conn, session, xid, op, body } = *request;
-        self.push(ToReplica::Write { conn, session, xid, op, body: body.into() })
-    }
-
-    fn open_session(&mut self, conn: ConnId, timeout_ms: i32) -> bool {
-        self.push(ToReplica::Open { conn, timeout_ms })
-    }
-
-    fn renew_session(&mut self, conn: ConnId, id: SessionId, password: &[u8], timeout_ms: i32) -> bool {
-        self.push(ToReplica::Renew {
-            conn,
-            id,
-            password: password[..password.len().min(PASSWORD_BYTES)].into(),
-            timeout_ms,
-        })
-    }
-}
-
 /// Whichever of the two a core has.
 pub(super) enum Way<'a> {
     Direct(Direct<'a>),
     Queue(Queue<'a>),
 }
 
-impl Port for Way<'_> {
+/// The way to the replica for one run of requests, timed.
+pub(super) struct Timed<'a> {
+    shared: &'a Shared,
+    stages: &'a mut Stages,
+    way: Way<'a>,
+    /// When the newest write of this run was handed on, or the run began.
+    mark: Duration,
+    /// Frames that have come since then.
+    frames: u32,
+}
+
+impl<'a> Timed<'a> {
+    /// A run that begins now.
+    pub(super) fn new(shared: &'a Shared, stages: &'a mut Stages, way: Way<'a>) -> Timed<'a> {
+        Timed { shared, stages, way, mark: shared.uptime(), frames: 0 }
+    }
+
+    /// When the run began, or its newest write was handed on.
+    pub(super) fn mark(&self) -> Duration {
+        self.mark
+    }
+
+    /// The next frame of the run comes.
+    pub(super) fn next_frame(&mut self) {
+        self.frames += 1;
+    }
+}
+
+impl Port for Timed<'_> {
     fn write(&mut self, tree: &Tree, request: &WriteRequest<'_>) -> bool {
-        match self {
-            Way::Direct(direct) => direct.write(tree, request),
-            Way::Queue(queue) => queue.write(tree, request),
+        let at = self.shared.uptime();
+        // Only a frame that comes right after the mark has been decoded since; before any other, reads were answered.
+        let decode = (std::mem::take(&mut self.frames) == 1).then(|| at.saturating_sub(self.mark));
+        let waited = at.saturating_sub(request.since).saturating_sub(decode.unwrap_or_default());
+        let handed = Handed { at, waited };
+        let taken = match &mut self.way {
+            Way::Direct(direct) => {
+                self.mark = direct.write(self.shared, tree, request, handed);
+                true
+            }
+            Way::Queue(queue) => {
+                let WriteRequest { conn, session, xid, op, body, since } = *request;
+                let taken = queue.push(ToReplica::Write { conn, session, xid, op, body: body.into(), since, handed });
+                self.mark = self.shared.uptime();
+                taken
+            }
+        };
+        if let Some(decode) = decode.filter(|_| taken) {
+            self.stages.record(Stage::Decode, decode, 1);
         }
+        taken
     }
 
     fn open_session(&mut self, conn: ConnId, timeout_ms: i32) -> bool {
-        match self {
-            Way::Direct(direct) => direct.open_session(conn, timeout_ms),
-            Way::Queue(queue) => queue.open_session(conn, timeout_ms),
+        match &mut self.way {
+            Way::Direct(Direct { replica, log, now, .. }) => {
+                replica.open_session(log, *now, conn, timeout_ms);
+                true
+            }
+            Way::Queue(queue) => queue.push(ToReplica::Open { conn, timeout_ms }),
         }
     }
 
     fn renew_session(&mut self, conn: ConnId, id: SessionId, password: &[u8], timeout_ms: i32) -> bool {
-        match self {
-            Way::Direct(direct) => direct.renew_session(conn, id, password, timeout_ms),
-            Way::Queue(queue) => queue.renew_session(conn, id, password, timeout_ms),
+        match &mut self.way {
+            Way::Direct(Direct { replica, now, .. }) => {
+                replica.renew_session(*now, conn, id, password, timeout_ms);
+                true
+            }
+            Way::Queue(queue) => {
+                let password = password[..password.len().min(PASSWORD_BYTES)].into();
+                queue.push(ToReplica::Renew { conn, id, password, timeout_ms })
+            }
         }
     }
 }
 
 /// What goes through the queue.
 pub(super) enum ToReplica {
-    Write { conn: ConnId, session: SessionId, xid: Xid, op: OpCode, body: Box<[u8]> },
+    Write { conn: ConnId, session: SessionId, xid: Xid, op: OpCode, body: Box<[u8]>, since: Duration, handed: Handed },
     Open { conn: ConnId, timeout_ms: i32 },
     Renew { conn: ConnId, id: SessionId, password: Box<[u8]>, timeout_ms: i32 },
     Heard(Vec<SessionId>),
 }
 
 impl ToReplica {
-    /// Arrives.
-    pub(super) fn deliver(self, tree: &Tree, direct: &mut Direct<'_>) {
+    /// Arrives at `now`; says when it was done.
+    pub(super) fn deliver(self, shared: &Shared, tree: &Tree, direct: &mut Direct<'_>, now: Duration) -> Duration {
         match self {
-            ToReplica::Write { conn, session, xid, op, body } => {
-                direct.write(tree, &WriteRequest { conn, session, xid, op, body: &body });
+            ToReplica::Write { conn, session, xid, op, body, since, handed } => {
+                let waited = handed.waited + now.saturating_sub(handed.at);
+                let request = WriteRequest { conn, session, xid, op, body: &body, since };
+                return direct.write(shared, tree, &request, Handed { at: now, waited });
             }
             ToReplica::Open { conn, timeout_ms } => {
-                direct.open_session(conn, timeout_ms);
+                direct.replica.open_session(direct.log, direct.now, conn, timeout_ms);
             }
             ToReplica::Renew { conn, id, password, timeout_ms } => {
-                direct.renew_session(conn, id, &password, timeout_ms);
+                direct.replica.renew_session(direct.now, conn, id, &password, timeout_ms);
             }
             ToReplica::Heard(sessions) => direct.replica.touch(&sessions, direct.now.uptime),
         }
+        now
     }
 }

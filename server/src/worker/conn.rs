@@ -166,6 +166,8 @@ pub(super) struct Conn {
     pub(super) phase: Phase,
     pub(super) session: Option<(SessionId, i32)>,
     pub(super) out: Out,
+    /// Of the answers to writes in `out`: when the oldest was in the tree, and how many there are.
+    pub(super) unsent: Option<(Duration, u64)>,
     /// Requests in their order: first those that were sent, then those that are held.
     pub(super) waiting: VecDeque<Slot>,
     /// How many of `waiting` were sent.
@@ -207,6 +209,7 @@ impl Conn {
             phase: Phase::New,
             session: None,
             out: Out::default(),
+            unsent: None,
             waiting: VecDeque::new(),
             sent: 0,
             held_bytes: 0,

@@ -267,7 +267,7 @@ impl Worker {
         let Some((header, op)) = write_op(frame) else { unreachable!("only writes are sent") };
         let id = ConnId { core: self.options.core, slot, generation: conn.generation };
         let body = &frame[RequestHeader::LEN..];
-        let taken = port.write(tree, &WriteRequest { conn: id, session, xid: header.xid, op, body });
+        let taken = port.write(tree, &WriteRequest { conn: id, session, xid: header.xid, op, body, since });
         if taken {
             conn.waiting.insert(conn.sent, Slot::Sent { since, bytes: frame.len() });
             conn.sent += 1;
@@ -315,6 +315,11 @@ impl Worker {
         if self.conns[slot as usize].may_go_on() {
             self.ready.push(slot);
         }
+    }
+
+    /// Answers to writes that were in [`Worker::output`] since the last call: when the oldest of them was in the tree, and how many.
+    pub fn take_unsent(&mut self, slot: u32) -> Option<(Duration, u64)> {
+        self.conns[slot as usize].unsent.take()
     }
 
     /// Whether [`Worker::retry`] has something to do that needs no room at the replica.
@@ -366,6 +371,7 @@ impl Worker {
                             continue;
                         }
                         conn.out.extend(&delivery.bytes[frame.clone()]);
+                        conn.unsent.get_or_insert((delivery.applied, 0)).1 += 1;
                         if *last {
                             conn.phase = Phase::Closing;
                         }

@@ -127,7 +127,7 @@ impl Writer {
         self.gathered = 0;
         loop {
             self.log.submit(NOW, |_| ())?;
-            self.log.complete(NOW, |_| ())?;
+            self.log.complete(|_| ())?;
             if self.log.is_idle() {
                 return Ok(());
             }

@@ -129,7 +129,7 @@ impl<D: Disk> Life<D> {
     /// A batch of these transactions, durable.
     pub(crate) fn commit(&mut self, entries: &[Vec<u8>]) {
         self.submit(entries);
-        self.log.complete(Duration::ZERO, |_| ()).unwrap();
+        self.log.complete(|_| ()).unwrap();
         assert!(self.log.is_idle());
     }
 }

@@ -55,7 +55,7 @@ struct Script {
 
 impl Port for Script {
     fn write(&mut self, _tree: &Tree, request: &WriteRequest<'_>) -> bool {
-        let WriteRequest { conn, session, xid, op, body } = *request;
+        let WriteRequest { conn, session, xid, op, body, .. } = *request;
         let taken = self.writes.len() < self.room;
         if taken {
             self.writes.push_back(Sent { conn, session, xid, op, body: body.to_vec() });

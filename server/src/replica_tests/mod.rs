@@ -10,15 +10,16 @@
 //! **Not here**: which transaction a request becomes (the sequencer's tests), what a worker does with answers (its
 //! own).
 
+mod slow_disk;
+
 use super::*;
-use corral_engine::disk::{Completion, Disk, LogIo, LogSync, Mode, Write};
+use corral_engine::disk::{LogIo, LogSync, Mode};
 use corral_engine::txnlog::{Log, LogOptions, Recovered, recover};
 use corral_proto::request::{CreateRequest, PathVersion, SetDataRequest};
 use corral_proto::{AclList, Decoder, ErrorCode, Request};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngSeed};
-use std::io;
-use std::os::unix::fs::FileExt;
+use slow_disk::SlowDisk;
 use std::path::Path;
 use std::sync::mpsc::{Receiver, channel};
 use tempfile::TempDir;
@@ -27,42 +28,6 @@ const TICK_MS: u64 = 2000;
 const TIMEOUT_MS: i32 = 9000;
 const FIRST: SessionId = SessionId(0x100);
 const CORES: usize = 2;
-
-/// A disk that finishes its writes one by one, when it is told to. They do reach their file then, so that the log can
-/// be recovered from it.
-#[derive(Default)]
-struct SlowDisk {
-    in_flight: Vec<Write>,
-    done: Vec<Completion>,
-}
-
-impl SlowDisk {
-    /// Finishes the write in this place of those in flight.
-    fn finish(&mut self, index: usize) {
-        let write = self.in_flight.remove(index);
-        write.file.write_all_at(&write.data, write.offset).expect("the test's own disk has room");
-        self.done.push(Completion { token: write.token, result: Ok(()) });
-    }
-
-    fn fail(&mut self) {
-        let write = self.in_flight.remove(0);
-        self.done.push(Completion { token: write.token, result: Err(io::Error::other("no such luck")) });
-    }
-}
-
-impl Disk for SlowDisk {
-    fn submit(&mut self, write: Write) {
-        self.in_flight.push(write);
-    }
-
-    fn has_completions(&self) -> bool {
-        false
-    }
-
-    fn completions(&mut self, out: &mut Vec<Completion>) {
-        out.append(&mut self.done);
-    }
-}
 
 /// How a rig differs from the usual one.
 #[derive(Clone, Copy)]
@@ -151,7 +116,8 @@ impl Rig {
 
     fn ask(&mut self, conn: u32, session: SessionId, xid: i32, request: Request<'_>) {
         let body = request.to_vec();
-        let request = WriteRequest { conn: id(conn), session, xid: Xid(xid), op: request.op(), body: &body };
+        let (conn, xid, op, since) = (id(conn), Xid(xid), request.op(), Duration::ZERO);
+        let request = WriteRequest { conn, session, xid, op, body: &body, since };
         self.replica.request(&self.tree, &mut self.log.group, self.now, &request);
     }
 
@@ -181,7 +147,7 @@ impl Rig {
     /// The disk finishes the write in this place of those it has.
     fn finish_at(&mut self, index: usize) {
         self.log.disk().finish(index);
-        if let Some(durable) = self.log.complete(self.now.uptime, |_| ()).expect("the disk is well") {
+        if let Some(durable) = self.log.complete(|_| ()).expect("the disk is well") {
             self.durable = durable.upto();
             self.replica.durable(durable);
         }
@@ -205,7 +171,7 @@ impl Rig {
     /// What the worker of one core is told.
     fn delivered(&mut self, core: usize) -> Vec<String> {
         assert_eq!(self.replica.has_delivery(core), !self.replica.outbox[core].items.is_empty());
-        let delivery = self.replica.take_delivery(core, None);
+        let delivery = self.replica.take_delivery(core, None, Duration::ZERO);
         assert!(!self.replica.has_delivery(core));
         let (mut last_zxid, mut lines) = (Zxid::ZERO, Vec::new());
         for item in &delivery.items {
@@ -351,11 +317,11 @@ fn a_failed_write_answers_nobody() {
         assert_eq!(rig.submit(), xid as usize);
     }
     rig.log.disk().fail();
-    assert!(rig.log.complete(rig.now.uptime, |_| ()).is_err());
+    assert!(rig.log.complete(|_| ()).is_err());
     assert_eq!(rig.apply(), NOTHING);
     // The one behind it is finished well, and still counts for nothing.
     rig.log.disk().finish(0);
-    assert!(rig.log.complete(rig.now.uptime, |_| ()).is_err());
+    assert!(rig.log.complete(|_| ()).is_err());
     assert_eq!(rig.apply(), NOTHING);
     rig.ask(1, session, 3, create("/3", 0));
     let replica = &mut rig.replica;
@@ -389,7 +355,10 @@ fn every_worker_is_told_its_own() {
     assert_eq!(rig.delivered(0), ["1: 1 ok @3", "1: 2 ok @5"]);
     assert_eq!(rig.delivered(1), ["11: 1 ok @4"]);
     let changes: Arc<[Change]> = changes.into();
-    assert!(Arc::ptr_eq(&rig.replica.take_delivery(1, Some(&changes)).changes.expect("handed on"), &changes));
+    assert!(Arc::ptr_eq(
+        &rig.replica.take_delivery(1, Some(&changes), Duration::ZERO).changes.expect("handed on"),
+        &changes
+    ));
 }
 
 #[test]
@@ -455,9 +424,9 @@ fn only_the_newest_connection_speaks_for_a_session() {
     assert_eq!(told, ["1: close", "2: session 0x100 9000ms", "1: 1 ok @3", "1: 2 ok @4", "2: 1 ok @5"]);
     assert_eq!((rig.tree.find("/c"), rig.tree.find("/e")), (None, None));
     // The same place in the table, but another connection.
-    let late = ConnId { generation: 77, ..id(2) };
-    let body = create("/e", 0).to_vec();
-    let request = WriteRequest { conn: late, session, xid: Xid(9), op: OpCode::Create, body: &body };
+    let conn = ConnId { generation: 77, ..id(2) };
+    let (body, since) = (create("/e", 0).to_vec(), Duration::ZERO);
+    let request = WriteRequest { conn, session, xid: Xid(9), op: OpCode::Create, body: &body, since };
     rig.replica.request(&rig.tree, &mut rig.log.group, rig.now, &request);
     assert_eq!(rig.replica.outstanding(), 0);
 }
