@@ -1,22 +1,26 @@
 //! `corral-bench`: how fast a coordination server is, and where the time goes.
 //!
-//! `load` puts any server of the ZooKeeper protocol under load; `probe` says what a directory's disk can do.
+//! `disks` compares disk configurations; `probe` says what a directory's disk can do; `load` puts any server of the ZooKeeper
+//! protocol under load.
 //!
 //! Exit codes: 0 when it measured something, 1 when it could not, 2 when it was told something impossible. What went
 //! wrong is one line on stderr.
 
 mod options;
 
+mod disks;
 mod load;
 mod probe;
 
 mod embedded;
 mod environment;
+mod interrupt;
 mod progress;
 mod report;
 
 use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
+use disks::{DisksOptions, ServeOptions};
 use options::{LoadOptions, ProbeOptions};
 use std::process::ExitCode;
 
@@ -30,10 +34,15 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Compare disk configurations: the same load on a server of its own for every combination
+    Disks(Box<DisksOptions>),
     /// Put a server under load and measure throughput and latency
     Load(Box<LoadOptions>),
     /// Measure what a directory's disk can do: the floor under every durable write
     Probe(ProbeOptions),
+    /// Be the server of a cell, until standard input ends
+    #[command(hide = true)]
+    Serve(ServeOptions),
 }
 
 fn main() -> ExitCode {
@@ -41,25 +50,20 @@ fn main() -> ExitCode {
         Ok(cli) => cli.command,
         Err(error) => return usage(&error),
     };
-    let checked = match &command {
-        Command::Load(options) => options.check(),
-        Command::Probe(options) => options.check(),
-    };
-    if let Err(why) = checked {
-        eprintln!("corral-bench: {why}");
-        return ExitCode::from(2);
-    }
+    // The outer result is about what was asked for, the inner one about what came of it.
     let done = match &command {
-        Command::Load(options) => load::run(options),
-        Command::Probe(options) => probe::run(options),
+        Command::Disks(options) => options.cells().map(|cells| disks::run(options, cells)),
+        Command::Load(options) => options.check().map(|()| load::run(options)),
+        Command::Probe(options) => options.check().map(|()| probe::run(options)),
+        Command::Serve(options) => Ok(disks::serve(options)),
     };
-    match done {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(why) => {
-            eprintln!("corral-bench: {why}");
-            ExitCode::from(1)
-        }
-    }
+    let (why, code) = match done {
+        Ok(Ok(())) => return ExitCode::SUCCESS,
+        Ok(Err(why)) => (why, 1),
+        Err(why) => (why, 2),
+    };
+    eprintln!("corral-bench: {why}");
+    ExitCode::from(code)
 }
 
 /// Help is printed as clap writes it, an error as one line (clap takes several, with the usage after them).

@@ -104,6 +104,16 @@ pub(crate) struct LoadOptions {
 }
 
 impl LoadOptions {
+    /// The defaults, for a load that is part of something else.
+    pub(crate) fn plain() -> LoadOptions {
+        #[derive(clap::Parser)]
+        struct Plain {
+            #[command(flatten)]
+            load: LoadOptions,
+        }
+        <Plain as clap::Parser>::parse_from(["load"]).load
+    }
+
     /// What clap cannot say about options that do not go together.
     pub(crate) fn check(&self) -> Result<(), String> {
         if self.read_ratio.is_some() && self.workload != Mix::Mixed {
@@ -238,12 +248,12 @@ fn parse_ratio(text: &str) -> Result<f64, String> {
     ratio.ok_or_else(|| "a part is a number from 0 to 1".to_owned())
 }
 
-fn parse_count<const MAX: usize>(text: &str) -> Result<usize, String> {
+pub(crate) fn parse_count<const MAX: usize>(text: &str) -> Result<usize, String> {
     let count = text.parse::<usize>().ok().filter(|count| (1..=MAX).contains(count));
     count.ok_or_else(|| format!("expected a whole number from 1 to {MAX}"))
 }
 
-fn parse_value_size(text: &str) -> Result<usize, String> {
+pub(crate) fn parse_value_size(text: &str) -> Result<usize, String> {
     let size = text.parse::<usize>().ok().filter(|size| *size <= VALUE_SIZE_MAX);
     size.ok_or_else(|| format!("expected a whole number of bytes, at most {VALUE_SIZE_MAX}"))
 }
@@ -260,7 +270,7 @@ fn parse_root(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
-fn parse_setting(text: &str) -> Result<String, String> {
+pub(crate) fn parse_setting(text: &str) -> Result<String, String> {
     match text.split_once('=') {
         Some((key, _)) if !key.trim().is_empty() => Ok(text.to_owned()),
         _ => Err(format!("\"{text}\" is not key=value")),

@@ -6,6 +6,7 @@ use crate::load::measure::Live;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::io::{self, IsTerminal};
 use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
 
 /// The line.
 #[derive(Debug)]
@@ -15,12 +16,22 @@ pub(crate) struct Progress {
 }
 
 impl Progress {
-    /// A line for a run whose load takes `length_ms`.
-    pub(crate) fn start(length_ms: u64) -> Progress {
+    /// No line, for a run that is part of another one.
+    pub(crate) fn hidden() -> Progress {
+        Progress { bar: ProgressBar::hidden(), shown: (0, 0, 0) }
+    }
+
+    /// The load will take so long.
+    pub(crate) fn takes(&self, length: Duration) {
+        self.bar.set_length(length.as_millis() as u64);
+    }
+
+    /// A line for a run.
+    pub(crate) fn start() -> Progress {
         let target =
             if io::stderr().is_terminal() { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
         let style = ProgressStyle::with_template("{prefix:>8} [{bar:24}] {wide_msg}").expect("a valid template");
-        let bar = ProgressBar::with_draw_target(Some(length_ms), target).with_style(style.progress_chars("=> "));
+        let bar = ProgressBar::with_draw_target(None, target).with_style(style.progress_chars("=> "));
         Progress { bar, shown: (0, 0, 0) }
     }
 

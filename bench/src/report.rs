@@ -314,7 +314,7 @@ impl Report {
 }
 
 /// A number with a comma between thousands.
-fn grouped(value: f64, decimals: usize) -> String {
+pub(crate) fn grouped(value: f64, decimals: usize) -> String {
     let text = format!("{value:.decimals$}");
     let whole = text.find('.').unwrap_or(text.len());
     let mut out = String::new();

@@ -94,6 +94,11 @@ impl Inside {
         Inside { stages, other: found.into_values().filter(|it| it.count > 0).collect() }
     }
 
+    /// The median of one of them, in µs.
+    pub(crate) fn p50_us(&self, name: &str) -> Option<f64> {
+        self.stages.iter().chain(&self.other).find(|it| it.name == name && it.unit == "us").map(|it| it.p50)
+    }
+
     /// True if the server told nothing.
     pub(crate) fn is_empty(&self) -> bool {
         self.stages.iter().all(|stage| stage.count == 0)

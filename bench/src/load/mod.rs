@@ -27,6 +27,7 @@ mod worker;
 
 use crate::embedded;
 use crate::environment::{IS_DEBUG, Machine};
+use crate::interrupt::{self, Second};
 use crate::options::LoadOptions;
 use crate::progress::Progress;
 use crate::report::{Environment, Parameters, Report, Server};
@@ -54,7 +55,9 @@ const LEAD_NS: u64 = 10_000_000;
 
 /// Runs the load and prints the report. The error is one line.
 pub(crate) fn run(options: &LoadOptions) -> Result<(), String> {
-    let stop = listen_for_interrupts()?;
+    // The embedded server answers, or fails, by itself; cleaning up at another one may take as long as that pleases.
+    let second = if options.hosts.is_empty() { Second::IsLikeTheFirst } else { Second::EndsTheProcess };
+    let stop = interrupt::listen(second)?;
     if IS_DEBUG {
         eprintln!("corral-bench: WARNING: this is a debug build, its numbers say nothing (cargo build --release)");
     }
@@ -76,7 +79,9 @@ pub(crate) fn run(options: &LoadOptions) -> Result<(), String> {
         let server = embedded::start(dir.path(), &options.settings)?;
         let hosts = [server.address()];
         let names = hosts.iter().map(SocketAddr::to_string).collect();
-        let report = Run { options, hosts: &hosts, names, storage, embedded: true, stop: &stop }.measure();
+        let report =
+            Run { options, hosts: &hosts, names, storage, embedded: true, stop: &stop, progress: Progress::start() }
+                .measure();
         stopped = server.stop().map_err(|why| format!("the embedded server failed: {why}"));
         match report {
             Ok(report) => report,
@@ -93,7 +98,8 @@ pub(crate) fn run(options: &LoadOptions) -> Result<(), String> {
             reached.close().map_err(|error| error.to_string())?;
         }
         let names = options.hosts.clone();
-        Run { options, hosts: &hosts, names, storage: None, embedded: false, stop: &stop }.measure()?
+        Run { options, hosts: &hosts, names, storage: None, embedded: false, stop: &stop, progress: Progress::start() }
+            .measure()?
     };
     if report.seconds == 0.0 {
         return Err("interrupted before there was anything to measure".into());
@@ -117,15 +123,11 @@ fn cannot_write(file: &Path, error: &std::io::Error) -> String {
     format!("cannot write {}: {error}", file.display())
 }
 
-/// The first interrupt ends the run early, with a report and a clean tree; the second one ends the process.
-fn listen_for_interrupts() -> Result<Arc<AtomicBool>, String> {
-    let stop = Arc::new(AtomicBool::new(false));
-    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
-        signal_hook::flag::register_conditional_shutdown(signal, 130, stop.clone())
-            .and_then(|_| signal_hook::flag::register(signal, stop.clone()))
-            .map_err(|error| format!("cannot listen for signals: {error}"))?;
-    }
-    Ok(stop)
+/// Runs the load against a server that somebody else has started and will end, and shows nothing.
+pub(crate) fn against(server: SocketAddr, options: &LoadOptions, stop: &Arc<AtomicBool>) -> Result<Report, String> {
+    let (hosts, names) = ([server], vec![server.to_string()]);
+    let progress = Progress::hidden();
+    Run { options, hosts: &hosts, names, storage: None, embedded: true, stop, progress }.measure()
 }
 
 struct Run<'a> {
@@ -135,10 +137,11 @@ struct Run<'a> {
     storage: Option<FileSystem>,
     embedded: bool,
     stop: &'a Arc<AtomicBool>,
+    progress: Progress,
 }
 
 impl Run<'_> {
-    fn measure(self) -> Result<Report, String> {
+    fn measure(mut self) -> Result<Report, String> {
         let options = self.options;
         let machine = Machine::look();
         let root = options
@@ -153,7 +156,8 @@ impl Run<'_> {
             options.value_size,
             options.seed,
         ));
-        let mut progress = Progress::start((options.warmup + options.duration).as_millis() as u64);
+        let mut progress = std::mem::replace(&mut self.progress, Progress::hidden());
+        progress.takes(options.warmup + options.duration);
         let describe = |address: &SocketAddr| {
             let (version, mode) = observe::version_and_mode(*address);
             Server { address: address.to_string(), version, mode }

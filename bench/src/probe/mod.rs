@@ -15,13 +15,14 @@
 
 mod commits;
 mod echo;
-mod figures;
+pub(crate) mod figures;
 mod files;
 mod plan;
 mod report;
 mod verdict;
 
 use crate::environment::{IS_DEBUG, Machine};
+use crate::interrupt;
 use crate::options::ProbeOptions;
 use corral_engine::disk::Mode;
 use corral_engine::disk::block::BlockDevice;
@@ -29,18 +30,19 @@ use corral_engine::disk::filesystem::FileSystem;
 use figures::{Figures, Floor, Measured, Sample, best, write_only};
 use files::Files;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+#[cfg(test)]
+pub(crate) use plan::State;
 use plan::{Extent, FLOOR_BYTES, Item, Plan};
 use report::{Parameters, Refused, Report};
 use std::fs;
 use std::io::{self, IsTerminal};
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use verdict::Facts;
 
 /// Runs the probe and prints the report. The error is one line.
 pub(crate) fn run(options: &ProbeOptions) -> Result<(), String> {
-    let stop = listen_for_interrupts()?;
+    let stop = interrupt::listen(interrupt::Second::IsLikeTheFirst)?;
     if IS_DEBUG {
         eprintln!("corral-bench: WARNING: this is a debug build, its numbers say nothing (cargo build --release)");
     }
@@ -64,14 +66,16 @@ pub(crate) fn run(options: &ProbeOptions) -> Result<(), String> {
     Ok(())
 }
 
-/// The least that a durable append of `bytes` costs in `dir`, one at a time, on a zeroed file: of the two modes that a server
-/// runs with, the better one. It takes about 1.5 s.
-#[cfg_attr(not(test), expect(dead_code, reason = "for what is to be compared with the disk in the same minute"))]
-pub(crate) fn floor(dir: &Path, bytes: usize) -> Result<Floor, String> {
-    let (plan, stop, seed) = (Plan::floor(bytes), AtomicBool::new(false), 1);
-    let mut files = Files::make(dir, plan.file_bytes, seed, &stop)?;
-    let outcome = carry_out(&plan, seed, &mut files, &stop, &ProgressBar::hidden());
-    best(&outcome.measured, bytes).map(Floor::of).ok_or_else(|| outcome.why_no_floor(dir))
+/// What a server's write is compared with in the same minute: the least that a durable append of `bytes` costs in `dir`, one at a
+/// time, on a zeroed file, in the better one of the two modes that servers run with; and the p50 of a TCP echo in µs. It takes
+/// about two seconds.
+pub(crate) fn floor(dir: &Path, bytes: usize, stop: &AtomicBool) -> Result<(Floor, f64), String> {
+    let (plan, seed) = (Plan::floor(bytes), 1);
+    let mut files = Files::make(dir, plan.file_bytes, seed, stop)?;
+    let outcome = carry_out(&plan, seed, &mut files, stop, &ProgressBar::hidden());
+    let floor = best(&outcome.measured, bytes).map(Floor::of).ok_or_else(|| outcome.why_no_floor(dir))?;
+    let echo = outcome.echo.ok_or("no message came back over loopback")?;
+    Ok((floor, echo.p50_us))
 }
 
 /// What came of a plan.
@@ -214,16 +218,6 @@ fn progress(plan: &Plan) -> ProgressBar {
     ProgressBar::with_draw_target(Some(length), target).with_style(style.progress_chars("=> "))
 }
 
-/// An interrupt ends the run early. A second one does no more: the first is obeyed within a write, and then the files go.
-fn listen_for_interrupts() -> Result<Arc<AtomicBool>, String> {
-    let stop = Arc::new(AtomicBool::new(false));
-    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM, signal_hook::consts::SIGHUP] {
-        signal_hook::flag::register(signal, stop.clone())
-            .map_err(|error| format!("cannot listen for signals: {error}"))?;
-    }
-    Ok(stop)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -245,7 +239,8 @@ mod tests {
     #[test]
     fn the_floor_alone_is_of_the_size_asked_for() {
         let dir = tempfile::tempdir_in(".").unwrap();
-        let floor = floor(dir.path(), 65_536).unwrap();
+        let (floor, echo_us) = floor(dir.path(), 65_536, &AtomicBool::new(false)).unwrap();
+        assert!(echo_us > 0.0);
         assert!(floor.bytes == 65_536 && floor.p50_us > 0.0 && floor.p99_us >= floor.p50_us, "{floor:?}");
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
     }

@@ -184,10 +184,11 @@ impl Plan {
         Plan { items, rounds: 3, time: Duration::from_millis(time_ms), file_bytes }
     }
 
-    /// The two main modes at one size, one commit at a time: enough to know the floor.
+    /// The two main modes at one size, one commit at a time, and an echo: enough to know the floor.
     pub(crate) fn floor(bytes: usize) -> Plan {
         let cell = |(io, sync)| (Item::Commits(Cell { io, sync, state: State::Zeroed, bytes, depth: 1 }), OFTEN);
-        Plan { items: MAIN.map(cell).to_vec(), rounds: 3, time: Duration::from_millis(65), file_bytes: 16 * MIB }
+        let items = MAIN.map(cell).into_iter().chain([(Item::Echo, 1)]).collect();
+        Plan { items, rounds: 3, time: Duration::from_millis(65), file_bytes: 16 * MIB }
     }
 
     /// The order of each round. Shuffled, so that what happens on the machine now and then does not always meet the same
