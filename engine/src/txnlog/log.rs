@@ -13,12 +13,14 @@ use super::format::{Position, batch_crc};
 use super::group::{Group, PlacedBatch};
 use super::recovery::Recovered;
 use super::segment::{Segment, Supply, Wake, file_name};
+use super::workshop::{RealFiles, Workshop};
 use crate::disk::{BLOCK, Completion, Disk, Mode, Write};
 use crate::error::StorageError;
 use crate::histogram::Histogram;
 use corral_proto::Zxid;
+use rand::SeedableRng;
+use rand::rngs::SmallRng;
 use std::collections::VecDeque;
-use std::fs::{self, File};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -135,16 +137,16 @@ impl<D: Disk> Log<D> {
     /// Goes on where recovery found the end, in a new segment. `wake` is called from another thread when the log waits for a
     /// segment that has become ready.
     pub fn open(options: &LogOptions, disk: D, recovered: &Recovered, wake: Wake) -> Result<Log<D>, StorageError> {
-        // Recovery may have read what was written but not yet durable when the process died. It is served from now on, and new
-        // batches name it as their predecessor, so it must not be lost to a power failure any more.
-        for (path, _) in &recovered.used {
-            File::open(path).and_then(|file| file.sync_all()).map_err(StorageError::io("sync the segment", path))?;
-        }
-        for path in &recovered.unused {
-            fs::remove_file(path).map_err(StorageError::io("delete the unused segment", path))?;
-        }
-        let supply = Supply::start(&options.dir, &options.mode, options.segment_bytes, recovered.next_segment, wake)?;
-        Ok(Log {
+        let files = RealFiles(options.mode.clone());
+        let mut workshop = Workshop::new(&options.dir, files, SmallRng::from_os_rng());
+        workshop.adopt(recovered)?;
+        let supply = Supply::start(workshop, &options.dir, options.segment_bytes, recovered.next_segment, wake)?;
+        Ok(Log::over(options, disk, recovered, supply))
+    }
+
+    /// Goes on where recovery found the end, with segments from `supply`, whose workshop has adopted what was recovered.
+    pub fn over(options: &LogOptions, disk: D, recovered: &Recovered, supply: Supply) -> Log<D> {
+        Log {
             group: Group::new(recovered.last, options.group_commit_delay),
             dir: options.dir.clone(),
             disk,
@@ -165,7 +167,7 @@ impl<D: Disk> Log<D> {
             counters: LogCounters::default(),
             histograms: LogHistograms::default(),
             completions: Vec::new(),
-        })
+        }
     }
 
     /// The device, for the thread that sleeps in it.
@@ -293,10 +295,14 @@ impl<D: Disk> Log<D> {
         }
     }
 
-    /// A snapshot that will be kept holds everything up to `upto`: segments with nothing newer are not needed any more.
+    /// A snapshot that will be kept holds everything up to `upto`: segments with nothing newer are not needed any more. One of
+    /// them stays as long as nothing after it is durable: what remains of the log must begin with a batch that no power loss can
+    /// take, or its beginning could not be told from damage.
     pub fn release(&mut self, upto: Zxid) {
+        let durable = self.durable;
+        let is_needless = |last: Zxid| last <= upto && last < durable;
         let needless =
-            |segments: &VecDeque<(PathBuf, Zxid)>| segments.iter().take_while(|(_, last)| *last <= upto).count();
+            |segments: &VecDeque<(PathBuf, Zxid)>| segments.iter().take_while(|(_, last)| is_needless(*last)).count();
         let (own, old) = (needless(&self.retired), needless(&self.inherited));
         let paths = |segments: &VecDeque<(PathBuf, Zxid)>, count| -> Vec<PathBuf> {
             segments.iter().take(count).map(|(path, _)| path.clone()).collect()

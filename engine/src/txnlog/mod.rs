@@ -3,6 +3,7 @@
 //! - [`format`]: the bytes of a segment header, a batch and a record, and what makes them belong where they are.
 //! - [`group`]: the open batch, and when it is cut.
 //! - [`segment`]: files with names and salts, made ready ahead of need by a thread of their own.
+//! - [`workshop`]: how they are made and let go, step by step, so that a power loss between any two does no harm.
 //! - [`log`]: batches to disk writes, in order, and what is durable.
 //! - [`reader`]: one segment, read back.
 //! - [`recovery`]: where the log ends, and whether that end is a torn tail or damage.
@@ -17,6 +18,7 @@ pub mod log;
 pub mod reader;
 pub mod recovery;
 pub mod segment;
+pub mod workshop;
 
 pub use format::Position;
 pub use group::{Group, SealedBatch};

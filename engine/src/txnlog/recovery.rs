@@ -18,7 +18,7 @@
 //! **Not here**: how a segment is read ([`super::reader`]); what transactions do (the caller applies them); snapshots.
 
 use super::format::{Batch, BatchHeader, Position};
-use super::reader::OpenSegment;
+use super::reader::{OpenSegment, Trace};
 use super::segment;
 use crate::disk::{BLOCK, round_up};
 use crate::error::StorageError;
@@ -117,11 +117,12 @@ pub fn recover_after(dir: &Path, from: Zxid, mut each: impl FnMut(LogRecord<'_>)
         }
     }
     let (first_beyond, at_beyond) = stop.unwrap_or((begin, BLOCK as u32));
+    let last = chain.last.max(from);
     let mut torn = None;
     for (index, segment) in segments.iter().enumerate().skip(first_beyond) {
         let from = if index == first_beyond { at_beyond } else { BLOCK as u32 };
         if let Some(claim) = segment.claim_beyond(from, chain.end)? {
-            let (broken, offset, why) = first_unreadable(&segments[first_beyond..], at_beyond)?;
+            let (broken, offset, why) = first_unreadable(&segments[first_beyond..], at_beyond, last)?;
             return Err(StorageError::Corrupt {
                 file: broken.path().to_owned(),
                 offset,
@@ -142,7 +143,7 @@ pub fn recover_after(dir: &Path, from: Zxid, mut each: impl FnMut(LogRecord<'_>)
     Ok(Recovered {
         end: chain.end,
         end_crc: chain.crc,
-        last: chain.last.max(from),
+        last,
         used,
         next_segment: segments.last().map_or(1, |segment| segment.header().number + 1),
         records: chain.records,
@@ -152,15 +153,33 @@ pub fn recover_after(dir: &Path, from: Zxid, mut each: impl FnMut(LogRecord<'_>)
 }
 
 /// What to tell of damage where the chain stops: at `at` of the first of `segments`, or, where that segment just ended, in the
-/// first batch of the next.
-fn first_unreadable(segments: &[OpenSegment], at: u32) -> Result<(&OpenSegment, u64, &'static str), StorageError> {
+/// first batch of the next one that holds any.
+fn first_unreadable(
+    segments: &[OpenSegment],
+    at: u32,
+    last: Zxid,
+) -> Result<(&OpenSegment, u64, &'static str), StorageError> {
     let mut place = (&segments[0], at);
-    let ended = segments[0].is_zero_at(at)? && segments[0].claim_beyond(at, Position::START)?.is_none();
-    if let Some(next) = segments.get(1).filter(|_| ended)
-        && next.batch(BLOCK as u32)?.is_err()
-        && !next.is_zero_at(BLOCK as u32)?
-    {
-        place = (next, BLOCK as u32);
+    // Recycled segments hold batches of their earlier lives where nothing was written since.
+    let unwritten = |segment: &OpenSegment, at| Ok(segment.trace(at, last)? != Trace::Something);
+    let ended = unwritten(&segments[0], at)? && segments[0].claim_beyond(at, Position::START)?.is_none();
+    for next in segments[1..].iter().filter(|_| ended) {
+        if next.batch(BLOCK as u32)?.is_ok() {
+            break;
+        }
+        // A segment that was too small for a batch stays empty.
+        if !unwritten(next, BLOCK as u32)? || next.claim_beyond(BLOCK as u32, Position::START)?.is_some() {
+            place = (next, BLOCK as u32);
+            break;
+        }
+    }
+    // Sure where a header can still be read that names the end: what stands at the end itself never was part of the log.
+    for next in &segments[1..] {
+        if let Err(unreadable) = next.batch(BLOCK as u32)?
+            && unreadable.wreck.is_some_and(|wreck| wreck.header.prev == segments[0].position(at))
+        {
+            place = (next, BLOCK as u32);
+        }
     }
     let (segment, at) = place;
     Ok(match segment.batch(at)? {
@@ -182,14 +201,22 @@ fn begin(segments: &[OpenSegment], firsts: &[Option<BatchHeader>], from: Zxid) -
         (Some((index, header)), _) => {
             Ok((index, Chain { end: header.prev, crc: header.prev_crc, last: header.prev_last, records: 0 }))
         }
-        (None, Some((index, header))) => Err(StorageError::Corrupt {
-            file: segments[index].path().to_owned(),
-            offset: BLOCK as u64,
-            why: format!(
-                "the log begins after transaction {}, but no snapshot holds more than those up to {from}",
-                header.prev_last
-            ),
-        }),
+        (None, Some((index, header))) => {
+            // If older segments are there, the first batch of the oldest cannot be read. One that was too small stays empty.
+            let is_empty = |segment: &OpenSegment| segment.is_zero_at(BLOCK as u32);
+            let mut broken = &segments[index];
+            for older in segments[..index].iter().rev() {
+                broken = if is_empty(older)? { broken } else { older };
+            }
+            Err(StorageError::Corrupt {
+                file: broken.path().to_owned(),
+                offset: BLOCK as u64,
+                why: format!(
+                    "the log can be read only after transaction {}, but no snapshot holds more than those up to {from}",
+                    header.prev_last
+                ),
+            })
+        }
         (None, None) => beginning,
     }
 }

@@ -10,18 +10,17 @@
 //! **Invariants**: a file named `log-…` has a durable header and is zero-written or holds batches; a name survives a crash
 //! (the directory is synced after every rename); a file that a crash left without a name is written over or deleted.
 //!
-//! **Not here**: what is in a segment ([`super::format`]); when one is needed ([`super::log`]).
+//! **Not here**: what is in a segment ([`super::format`]); when one is needed ([`super::log`]); the steps by which one is made
+//! ([`super::workshop`]).
 
 #![expect(clippy::disallowed_methods, reason = "the thread that prepares segments is part of the engine's I/O")]
 
 use super::format::SegmentHeader;
-use crate::disk::aligned::AlignedBuf;
-use crate::disk::{BLOCK, Mode, round_up};
+use super::workshop::{Files, Workshop};
+use crate::disk::{BLOCK, round_up};
 use crate::error::StorageError;
 use crossbeam::channel::{Receiver, Sender, TryRecvError, bounded};
-use rand::{Rng, SeedableRng};
-use std::fs::{self, File, OpenOptions};
-use std::os::unix::fs::FileExt;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -67,8 +66,37 @@ enum Order {
     Release { recycle: Vec<PathBuf>, delete: Vec<PathBuf> },
 }
 
-/// Spares that are kept; more are deleted.
-const SPARES_MAX: usize = 2;
+enum Done {
+    Made,
+    Released,
+    NobodyWaits,
+}
+
+/// Where orders arrive, and from where segments are handed over.
+pub struct Bench {
+    inbox: Receiver<Order>,
+    outbox: Sender<Result<Segment, StorageError>>,
+}
+
+impl Bench {
+    /// Carries out one order, if there is one: for a simulation, where no thread does.
+    pub fn step<F: Files>(&self, workshop: &mut Workshop<F>) -> bool {
+        self.inbox.try_recv().map(|order| self.carry_out(order, workshop)).is_ok()
+    }
+
+    fn carry_out<F: Files>(&self, order: Order, workshop: &mut Workshop<F>) -> Done {
+        match order {
+            Order::Make { number, size } => match self.outbox.send(workshop.make(number, size)) {
+                Ok(()) => Done::Made,
+                Err(_) => Done::NobodyWaits,
+            },
+            Order::Release { recycle, delete } => {
+                workshop.release(recycle, delete);
+                Done::Released
+            }
+        }
+    }
+}
 
 /// Called by the preparing thread when something is ready, so that a log that waits for it can be woken.
 pub type Wake = Arc<dyn Fn() + Send + Sync>;
@@ -84,33 +112,37 @@ pub struct Supply {
 }
 
 impl Supply {
-    /// Starts the thread that makes segments of `size` bytes in `dir`, numbered from `next`, and orders the first.
-    pub fn start(dir: &Path, mode: &Mode, size: u64, next: u32, wake: Wake) -> Result<Supply, StorageError> {
+    /// Orders the first of the segments of `size` bytes, numbered from `next`, at a bench that somebody has to work at.
+    pub fn new(size: u64, next: u32) -> (Supply, Bench) {
         let size = round_up(size.min(SEGMENT_BYTES_MAX) as usize) as u64;
         // One segment is ordered at a time; besides, there may be something to recycle.
-        let (orders, inbox) = bounded::<Order>(2);
+        let (orders, inbox) = bounded(2);
         let (outbox, ready) = bounded(1);
-        let (dir, mode) = (dir.to_owned(), mode.clone());
-        let path = dir.clone();
-        let thread = std::thread::Builder::new()
-            .name("prealloc".to_owned())
-            .spawn(move || {
-                let mut spares = spares_in(&dir);
-                for order in inbox {
-                    match order {
-                        Order::Make { number, size } => {
-                            if outbox.send(prepare(&dir, &mode, number, size, &mut spares)).is_err() {
-                                return;
-                            }
-                            wake();
-                        }
-                        Order::Release { recycle, delete } => release(&dir, recycle, delete, &mut spares),
-                    }
-                }
-            })
-            .map_err(StorageError::io("start the thread that prepares segments in", &path))?;
-        let mut supply = Supply { orders: Some(orders), ready, thread: Some(thread), size, next, ordered: false };
+        let mut supply = Supply { orders: Some(orders), ready, thread: None, size, next, ordered: false };
         supply.order(size);
+        (supply, Bench { inbox, outbox })
+    }
+
+    /// The same, with a thread at the bench.
+    pub fn start<F: Files + 'static>(
+        mut workshop: Workshop<F>,
+        dir: &Path,
+        size: u64,
+        next: u32,
+        wake: Wake,
+    ) -> Result<Supply, StorageError> {
+        let (mut supply, bench) = Supply::new(size, next);
+        let work = move || {
+            while let Ok(order) = bench.inbox.recv() {
+                match bench.carry_out(order, &mut workshop) {
+                    Done::Made => wake(),
+                    Done::Released => {}
+                    Done::NobodyWaits => return,
+                }
+            }
+        };
+        let thread = std::thread::Builder::new().name("prealloc".to_owned()).spawn(work);
+        supply.thread = Some(thread.map_err(StorageError::io("start the thread that prepares segments in", dir))?);
         Ok(supply)
     }
 
@@ -173,107 +205,27 @@ impl Drop for Supply {
     fn drop(&mut self) {
         self.orders = None;
         // A finished segment may still be waiting to be taken, which would keep the thread from seeing that nobody orders.
-        while self.ready.recv().is_ok() {}
         if let Some(thread) = self.thread.take() {
+            while self.ready.recv().is_ok() {}
             let _ = thread.join();
         }
     }
 }
 
-/// The spares that an earlier life left.
-fn spares_in(dir: &Path) -> Vec<PathBuf> {
-    let is_spare = |path: &PathBuf| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("spare-"));
-    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
-    entries.map(|entry| entry.path()).filter(is_spare).collect()
-}
-
-/// Takes the names of segments that nobody needs any more, and keeps a few of the files.
-fn release(dir: &Path, recycle: Vec<PathBuf>, delete: Vec<PathBuf>, spares: &mut Vec<PathBuf>) {
-    let may_be_kept = recycle.into_iter().map(|path| (path, true));
-    for (path, may_be_kept) in may_be_kept.chain(delete.into_iter().map(|path| (path, false))) {
-        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let spare = dir.join(format!("spare-{name}"));
-        let kept = may_be_kept && spares.len() < SPARES_MAX && fs::rename(&path, &spare).is_ok();
-        if kept {
-            spares.push(spare);
-        } else if let Err(error) = fs::remove_file(&path) {
-            tracing::warn!("cannot delete the log segment {}, which is not needed any more: {error}", path.display());
-        }
-    }
-    if let Err(error) = sync_dir(dir) {
-        tracing::warn!("{error}");
-    }
-}
-
-/// Gives a spare of the right size a new header. Not possible: no spare, and nothing lost.
-fn reuse(mode: &Mode, header: &SegmentHeader, unnamed: &Path, spares: &mut Vec<PathBuf>) -> Option<()> {
-    let fits = |path: &PathBuf| fs::metadata(path).is_ok_and(|data| data.len() == header.size);
-    let spare = spares.swap_remove(spares.iter().position(fits)?);
-    fs::rename(&spare, unnamed).ok()?;
-    let mut block = AlignedBuf::zeroed(BLOCK);
-    block.as_mut_slice().copy_from_slice(&header.encode());
-    let file = mode.open(unnamed).ok()?;
-    file.write_all_at(block.as_slice(), 0).and_then(|()| file.sync_all()).ok()
-}
-
-fn prepare(
-    dir: &Path,
-    mode: &Mode,
-    number: u32,
-    size: u64,
-    spares: &mut Vec<PathBuf>,
-) -> Result<Segment, StorageError> {
-    let path = dir.join(file_name(number));
-    let unnamed = dir.join(format!("{}.new", file_name(number)));
-    let header = SegmentHeader { number, salt: rand::rngs::SmallRng::from_os_rng().random(), size };
-    let reused = reuse(mode, &header, &unnamed, spares);
-    let written = reused.map_or_else(|| write_out(mode, &unnamed, &header), Ok).and_then(|()| {
-        fs::rename(&unnamed, &path).map_err(StorageError::io("name the segment", &path))?;
-        sync_dir(dir)?;
-        mode.open(&path).map_err(StorageError::io("open the segment", &path))
-    });
-    match written {
-        Ok(file) => Ok(Segment { header, path, file: Arc::new(file) }),
-        Err(error) => {
-            let _ = fs::remove_file(&unnamed);
-            Err(error)
-        }
-    }
-}
-
-/// Zeros in large writes without a sync, then one sync: syncing each would take as long as the disk's latency times them.
-fn write_out(mode: &Mode, path: &Path, header: &SegmentHeader) -> Result<(), StorageError> {
-    let opened = if mode.io == crate::disk::LogIo::UringDirect {
-        use std::os::unix::fs::OpenOptionsExt;
-        OpenOptions::new().write(true).create(true).truncate(true).custom_flags(libc::O_DIRECT).open(path)
-    } else {
-        File::create(path)
-    };
-    let file = opened.map_err(StorageError::io("create the segment", path))?;
-    let mut chunk = AlignedBuf::zeroed(1 << 20);
-    chunk.as_mut_slice()[..BLOCK].copy_from_slice(&header.encode());
-    let mut at = 0;
-    while at < header.size {
-        let len = chunk.len().min((header.size - at) as usize);
-        file.write_all_at(&chunk.as_slice()[..len], at).map_err(StorageError::io("write the segment", path))?;
-        if at == 0 {
-            chunk.as_mut_slice()[..BLOCK].fill(0);
-        }
-        at += len as u64;
-    }
-    file.sync_all().map_err(StorageError::io("sync the segment", path))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::disk::{LogIo, LogSync};
+    use crate::disk::{LogIo, LogSync, Mode};
+    use crate::txnlog::workshop::RealFiles;
+    use rand::SeedableRng;
+    use rand::rngs::SmallRng;
 
     #[test]
     fn segments_are_zero_written_named_and_numbered() {
         let dir = tempfile::tempdir_in(".").unwrap();
         let mode = Mode { io: LogIo::Pwrite, sync: LogSync::Fdatasync, why: String::new() };
-        let mut supply = Supply::start(dir.path(), &mode, 100_000, 5, Arc::new(|| ())).unwrap();
+        let workshop = Workshop::new(dir.path(), RealFiles(mode), SmallRng::seed_from_u64(1));
+        let mut supply = Supply::start(workshop, dir.path(), 100_000, 5, Arc::new(|| ())).unwrap();
         supply.wait();
         let five = supply.take(4096).unwrap().unwrap();
         supply.wait();

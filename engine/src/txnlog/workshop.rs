@@ -1,0 +1,193 @@
+//! How segments are made, used again and deleted: the order of writes, syncs and names that a power loss cannot break.
+//!
+//! Every step that a power loss could undo goes through [`Files`], so that the same order of steps runs on a real directory
+//! and on a simulated disk that loses whatever was not synced.
+//!
+//! **Invariants**: contents are synced before they get a name that recovery looks at; the directory is synced before a segment
+//! is handed out; nothing is built on what recovery has read before that is synced ([`Workshop::adopt`]).
+//!
+//! **Not here**: when a segment is made, and the thread that does it ([`super::segment`]).
+
+use super::format::SegmentHeader;
+use super::recovery::Recovered;
+use super::segment::{Segment, file_name, sync_dir};
+use crate::disk::aligned::AlignedBuf;
+use crate::disk::{BLOCK, LogIo, Mode};
+use crate::error::StorageError;
+use rand::Rng;
+use rand::rngs::SmallRng;
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// What is done to the files of a log besides appending to them. Nothing of it is durable before a sync.
+pub trait Files: Send {
+    /// Makes a file of `size` bytes, zeros but for its first block, in place of any other of that name.
+    fn create(&mut self, path: &Path, first: &[u8; BLOCK], size: u64) -> io::Result<File>;
+
+    /// Writes the first block of a file anew.
+    fn overwrite(&mut self, path: &Path, first: &[u8; BLOCK]) -> io::Result<File>;
+
+    /// Makes what can be read of `file`, which is at `path`, durable.
+    fn sync(&mut self, file: &File, path: &Path) -> io::Result<()>;
+
+    /// Gives a file another name.
+    fn rename(&mut self, from: &Path, to: &Path) -> io::Result<()>;
+
+    /// Deletes a file.
+    fn remove(&mut self, path: &Path) -> io::Result<()>;
+
+    /// Makes the names in `dir` durable.
+    fn sync_dir(&mut self, dir: &Path) -> Result<(), StorageError>;
+
+    /// Opens a segment for the log's writes.
+    fn open(&mut self, path: &Path) -> io::Result<File>;
+}
+
+/// The files of a real directory, in the log's mode.
+pub struct RealFiles(pub Mode);
+
+impl Files for RealFiles {
+    /// Zeros in large writes, to be synced once: syncing each would take as long as the disk's latency times them.
+    fn create(&mut self, path: &Path, first: &[u8; BLOCK], size: u64) -> io::Result<File> {
+        let mut open = OpenOptions::new();
+        open.write(true).create(true).truncate(true);
+        if self.0.io == LogIo::UringDirect {
+            open.custom_flags(libc::O_DIRECT);
+        }
+        let file = open.open(path)?;
+        let mut chunk = AlignedBuf::zeroed(1 << 20);
+        chunk.as_mut_slice()[..BLOCK].copy_from_slice(first);
+        let mut at = 0;
+        while at < size {
+            let len = chunk.len().min((size - at) as usize);
+            file.write_all_at(&chunk.as_slice()[..len], at)?;
+            if at == 0 {
+                chunk.as_mut_slice()[..BLOCK].fill(0);
+            }
+            at += len as u64;
+        }
+        Ok(file)
+    }
+
+    fn overwrite(&mut self, path: &Path, first: &[u8; BLOCK]) -> io::Result<File> {
+        let mut block = AlignedBuf::zeroed(BLOCK);
+        block.as_mut_slice().copy_from_slice(first);
+        let file = self.0.open(path)?;
+        file.write_all_at(block.as_slice(), 0)?;
+        Ok(file)
+    }
+
+    fn sync(&mut self, file: &File, _: &Path) -> io::Result<()> {
+        file.sync_all()
+    }
+
+    fn rename(&mut self, from: &Path, to: &Path) -> io::Result<()> {
+        fs::rename(from, to)
+    }
+
+    fn remove(&mut self, path: &Path) -> io::Result<()> {
+        fs::remove_file(path)
+    }
+
+    fn sync_dir(&mut self, dir: &Path) -> Result<(), StorageError> {
+        sync_dir(dir)
+    }
+
+    fn open(&mut self, path: &Path) -> io::Result<File> {
+        self.0.open(path)
+    }
+}
+
+/// Spares that are kept; more are deleted.
+const SPARES_MAX: usize = 2;
+
+/// Makes the segments in one directory.
+pub struct Workshop<F: Files> {
+    dir: PathBuf,
+    files: F,
+    salts: SmallRng,
+    spares: Vec<PathBuf>,
+}
+
+impl<F: Files> Workshop<F> {
+    /// For the segments in `dir`; each gets a salt out of `salts`. The spares that an earlier life left are used again.
+    pub fn new(dir: &Path, files: F, salts: SmallRng) -> Workshop<F> {
+        let is_spare =
+            |path: &PathBuf| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("spare-"));
+        let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+        let mut spares: Vec<_> = entries.map(|entry| entry.path()).filter(is_spare).collect();
+        spares.sort();
+        Workshop { dir: dir.to_owned(), files, salts, spares }
+    }
+
+    /// Makes durable what recovery has found, and deletes what it found useless.
+    pub fn adopt(&mut self, recovered: &Recovered) -> Result<(), StorageError> {
+        // Recovery may have read what was written but not yet durable when the process died. It is served from now on, and new
+        // batches name it as their predecessor, so it must not be lost to a power failure any more.
+        for (path, _) in &recovered.used {
+            let synced = File::open(path).and_then(|file| self.files.sync(&file, path));
+            synced.map_err(StorageError::io("sync the segment", path))?;
+        }
+        for path in &recovered.unused {
+            self.files.remove(path).map_err(StorageError::io("delete the unused segment", path))?;
+        }
+        Ok(())
+    }
+
+    /// Takes the names of segments that nobody needs any more, and keeps a few of the files. Oldest first, each for good before
+    /// the next: a power loss must not leave an older segment without the newer ones that lead on from it.
+    pub fn release(&mut self, recycle: Vec<PathBuf>, delete: Vec<PathBuf>) {
+        let inherited = delete.into_iter().map(|path| (path, false));
+        for (path, may_be_kept) in inherited.chain(recycle.into_iter().map(|path| (path, true))) {
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let spare = self.dir.join(format!("spare-{name}"));
+            let kept = may_be_kept && self.spares.len() < SPARES_MAX && self.files.rename(&path, &spare).is_ok();
+            if kept {
+                self.spares.push(spare);
+            } else if let Err(error) = self.files.remove(&path) {
+                let path = path.display();
+                tracing::warn!("cannot delete the log segment {path}, which is not needed any more: {error}");
+            }
+            if let Err(error) = self.files.sync_dir(&self.dir) {
+                tracing::warn!("{error}");
+            }
+        }
+    }
+
+    /// A segment that is ready to be appended to: out of a spare of the right size, or a new file.
+    pub fn make(&mut self, number: u32, size: u64) -> Result<Segment, StorageError> {
+        let path = self.dir.join(file_name(number));
+        let unnamed = self.dir.join(format!("{}.new", file_name(number)));
+        let header = SegmentHeader { number, salt: self.salts.random(), size };
+        let made = self.reuse(&header, &unnamed).map_or_else(|| self.write_out(&header, &unnamed), Ok).and_then(|()| {
+            self.files.rename(&unnamed, &path).map_err(StorageError::io("name the segment", &path))?;
+            self.files.sync_dir(&self.dir)?;
+            self.files.open(&path).map_err(StorageError::io("open the segment", &path))
+        });
+        match made {
+            Ok(file) => Ok(Segment { header, path, file: Arc::new(file) }),
+            Err(error) => {
+                let _ = self.files.remove(&unnamed);
+                Err(error)
+            }
+        }
+    }
+
+    /// Gives a spare of the right size a new header. Not possible: no spare, and nothing lost.
+    fn reuse(&mut self, header: &SegmentHeader, unnamed: &Path) -> Option<()> {
+        let fits = |path: &PathBuf| fs::metadata(path).is_ok_and(|data| data.len() == header.size);
+        let spare = self.spares.swap_remove(self.spares.iter().position(fits)?);
+        self.files.rename(&spare, unnamed).ok()?;
+        let file = self.files.overwrite(unnamed, &header.encode()).ok()?;
+        self.files.sync(&file, unnamed).ok()
+    }
+
+    fn write_out(&mut self, header: &SegmentHeader, path: &Path) -> Result<(), StorageError> {
+        let written = self.files.create(path, &header.encode(), header.size);
+        let file = written.map_err(StorageError::io("write the segment", path))?;
+        self.files.sync(&file, path).map_err(StorageError::io("sync the segment", path))
+    }
+}
