@@ -220,6 +220,14 @@ fn whatever_a_power_loss_leaves_what_was_durable_is_recovered() {
     let number = |name| std::env::var(name).ok().map(|value| value.parse::<u64>().unwrap());
     match number("CORRAL_POWER_SEED") {
         Some(seed) => run(seed, true),
-        None => (0..number("CORRAL_POWER_CASES").unwrap_or(3000)).for_each(|seed| run(seed, false)),
+        None => {
+            let cases = number("CORRAL_POWER_CASES").unwrap_or(3000);
+            let threads = std::thread::available_parallelism().map_or(1, usize::from) as u64;
+            std::thread::scope(|scope| {
+                for first in 0..threads {
+                    scope.spawn(move || (first..cases).step_by(threads as usize).for_each(|seed| run(seed, false)));
+                }
+            });
+        }
     }
 }

@@ -4,7 +4,7 @@
 
 use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
-use corral_tools::log;
+use corral_tools::{log, snapshot};
 use std::io::{BufWriter, Write};
 use std::process::ExitCode;
 
@@ -20,6 +20,8 @@ struct Cli {
 enum Tool {
     /// Look into a transaction log, check it, repair it
     Log(log::Options),
+    /// Look into snapshots, check them, compare them
+    Snapshot(snapshot::Options),
 }
 
 fn main() -> ExitCode {
@@ -31,6 +33,7 @@ fn main() -> ExitCode {
     let mut notes = |note: &str| eprintln!("corral-tool: {note}");
     let done = match tool {
         Tool::Log(options) => log::run(&options, &mut out, &mut notes),
+        Tool::Snapshot(options) => snapshot::run(&options, &mut out, &mut notes),
     };
     let done = done.and(out.flush().map_err(Into::into));
     // What is left in the buffer cannot be written either: dropping it would only try again.

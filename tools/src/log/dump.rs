@@ -7,11 +7,11 @@
 //! **Invariants**: nothing is kept: a dump begins to print at once and stops reading when nobody listens any more.
 
 use super::source::{self, Segment, file_name};
-use super::time;
 use super::transaction::{OPS, View};
 use super::walk::{Beginning, Found, Record, Scan, Walk};
 use super::{counted, session, zxid};
 use crate::failure::Failure;
+use crate::time;
 use clap::builder::PossibleValuesParser;
 use corral_engine::txnlog::reader::{OpenSegment, Trace};
 use corral_proto::{SessionId, Zxid};

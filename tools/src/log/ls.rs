@@ -4,10 +4,11 @@
 //! and that nobody was answered for), **damaged** (something acknowledged cannot be read there), **empty** (made ready, not
 //! used yet), **unused** (something was written, none of it acknowledged).
 
+use super::counted;
 use super::source::{Segment, log_dir};
 use super::survey::{Piece, Survey, Tally};
-use super::{counted, time};
 use crate::failure::Failure;
+use crate::time;
 use std::io::Write;
 use std::path::Path;
 

@@ -4,7 +4,7 @@
 //! - [`walk`]: through batches, along the chain as recovery goes, or through whatever checks out in one segment.
 //! - [`survey`]: the judgement on a log: its history, what a crash left over, and what is damaged; [`fault`]: what
 //!   that took along.
-//! - [`transaction`]: one transaction as text and as JSON; [`time`]: its date.
+//! - [`transaction`]: one transaction as text and as JSON;
 //! - [`ls`], [`dump`], [`verify`], [`repair`]: the commands; [`writer`]: the new log that a repair writes.
 //!
 //! **Invariants**: an existing log is opened for reading only, so a server may be running (`repair` writes elsewhere). What a
@@ -18,7 +18,6 @@ pub mod ls;
 pub mod repair;
 pub mod source;
 pub mod survey;
-pub mod time;
 pub mod transaction;
 pub mod verify;
 pub mod walk;

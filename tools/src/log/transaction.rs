@@ -1,19 +1,16 @@
 //! One transaction as a line of text and as a line of JSON. Both are made from the same view, so they say the same.
 //!
 //! 64-bit numbers that people know in hexadecimal (zxids, sessions) are strings in JSON, which many readers keep only 53 bits
-//! of. Data is bytes: base64 in JSON, escaped in text, and shown only on demand.
+//! of.
 //!
 //! **Invariants**: a line of text holds no control character, whatever a path or an id holds.
 
-use super::time;
 use super::walk::Record;
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
-use corral_proto::acl::{AclList, perms};
+use crate::notation::{Acl, Acls, Data, acls, plain};
+use crate::time;
 use corral_proto::error::ErrorCode;
 use corral_proto::{Txn, txn::CreateTxn};
 use serde::Serialize;
-use std::borrow::Cow;
 use std::fmt;
 
 /// Every `op` that there is, as Apache ZooKeeper names them.
@@ -89,24 +86,6 @@ struct Create<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     sequence: Option<i32>,
     parent_cversion: i32,
-}
-
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Data<'a> {
-    /// `null` where there is none, which is not the same as no bytes.
-    data_length: Option<usize>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    data_base64: Option<String>,
-    #[serde(skip)]
-    shown: Option<&'a [u8]>,
-}
-
-#[derive(Debug, Serialize)]
-struct Acl<'a> {
-    perms: i32,
-    scheme: Option<&'a str>,
-    id: Option<&'a str>,
 }
 
 impl<'a> View<'a> {
@@ -203,17 +182,6 @@ fn sequence(path: &str, parent_cversion: i32) -> Option<i32> {
     path.ends_with(&format!("{number:010}")).then_some(number)
 }
 
-impl<'a> Data<'a> {
-    fn new(data: Option<&'a [u8]>, with_data: bool) -> Data<'a> {
-        let shown = data.filter(|_| with_data);
-        Data { data_length: data.map(<[u8]>::len), data_base64: shown.map(|data| STANDARD.encode(data)), shown }
-    }
-}
-
-fn acls(list: AclList<'_>) -> Vec<Acl<'_>> {
-    list.iter().map(|acl| Acl { perms: acl.perms, scheme: acl.scheme, id: acl.id }).collect()
-}
-
 /// The name of an error in a transaction. In a multi that failed, the parts before the one that failed carry 0.
 fn error_name(code: i32) -> &'static str {
     match ErrorCode::from_code(code) {
@@ -264,50 +232,4 @@ impl fmt::Display for Change<'_> {
             }
         }
     }
-}
-
-impl fmt::Display for Data<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.data_length {
-            None => f.write_str("dataLength=null")?,
-            Some(len) => write!(f, "dataLength={len}")?,
-        }
-        match self.shown {
-            None => Ok(()),
-            Some(data) => write!(f, " data=\"{}\"", data.escape_ascii()),
-        }
-    }
-}
-
-/// `scheme:id:cdrwa`, several joined by commas.
-struct Acls<'a>(&'a [Acl<'a>]);
-
-impl fmt::Display for Acls<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.0.is_empty() {
-            return f.write_str("none");
-        }
-        for (index, acl) in self.0.iter().enumerate() {
-            f.write_str(if index > 0 { "," } else { "" })?;
-            let [scheme, id] = [acl.scheme, acl.id].map(Option::unwrap_or_default);
-            write!(f, "{}:{}:{}", plain(scheme), plain(id), letters(acl.perms))?;
-        }
-        Ok(())
-    }
-}
-
-fn letters(bits: i32) -> String {
-    let known =
-        [(perms::CREATE, 'c'), (perms::DELETE, 'd'), (perms::READ, 'r'), (perms::WRITE, 'w'), (perms::ADMIN, 'a')];
-    let mut letters: String = known.iter().filter(|(bit, _)| bits & bit != 0).map(|(_, letter)| letter).collect();
-    if bits & !perms::ALL != 0 {
-        letters.push_str(&format!("+{:#x}", bits & !perms::ALL));
-    }
-    if letters.is_empty() { "-".to_owned() } else { letters }
-}
-
-/// The text itself, or in quotes and escaped where it would break the line or be taken for two words.
-fn plain(text: &str) -> Cow<'_, str> {
-    let breaks = |c: char| c.is_whitespace() || c.is_control() || c == '"' || c == '\\';
-    if text.is_empty() || text.contains(breaks) { Cow::Owned(format!("{text:?}")) } else { Cow::Borrowed(text) }
 }
