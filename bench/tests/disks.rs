@@ -1,5 +1,7 @@
 //! `corral-bench disks` as its users run it: real server processes, on real directories, also when it is broken off or killed.
 
+#![expect(clippy::disallowed_methods, reason = "what is waited for must come in time")]
+
 use serde_json::Value;
 use std::fs;
 use std::path::Path;
