@@ -340,7 +340,7 @@ clientPort=2181
         let expected = LogConfig {
             io: LogIo::Auto,
             sync: LogSync::Auto,
-            pipeline_depth: 1,
+            pipeline_depth: 2,
             group_commit_delay_us: 0,
             segment_bytes: 64 << 20,
             slow_sync_ms: 1000,
