@@ -2,119 +2,17 @@
 //!
 //! **Not here**: what a power loss does to blocks in any order; the engine's own tests do that without a process.
 
-#![expect(clippy::disallowed_methods, reason = "the test's killer needs a clock")]
-
 mod common;
 
-use common::{PATIENCE, Server, segments, temp_dir};
+use common::{Server, create, get, segments, set, temp_dir};
 use corral_engine::txnlog::{Position, recover};
-use corral_net::client::{BlockingClient, ClientError, four_letter_word};
-use corral_proto::acl::AclList;
-use corral_proto::request::{CreateRequest, PathWatch, Request, SetDataRequest};
-use corral_proto::response::Response;
+use corral_proto::request::{PathWatch, Request, SetDataRequest};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use std::fs;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
-
-const WRITERS: usize = 4;
-const ROUNDS: u64 = 20;
-/// Small segments and frequent snapshots, so that every kill is near a switch or a snapshot.
-const STORM: [&str; 2] = ["preAllocSize=64", "snapCount=150"];
-
-fn create(client: &mut BlockingClient, path: &str, data: &[u8]) -> Result<(), ClientError> {
-    let create = CreateRequest { path, data: Some(data), acl: AclList::OPEN, flags: 0 };
-    client.request(&Request::Create(create)).map(drop)
-}
-
-fn set(client: &mut BlockingClient, path: &str, data: &[u8]) -> Result<(), ClientError> {
-    client.request(&Request::SetData(SetDataRequest { path, data: Some(data), version: -1 })).map(drop)
-}
-
-fn get(client: &mut BlockingClient, path: &str) -> Option<Vec<u8>> {
-    match client.request(&Request::GetData(PathWatch { path, watch: false })) {
-        Ok(Response::Data(data, _)) => Some(data.unwrap_or_default().to_vec()),
-        Ok(other) => panic!("{other:?}"),
-        Err(error) => {
-            assert_eq!(error.code(), Some(corral_proto::ErrorCode::NoNode), "{error}");
-            None
-        }
-    }
-}
-
-/// What one writer of one round was promised.
-struct Promised {
-    /// Nodes `…/0` to `…/{created - 1}` were acknowledged.
-    created: u64,
-    /// The newest value of `…/value` that was acknowledged, and the newest that was asked for.
-    set: (u64, u64),
-}
-
-/// Writes as fast as answers come until the server is gone.
-fn write_until_killed(mut client: BlockingClient, root: &str) -> Promised {
-    let mut promised = Promised { created: 0, set: (0, 0) };
-    loop {
-        if create(&mut client, &format!("{root}/{}", promised.created), b"c").is_err() {
-            return promised;
-        }
-        promised.created += 1;
-        promised.set.1 += 1;
-        if set(&mut client, &format!("{root}/value"), promised.set.1.to_string().as_bytes()).is_err() {
-            return promised;
-        }
-        promised.set.0 = promised.set.1;
-    }
-}
-
-fn check(client: &mut BlockingClient, root: &str, promised: &Promised) {
-    for n in 0..promised.created {
-        assert!(get(client, &format!("{root}/{n}")).is_some(), "{root}/{n} was acknowledged");
-    }
-    let value = get(client, &format!("{root}/value")).expect("made before the round");
-    let value: u64 = String::from_utf8(value).unwrap().parse().unwrap();
-    assert!((promised.set.0..=promised.set.1).contains(&value), "{root}: {value} is not within {:?}", promised.set);
-}
-
-#[test]
-fn a_server_that_is_killed_at_any_moment_has_kept_every_promise() {
-    let dir = temp_dir();
-    let mut kept: Vec<(String, Promised)> = Vec::new();
-    for round in 0..ROUNDS {
-        let mut random = SmallRng::seed_from_u64(round);
-        let server = Server::start(dir.path(), &STORM);
-        let mut client = server.client();
-        kept.iter().for_each(|(root, promised)| check(&mut client, root, promised));
-        let roots: Vec<String> = (0..WRITERS).map(|writer| format!("/round{round}-{writer}")).collect();
-        for root in &roots {
-            create(&mut client, root, b"").unwrap();
-            create(&mut client, &format!("{root}/value"), b"0").unwrap();
-        }
-        let lives = Duration::from_micros(random.random_range(1_000..150_000));
-        let promised: Vec<Promised> = std::thread::scope(|scope| {
-            let writers: Vec<_> = roots
-                .iter()
-                .map(|root| {
-                    let client = server.client();
-                    scope.spawn(move || write_until_killed(client, root))
-                })
-                .collect();
-            std::thread::sleep(lives);
-            common::signal(server.pid(), libc::SIGKILL);
-            writers.into_iter().map(|writer| writer.join().unwrap()).collect()
-        });
-        server.kill();
-        kept.extend(roots.into_iter().zip(promised));
-    }
-    let promises: u64 = kept.iter().map(|(_, promised)| promised.created + promised.set.0).sum();
-    let server = Server::start(dir.path(), &STORM);
-    let mut client = server.client();
-    kept.iter().for_each(|(root, promised)| check(&mut client, root, promised));
-    assert!(promises > ROUNDS * WRITERS as u64, "the writers were promised something: {promises}");
-    assert!(snapshots(dir.path()) > 0, "the storm went over snapshots");
-}
 
 fn snapshots(dir: &Path) -> usize {
     fs::read_dir(dir.join("corral-snapshots")).unwrap().count()
@@ -171,15 +69,9 @@ fn a_last_write_that_is_cut_anywhere_is_there_as_a_whole_or_not_at_all() {
     }
 }
 
-fn metric(server: &Server, name: &str) -> f64 {
-    let mntr = four_letter_word(server.address, "mntr", PATIENCE).unwrap();
-    let line = mntr.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('\t'));
-    line.unwrap_or_else(|| panic!("{name} is missing: {mntr}")).parse().unwrap()
-}
-
 /// Commits of one write of the disk, between two looks.
 fn batch_size(server: &Server, load: impl FnOnce()) -> f64 {
-    let look = || (metric(server, "zk_log_records"), metric(server, "zk_log_batches"));
+    let look = || (server.metric("zk_log_records"), server.metric("zk_log_batches"));
     let before = look();
     load();
     let after = look();
@@ -226,7 +118,7 @@ fn old_snapshots_and_the_log_behind_them_go_and_nothing_else() {
         set(&mut client, "/n0", b"0").unwrap();
         (!first.exists() && snapshots(dir.path()) <= 4).then_some(())
     });
-    assert!(metric(&server, "zk_cnt_snapshottime") >= 3.0);
+    assert!(server.metric("zk_cnt_snapshottime") >= 3.0);
     server.kill();
     let server = Server::start(dir.path(), &settings);
     let replayed =
@@ -249,7 +141,7 @@ fn a_damaged_snapshot_is_passed_over_if_an_older_one_and_the_log_suffice() {
     for n in 0..1000 {
         create(&mut client, &format!("/n{n}"), b"x").unwrap();
     }
-    common::eventually("three snapshots", || (metric(&server, "zk_cnt_snapshottime") >= 3.0).then_some(()));
+    common::eventually("three snapshots", || (server.metric("zk_cnt_snapshottime") >= 3.0).then_some(()));
     server.kill();
     let whole_snapshots = || corral_engine::snapshot::list(&dir.path().join("corral-snapshots")).unwrap();
     let damage = |path: &Path| {

@@ -12,7 +12,7 @@
 use super::format::{Position, batch_crc};
 use super::group::{Group, PlacedBatch};
 use super::recovery::Recovered;
-use super::segment::{Segment, Supply, Wake, file_name};
+use super::segment::{Segment, Shortage, Supply, Wake, file_name};
 use super::workshop::{RealFiles, Workshop};
 use crate::disk::{BLOCK, Completion, Disk, Mode, Write};
 use crate::error::StorageError;
@@ -21,7 +21,7 @@ use corral_proto::Zxid;
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 use std::collections::VecDeque;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// How the log is kept.
@@ -63,6 +63,8 @@ pub struct LogCounters {
     pub written_bytes: u64,
     /// Times that no segment was ready when one was needed.
     pub segment_waits: u64,
+    /// Times that a segment could not be made.
+    pub segment_failures: u64,
     /// Segments taken into use.
     pub segments: u64,
 }
@@ -99,7 +101,8 @@ pub struct Log<D: Disk> {
     placed: Zxid,
     in_flight: VecDeque<InFlight>,
     next_token: u64,
-    waiting: Option<Waiting>,
+    /// Since when a batch waits for a segment.
+    waiting: Option<Duration>,
     /// Segments of this life before the current one, oldest first, each with the last transaction in it.
     retired: VecDeque<(PathBuf, Zxid)>,
     /// Segments of earlier lives. Never used again: a write that a killed process had in flight may still land in one.
@@ -124,14 +127,6 @@ struct InFlight {
     written_bytes: u64,
     done: bool,
 }
-
-struct Waiting {
-    since: Duration,
-    retry_at: Option<Duration>,
-}
-
-/// How long to wait after a segment could not be made (a full disk, mostly) before trying again.
-const SEGMENT_RETRY: Duration = Duration::from_secs(1);
 
 impl<D: Disk> Log<D> {
     /// Goes on where recovery found the end, in a new segment. `wake` is called from another thread when the log waits for a
@@ -175,6 +170,11 @@ impl<D: Disk> Log<D> {
         &mut self.disk
     }
 
+    /// Where the segments are.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
     /// Writes in flight.
     pub fn in_flight(&self) -> usize {
         self.in_flight.len()
@@ -187,7 +187,7 @@ impl<D: Disk> Log<D> {
 
     /// What has been done so far.
     pub fn counters(&self) -> LogCounters {
-        self.counters
+        LogCounters { segment_failures: self.supply.failures(), ..self.counters }
     }
 
     /// What its writes were like so far.
@@ -197,38 +197,47 @@ impl<D: Disk> Log<D> {
 
     /// When [`Log::submit`] should be called again even if nothing happens until then.
     pub fn deadline(&self) -> Option<Duration> {
-        match &self.waiting {
+        let batch = match &self.waiting {
             // A write that was finished when it was submitted tells nobody.
             _ if self.disk.has_completions() => Some(Duration::ZERO),
-            Some(_) if self.supply.is_ready() => Some(Duration::ZERO),
-            Some(waiting) => waiting.retry_at,
             None if self.in_flight.len() < self.depth => self.group.due(),
-            None => None,
-        }
+            _ => None,
+        };
+        batch.into_iter().chain(self.supply.deadline()).min()
+    }
+
+    /// Why the next segment could not be made, as long as it could not. Batches go on as long as there is [`Log::room`]; then they
+    /// wait. It is tried again by itself.
+    pub fn shortage(&self) -> Option<&Shortage> {
+        self.supply.shortage()
+    }
+
+    /// Bytes that can be appended before another segment has to be made.
+    pub fn room(&self) -> u64 {
+        let current = self.current.as_ref().map_or(0, |current| current.segment.header.size - u64::from(current.at));
+        current + self.supply.room()
+    }
+
+    /// True when a batch waits for a segment.
+    pub fn is_waiting(&self) -> bool {
+        self.waiting.is_some()
     }
 
     /// Hands due batches to the disk, as many as may be in flight; `each` sees them before they are written, in order.
     ///
     /// # Errors
-    /// [`StorageError::Poisoned`] after a failed write; what kept the next segment from being made, which is not final: the
-    /// batches wait and it is tried again.
+    /// [`StorageError::Poisoned`] after a failed write.
     pub fn submit(&mut self, now: Duration, mut each: impl FnMut(&PlacedBatch)) -> Result<(), StorageError> {
         if let Some(path) = &self.poisoned {
             return Err(StorageError::Poisoned { path: path.clone() });
         }
+        self.supply.poll(now);
         while self.in_flight.len() < self.depth {
             let Some(batch) = self.group.take(now) else { return Ok(()) };
             let room = batch.padded_len();
-            match self.make_room(room, now) {
-                Ok(true) => {}
-                Ok(false) => {
-                    self.group.put_back(batch);
-                    return Ok(());
-                }
-                Err(error) => {
-                    self.group.put_back(batch);
-                    return Err(error);
-                }
+            if !self.make_room(room, now) {
+                self.group.put_back(batch);
+                return Ok(());
             }
             let current = self.current.as_mut().expect("there is room in it");
             let at = Position { segment: current.segment.header.number, offset: current.at };
@@ -259,40 +268,28 @@ impl<D: Disk> Log<D> {
     }
 
     /// True when the current segment has `room` bytes left, taking the next one into use if it has not.
-    fn make_room(&mut self, room: usize, now: Duration) -> Result<bool, StorageError> {
+    fn make_room(&mut self, room: usize, now: Duration) -> bool {
         if let Some(current) = &self.current
             && u64::from(current.at) + room as u64 <= current.segment.header.size
         {
-            return Ok(true);
+            return true;
         }
-        match self.supply.take(room) {
-            Ok(Some(segment)) => {
-                if let Some(waiting) = self.waiting.take() {
-                    self.histograms.segment_wait.time(now - waiting.since);
-                    tracing::debug!(waited_ms = (now - waiting.since).as_millis() as u64, "a log segment became ready");
-                }
-                self.counters.segments += 1;
-                let full = self.current.replace(Current { segment, at: BLOCK as u32 });
-                // Whatever was placed so far was placed before this segment; a batch that is put back was not.
-                self.retired.extend(full.map(|full| (full.segment.path, self.placed)));
-                Ok(true)
+        let Some(segment) = self.supply.take(room) else {
+            if self.waiting.is_none() {
+                self.counters.segment_waits += 1;
+                self.waiting = Some(now);
             }
-            Ok(None) => {
-                match &mut self.waiting {
-                    Some(waiting) => waiting.retry_at = None,
-                    None => {
-                        self.counters.segment_waits += 1;
-                        self.waiting = Some(Waiting { since: now, retry_at: None });
-                    }
-                }
-                Ok(false)
-            }
-            Err(error) => {
-                let since = self.waiting.as_ref().map_or(now, |waiting| waiting.since);
-                self.waiting = Some(Waiting { since, retry_at: Some(now + SEGMENT_RETRY) });
-                Err(error)
-            }
+            return false;
+        };
+        if let Some(since) = self.waiting.take() {
+            self.histograms.segment_wait.time(now - since);
+            tracing::debug!(waited_ms = (now - since).as_millis() as u64, "a log segment became ready");
         }
+        self.counters.segments += 1;
+        let full = self.current.replace(Current { segment, at: BLOCK as u32 });
+        // Whatever was placed so far was placed before this segment; a batch that is put back was not.
+        self.retired.extend(full.map(|full| (full.segment.path, self.placed)));
+        true
     }
 
     /// A snapshot that will be kept holds everything up to `upto`: segments with nothing newer are not needed any more. One of

@@ -19,11 +19,12 @@ use super::format::SegmentHeader;
 use super::workshop::{Files, Workshop};
 use crate::disk::{BLOCK, round_up};
 use crate::error::StorageError;
-use crossbeam::channel::{Receiver, Sender, TryRecvError, bounded};
+use crossbeam::channel::{Receiver, Sender, bounded};
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 /// A segment that is ready to be appended to.
 #[derive(Clone, Debug)]
@@ -101,6 +102,19 @@ impl Bench {
 /// Called by the preparing thread when something is ready, so that a log that waits for it can be woken.
 pub type Wake = Arc<dyn Fn() + Send + Sync>;
 
+/// A segment that could not be made, mostly because the disk is full. It is tried again until it can.
+#[derive(Debug)]
+pub struct Shortage {
+    /// What went wrong last.
+    pub error: StorageError,
+    /// The size in bytes of the segment that is missing.
+    pub bytes: u64,
+    retry_at: Duration,
+}
+
+/// How long to wait after a segment could not be made before trying again.
+const RETRY: Duration = Duration::from_secs(1);
+
 /// Has segments made, one ahead.
 pub struct Supply {
     orders: Option<Sender<Order>>,
@@ -108,7 +122,11 @@ pub struct Supply {
     thread: Option<JoinHandle<()>>,
     size: u64,
     next: u32,
-    ordered: bool,
+    /// The size of the segment that is being made.
+    ordered: Option<u64>,
+    made: Option<Segment>,
+    shortage: Option<Shortage>,
+    failures: u64,
 }
 
 impl Supply {
@@ -118,7 +136,17 @@ impl Supply {
         // One segment is ordered at a time; besides, there may be something to recycle.
         let (orders, inbox) = bounded(2);
         let (outbox, ready) = bounded(1);
-        let mut supply = Supply { orders: Some(orders), ready, thread: None, size, next, ordered: false };
+        let mut supply = Supply {
+            orders: Some(orders),
+            ready,
+            thread: None,
+            size,
+            next,
+            ordered: None,
+            made: None,
+            shortage: None,
+            failures: 0,
+        };
         supply.order(size);
         (supply, Bench { inbox, outbox })
     }
@@ -148,15 +176,53 @@ impl Supply {
 
     fn order(&mut self, size: u64) {
         let orders = self.orders.as_ref().expect("present until dropped");
-        if !self.ordered && orders.try_send(Order::Make { number: self.next, size }).is_ok() {
+        if self.ordered.is_none() && orders.try_send(Order::Make { number: self.next, size }).is_ok() {
             self.next += 1;
-            self.ordered = true;
+            self.ordered = Some(size);
         }
     }
 
-    /// Whether [`Supply::take`] would find something.
-    pub fn is_ready(&self) -> bool {
-        !self.ready.is_empty()
+    /// Takes note of what was made or could not be, and orders again what could not when it is time to.
+    pub fn poll(&mut self, now: Duration) {
+        if let Ok(result) = self.ready.try_recv() {
+            let bytes = self.ordered.take().expect("only what was ordered is made");
+            match result {
+                Ok(segment) => (self.made, self.shortage) = (Some(segment), None),
+                Err(error) => {
+                    self.failures += 1;
+                    self.shortage = Some(Shortage { error, bytes, retry_at: now + RETRY });
+                }
+            }
+        }
+        if let Some(Shortage { bytes, retry_at, .. }) = self.shortage
+            && retry_at <= now
+        {
+            self.order(bytes);
+        }
+    }
+
+    /// When [`Supply::poll`] has something to do even if nothing happens until then.
+    pub fn deadline(&self) -> Option<Duration> {
+        match &self.shortage {
+            _ if !self.ready.is_empty() => Some(Duration::ZERO),
+            Some(shortage) if self.ordered.is_none() => Some(shortage.retry_at),
+            _ => None,
+        }
+    }
+
+    /// Why the next segment is not there, since it last was.
+    pub fn shortage(&self) -> Option<&Shortage> {
+        self.shortage.as_ref()
+    }
+
+    /// How often a segment could not be made.
+    pub fn failures(&self) -> u64 {
+        self.failures
+    }
+
+    /// Bytes of batches that the segment that is ready takes.
+    pub fn room(&self) -> u64 {
+        self.made.as_ref().map_or(0, |segment| segment.header.size - BLOCK as u64)
     }
 
     /// Hands over segments that nobody needs any more, to be used again or to be deleted. False if they could not be taken just
@@ -164,33 +230,31 @@ impl Supply {
     pub fn recycle(&mut self, recycle: Vec<PathBuf>, delete: Vec<PathBuf>) -> bool {
         let orders = self.orders.as_ref().expect("present until dropped");
         // A segment that is ordered must never find the queue full.
-        (self.ordered || orders.is_empty()) && orders.try_send(Order::Release { recycle, delete }).is_ok()
+        (self.ordered.is_some() || orders.is_empty()) && orders.try_send(Order::Release { recycle, delete }).is_ok()
     }
 
     /// The next segment, if it is ready, with room for at least `room` bytes of batches; the one after it is ordered at
-    /// once. `None`: call again when woken.
-    ///
-    /// # Errors
-    /// When the segment could not be made; the next call orders another.
-    pub fn take(&mut self, room: usize) -> Result<Option<Segment>, StorageError> {
+    /// once. `None`: [`Supply::poll`] when woken, or at the deadline, and call again.
+    pub fn take(&mut self, room: usize) -> Option<Segment> {
         let needed = (room + BLOCK) as u64;
-        let made = match self.ready.try_recv() {
-            Ok(made) => {
-                self.ordered = false;
-                made?
+        match self.made.take() {
+            Some(made) if made.header.size >= needed => {
+                self.order(self.size);
+                Some(made)
             }
-            Err(TryRecvError::Empty | TryRecvError::Disconnected) => {
-                self.order(self.size.max(needed));
-                return Ok(None);
+            // A batch with one huge record: a segment that was ready stays empty, and one to measure is made.
+            Some(_) => {
+                self.order(needed);
+                None
             }
-        };
-        if made.header.size < needed {
-            // A batch with one huge record: this segment stays empty, and one to measure is made.
-            self.order(needed);
-            return Ok(None);
+            // Nor is one that is being made, or failed to be, large enough for it by itself.
+            None => {
+                if let Some(shortage) = &mut self.shortage {
+                    shortage.bytes = shortage.bytes.max(needed);
+                }
+                None
+            }
         }
-        self.order(self.size);
-        Ok(Some(made))
     }
 
     /// Waits until the ordered segment was made.
@@ -226,12 +290,14 @@ mod tests {
         let mode = Mode { io: LogIo::Pwrite, sync: LogSync::Fdatasync, why: String::new() };
         let workshop = Workshop::new(dir.path(), RealFiles(mode), SmallRng::seed_from_u64(1));
         let mut supply = Supply::start(workshop, dir.path(), 100_000, 5, Arc::new(|| ())).unwrap();
-        supply.wait();
-        let five = supply.take(4096).unwrap().unwrap();
-        supply.wait();
-        assert!(supply.take(1 << 20).unwrap().is_none(), "too small for a huge batch");
-        supply.wait();
-        let seven = supply.take(1 << 20).unwrap().unwrap();
+        let mut next = |room| {
+            supply.wait();
+            supply.poll(Duration::ZERO);
+            supply.take(room)
+        };
+        let five = next(4096).unwrap();
+        assert!(next(1 << 20).is_none(), "too small for a huge batch");
+        let seven = next(1 << 20).unwrap();
         drop(supply);
         assert_eq!((five.header.number, seven.header.number), (5, 7));
         assert!(five.header.salt != seven.header.salt);

@@ -50,8 +50,13 @@ pub trait Files: Send {
 pub struct RealFiles(pub Mode);
 
 impl Files for RealFiles {
-    /// Zeros in large writes, to be synced once: syncing each would take as long as the disk's latency times them.
+    /// Zeros in large writes, to be synced once: syncing each would take as long as the disk's latency times them. Where there
+    /// is not enough room nothing is written: filling up a disk over and over would take the last of it from everybody else.
     fn create(&mut self, path: &Path, first: &[u8; BLOCK], size: u64) -> io::Result<File> {
+        let system = rustix::fs::statvfs(path.parent().unwrap_or(path))?;
+        if system.f_bavail.saturating_mul(system.f_frsize) < size {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
         let mut open = OpenOptions::new();
         open.write(true).create(true).truncate(true);
         if self.0.io == LogIo::UringDirect {
@@ -157,12 +162,18 @@ impl<F: Files> Workshop<F> {
         }
     }
 
-    /// A segment that is ready to be appended to: out of a spare of the right size, or a new file.
+    /// A segment that is ready to be appended to: out of a spare of the right size, or a new file. If there is no room for that,
+    /// the spares of other sizes make some.
     pub fn make(&mut self, number: u32, size: u64) -> Result<Segment, StorageError> {
         let path = self.dir.join(file_name(number));
         let unnamed = self.dir.join(format!("{}.new", file_name(number)));
         let header = SegmentHeader { number, salt: self.salts.random(), size };
-        let made = self.reuse(&header, &unnamed).map_or_else(|| self.write_out(&header, &unnamed), Ok).and_then(|()| {
+        let mut written = self.reuse(&header, &unnamed).map_or_else(|| self.write_out(&header, &unnamed), Ok);
+        if written.is_err() && !self.spares.is_empty() {
+            self.spares.drain(..).for_each(|spare| drop(self.files.remove(&spare)));
+            written = self.write_out(&header, &unnamed);
+        }
+        let made = written.and_then(|()| {
             self.files.rename(&unnamed, &path).map_err(StorageError::io("name the segment", &path))?;
             self.files.sync_dir(&self.dir)?;
             self.files.open(&path).map_err(StorageError::io("open the segment", &path))

@@ -101,6 +101,9 @@ pub(super) fn mntr(report: &ServerReport) -> String {
     put("log_written_bytes", &log.written_bytes);
     put("log_segments", &log.segments);
     put("log_segment_waits", &log.segment_waits);
+    put("log_segment_failures", &log.segment_failures);
+    put("log_room_bytes", &replica.log_room);
+    put("snapshot_failures", &replica.snapshot_failures);
     for (name, unit, histogram) in histograms(report) {
         let (all, suffix) = (histogram.summary(), unit.suffixes().0);
         let mut put = |of: &str, value: f64| match unit {

@@ -41,6 +41,8 @@ pub struct ReplicaReport {
     pub proposals: usize,
     /// What the log has done.
     pub log: LogCounters,
+    /// Bytes that can be appended before another segment has to be made.
+    pub log_room: u64,
     /// What its writes were like.
     pub histograms: LogHistograms,
     /// Durable writes that took longer than `fsync.warningthresholdms`.
@@ -51,6 +53,8 @@ pub struct ReplicaReport {
     pub sync_max_us: u64,
     /// How long snapshots took, in ns.
     pub snapshots: Histogram,
+    /// How many could not be taken.
+    pub snapshot_failures: u64,
 }
 
 /// What is known of one connection.

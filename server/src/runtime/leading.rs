@@ -3,7 +3,8 @@
 //! A step, in this order: take what other cores sent; expire sessions; hand the disk the next batch; take what the disk has
 //! finished; apply what that committed and queue what every core is to be told, before the tree's lock is given back.
 
-use super::snapshots::Snapshots;
+use super::alarm::Alarm;
+use super::snapshots::{Ended, Snapshots};
 use super::{Shared, port};
 use crate::admin::report::ReplicaReport;
 use crate::delivery::Delivery;
@@ -11,7 +12,6 @@ use crate::replica::{Now, Replica, ReplicaOptions};
 use crate::session;
 use crate::stages::Timeline;
 use crate::store::Store;
-use corral_engine::StorageError;
 use corral_engine::disk::device::Device;
 use corral_engine::histogram::Histogram;
 use corral_engine::snapshot::schedule::Schedule;
@@ -34,9 +34,11 @@ pub(super) struct Leading {
     pub(super) log: Log<Device>,
     pub(super) timeline: Timeline,
     schedule: Schedule,
+    alarm: Alarm,
     snapshots: Snapshots,
     counted: LogCounters,
     snapshot_times: Histogram,
+    snapshot_failures: u64,
     _store: Store,
     tick: Duration,
     last_step: Duration,
@@ -79,9 +81,11 @@ impl Leading {
             log,
             timeline: Timeline::default(),
             schedule,
+            alarm: Alarm::default(),
             snapshots,
             counted: LogCounters::default(),
             snapshot_times: Histogram::default(),
+            snapshot_failures: 0,
             _store: store,
             tick: Duration::from_millis(config.tick_ms.into()),
             last_step: now.uptime,
@@ -124,14 +128,9 @@ impl Leading {
     /// Hands the disk what it may have.
     pub(super) fn submit(&mut self, now: Now) -> Result<(), String> {
         let replica = &mut self.replica;
-        match self.log.submit(now.uptime, |batch| replica.cut(batch)) {
-            Ok(()) => Ok(()),
-            Err(error @ StorageError::Poisoned { .. }) => Err(error.to_string()),
-            Err(error) => {
-                tracing::error!("writes wait for the next log segment: {error}; trying again every second");
-                Ok(())
-            }
-        }
+        self.log.submit(now.uptime, |batch| replica.cut(batch)).map_err(|error| error.to_string())?;
+        self.alarm.look(&self.log, now.uptime);
+        Ok(())
     }
 
     /// Takes what the disk has finished. An error is final.
@@ -166,15 +165,22 @@ impl Leading {
         let bytes = counters.written_bytes - self.counted.written_bytes;
         self.schedule.logged(counters.records - self.counted.records, bytes);
         self.counted = counters;
-        if let Some(ended) = self.snapshots.ended() {
-            if let Some(took) = ended.took {
+        match self.snapshots.ended() {
+            Some(Ended::Taken { took, needless }) => {
+                self.schedule.taken();
                 self.snapshot_times.time(took);
+                needless.into_iter().for_each(|needless| self.log.release(needless));
             }
-            if let Some(needless) = ended.needless {
-                self.log.release(needless);
+            Some(Ended::Failed(error)) => {
+                self.snapshot_failures += 1;
+                let pause = self.schedule.failed(now.uptime).as_secs();
+                tracing::error!(
+                    "no snapshot was taken: {error}; the log is kept, so nothing is lost, but it grows. Trying again in {pause} s"
+                );
             }
+            Some(Ended::BrokenOff) | None => {}
         }
-        if self.schedule.is_due() && self.snapshots.ask(now.wall_ms) {
+        if self.schedule.is_due(now.uptime) && self.snapshots.ask(now.wall_ms) {
             self.schedule.restart();
         }
     }
@@ -228,7 +234,8 @@ impl Leading {
     /// When something has to be done even if nothing happens until then.
     pub(super) fn deadline(&self) -> Option<Duration> {
         let expiry = self.replica.deadline().map(|deadline| deadline.max(self.no_expiry_before));
-        [expiry, self.log.deadline()].into_iter().flatten().min()
+        let deadlines = [expiry, self.log.deadline(), self.schedule.deadline(), self.alarm.deadline()];
+        deadlines.into_iter().flatten().min()
     }
 
     /// True when nothing is on its way.
@@ -246,11 +253,13 @@ impl Leading {
             sessions: self.replica.sessions(),
             proposals: self.replica.outstanding(),
             log: self.log.counters(),
+            log_room: self.log.room(),
             histograms: self.log.histograms().clone(),
             slow_syncs: self.slow_syncs,
             sync_sum_us: self.sync_sum_us,
             sync_max_us: self.sync_max_us,
             snapshots: self.snapshot_times.clone(),
+            snapshot_failures: self.snapshot_failures,
         }
     }
 }

@@ -9,6 +9,7 @@
 
 #![expect(clippy::disallowed_methods, reason = "this is where the clock is read")]
 
+mod alarm;
 mod core;
 mod leading;
 mod placement;

@@ -4,10 +4,13 @@
 //! snapshot does not need.
 //!
 //! **Invariants**: never more than one at a time; a failed snapshot is reported and leaves the log alone, so nothing is lost by it.
+//!
+//! **Not here**: when one is due, and when one that failed is tried again ([`corral_engine::snapshot::schedule`]).
 
 #![expect(clippy::disallowed_methods, reason = "this is where the thread is made")]
 
 use super::Shared;
+use corral_engine::StorageError;
 use corral_engine::restore::retain;
 use corral_engine::snapshot;
 use corral_engine::snapshot::writer::{SnapshotOptions, take};
@@ -20,11 +23,17 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 /// How a snapshot went, for `core-0`.
-pub(super) struct Ended {
-    /// How long it took; `None` if it failed.
-    pub(super) took: Option<Duration>,
-    /// Everything up to this transaction is held by all snapshots that are kept.
-    pub(super) needless: Option<Zxid>,
+pub(super) enum Ended {
+    /// It was taken.
+    Taken {
+        took: Duration,
+        /// Everything up to this transaction is held by all snapshots that are kept.
+        needless: Option<Zxid>,
+    },
+    /// It was not, for this reason.
+    Failed(StorageError),
+    /// The server stops.
+    BrokenOff,
 }
 
 /// The way to the thread.
@@ -87,14 +96,10 @@ impl Drop for Snapshots {
 }
 
 fn one(shared: &Shared, options: &SnapshotOptions, keep: Option<usize>, wall_ms: i64) -> Ended {
-    let failed = Ended { took: None, needless: None };
     let taken = match take(options, &shared.tree, wall_ms, &shared.stopping) {
         Ok(Some(taken)) => taken,
-        Ok(None) => return failed,
-        Err(error) => {
-            tracing::error!("no snapshot was taken: {error}; the log is kept, so nothing is lost");
-            return failed;
-        }
+        Ok(None) => return Ended::BrokenOff,
+        Err(error) => return Ended::Failed(error),
     };
     tracing::info!(
         "Snapshotting: {} to {}: {} nodes, {} MiB, taken in {} ms",
@@ -119,5 +124,5 @@ fn one(shared: &Shared, options: &SnapshotOptions, keep: Option<usize>, wall_ms:
             None
         }
     });
-    Ended { took: Some(taken.took), needless }
+    Ended::Taken { took: taken.took, needless }
 }

@@ -5,7 +5,11 @@
 #![allow(dead_code, reason = "each test file uses its own part of this")]
 #![expect(clippy::disallowed_methods, reason = "waiting for a process needs a clock")]
 
-use corral_net::client::{BlockingClient, Session};
+use corral_net::client::{BlockingClient, ClientError, Session, four_letter_word};
+use corral_proto::ErrorCode;
+use corral_proto::acl::AclList;
+use corral_proto::request::{CreateRequest, PathWatch, Request, SetDataRequest};
+use corral_proto::response::Response;
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -35,6 +39,8 @@ pub(crate) fn command(dir: &Path, settings: &[&str]) -> Command {
 /// A running server.
 pub(crate) struct Server {
     child: Child,
+    /// What it writes to stderr.
+    log: tempfile::NamedTempFile,
     pub(crate) address: SocketAddr,
     pub(crate) banner: String,
 }
@@ -42,7 +48,11 @@ pub(crate) struct Server {
 impl Server {
     /// Starts one in `dir` and waits until it serves.
     pub(crate) fn start(dir: &Path, settings: &[&str]) -> Server {
-        let mut child = command(dir, settings).spawn().expect("the server was built");
+        let log =
+            tempfile::NamedTempFile::new_in(env!("CARGO_TARGET_TMPDIR")).expect("the build directory is writable");
+        let mut command = command(dir, settings);
+        command.stderr(log.reopen().expect("just made"));
+        let mut child = command.spawn().expect("the server was built");
         let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
         let mut banner = String::new();
         while let Some(Ok(line)) = lines.next() {
@@ -54,13 +64,12 @@ impl Server {
         }
         let serving = banner.lines().find_map(|line| line.trim().strip_prefix("serving"));
         let Some(address) = serving.and_then(|rest| rest.trim().split(',').next()?.parse().ok()) else {
-            let mut error = String::new();
             let _ = child.kill();
-            let _ = child.stderr.take().expect("piped").read_to_string(&mut error);
+            let error = std::fs::read_to_string(log.path()).expect("it is text");
             panic!("the server did not start: {banner}{error}");
         };
-        // Nobody reads on: let the pipes go, the server does not mind.
-        Server { child, address, banner }
+        // Nobody reads on: let the pipe go, the server does not mind.
+        Server { child, log, address, banner }
     }
 
     pub(crate) fn pid(&self) -> u32 {
@@ -69,6 +78,23 @@ impl Server {
 
     pub(crate) fn client(&self) -> BlockingClient {
         BlockingClient::connect(self.address, Session::new(PATIENCE), PATIENCE).expect("the server takes a new session")
+    }
+
+    /// Waits until it ends by itself.
+    pub(crate) fn wait(&mut self) -> ExitStatus {
+        wait(&mut self.child)
+    }
+
+    /// What it has logged so far.
+    pub(crate) fn said(&self) -> String {
+        std::fs::read_to_string(self.log.path()).expect("it is text")
+    }
+
+    /// A line of `mntr`.
+    pub(crate) fn metric(&self, name: &str) -> f64 {
+        let mntr = four_letter_word(self.address, "mntr", PATIENCE).expect("the server answers");
+        let line = mntr.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('\t'));
+        line.unwrap_or_else(|| panic!("{name} is missing: {mntr}")).parse().expect("a number")
     }
 
     /// What a power loss looks like to everybody but the disk.
@@ -88,6 +114,27 @@ impl Drop for Server {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+pub(crate) fn create(client: &mut BlockingClient, path: &str, data: &[u8]) -> Result<(), ClientError> {
+    let create = CreateRequest { path, data: Some(data), acl: AclList::OPEN, flags: 0 };
+    client.request(&Request::Create(create)).map(drop)
+}
+
+pub(crate) fn set(client: &mut BlockingClient, path: &str, data: &[u8]) -> Result<(), ClientError> {
+    client.request(&Request::SetData(SetDataRequest { path, data: Some(data), version: -1 })).map(drop)
+}
+
+/// What is at `path`, if there is such a node.
+pub(crate) fn get(client: &mut BlockingClient, path: &str) -> Option<Vec<u8>> {
+    match client.request(&Request::GetData(PathWatch { path, watch: false })) {
+        Ok(Response::Data(data, _)) => Some(data.unwrap_or_default().to_vec()),
+        Ok(other) => panic!("{other:?}"),
+        Err(error) => {
+            assert_eq!(error.code(), Some(ErrorCode::NoNode), "{error}");
+            None
+        }
     }
 }
 
