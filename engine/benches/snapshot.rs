@@ -43,7 +43,7 @@ fn snapshot(c: &mut Criterion) {
         group.bench_function(BenchmarkId::new("write", compression.name()), |b| b.iter(write));
         let path = write().path;
         group.bench_function(BenchmarkId::new("restore", compression.name()), |b| {
-            b.iter(|| load(&path, 1).expect("it is whole"));
+            b.iter(|| load(&path, 1, |_| ()).expect("it is whole"));
         });
     }
 }

@@ -12,10 +12,12 @@
 //! **Invariant**: nothing is written or deleted here.
 
 use crate::error::StorageError;
-use crate::snapshot::{self, reader};
+use crate::snapshot;
+use crate::snapshot::reader::{self, Done};
 use crate::tree::Tree;
 use crate::txnlog::{Recovered, recover_after};
-use corral_proto::Zxid;
+use corral_proto::{TxnEntry, Zxid};
+use crossbeam::channel::bounded;
 use std::path::{Path, PathBuf};
 
 /// A tree that may be served, and where it came from.
@@ -34,14 +36,11 @@ pub struct Restored {
 /// How far a restore has come, for people who wait for it.
 #[derive(Clone, Copy, Debug)]
 pub enum Progress<'a> {
-    /// A snapshot is being read.
-    Snapshot(&'a Path),
+    /// So much of a snapshot has been read. Told before the first byte, and after each block.
+    Snapshot(&'a Path, Done),
     /// So many transactions of the log were applied.
     Replayed(u64),
 }
-
-/// Transactions between two reports of [`Progress::Replayed`].
-const REPORT_EVERY: u64 = 1_000_000;
 
 /// Restores the tree from the snapshots in `snapshots` and the log in `log`.
 ///
@@ -56,8 +55,8 @@ pub fn restore(
     let mut unusable = Vec::new();
     let mut found = None;
     for (_, path) in snapshot::list(snapshots)? {
-        progress(Progress::Snapshot(&path));
-        match reader::load(&path, seed) {
+        progress(Progress::Snapshot(&path, Done::default()));
+        match reader::load(&path, seed, |done| progress(Progress::Snapshot(&path, done))) {
             Ok((tree, summary)) => {
                 found = Some((tree, path, summary.footer.nodes));
                 break;
@@ -69,19 +68,54 @@ pub fn restore(
         Some((tree, path, nodes)) => (tree, Some((path, nodes))),
         None => (Tree::new(seed), None),
     };
-    let mut replayed = 0;
-    let recovered = recover_after(log, tree.last_applied(), |record| {
-        tree.apply(&record.entry, None);
-        replayed += 1;
-        if replayed % REPORT_EVERY == 0 {
-            progress(Progress::Replayed(replayed));
-        }
-    })?;
+    let recovered = replay(log, &mut tree, |replayed| progress(Progress::Replayed(replayed)))?;
     if let Err(why) = tree.is_whole() {
         let file = snapshot.map_or_else(|| log.to_owned(), |(path, _)| path);
         return Err(StorageError::Corrupt { file, offset: 0, why });
     }
     Ok(Restored { tree, recovered, snapshot, unusable })
+}
+
+/// Transactions that are read and checked ahead of those that are applied: as many bytes a piece, and as many pieces.
+const AHEAD: (usize, usize) = (256 << 10, 8);
+
+/// Applies the log after what is in the tree. Another thread reads and checks it meanwhile.
+fn replay(log: &Path, tree: &mut Tree, mut progress: impl FnMut(u64)) -> Result<Recovered, StorageError> {
+    let from = tree.last_applied();
+    std::thread::scope(|scope| {
+        let (ahead, pieces) = bounded::<Piece>(AHEAD.1);
+        let reader = scope.spawn(move || {
+            let mut piece = Piece::default();
+            let recovered = recover_after(log, from, |record| {
+                piece.bytes.extend_from_slice(record.bytes);
+                piece.ends.push(piece.bytes.len());
+                if piece.bytes.len() >= AHEAD.0 {
+                    let _ = ahead.send(std::mem::take(&mut piece));
+                }
+            });
+            let _ = ahead.send(piece);
+            recovered
+        });
+        let mut replayed = 0;
+        for piece in pieces {
+            let mut begin = 0;
+            for end in &piece.ends {
+                let entry = TxnEntry::decode(&piece.bytes[begin..*end]).expect("it was decoded when it was read");
+                tree.apply(&entry, None);
+                begin = *end;
+            }
+            replayed += piece.ends.len() as u64;
+            progress(replayed);
+        }
+        reader.join().expect("it does not panic")
+    })
+}
+
+/// Transactions one after the other, and where each ends.
+#[derive(Default)]
+struct Piece {
+    bytes: Vec<u8>,
+    ends: Vec<usize>,
 }
 
 /// What may go when the newest `keep` of `snapshots` (newest first) are kept: the others, and the log up to the transaction that is

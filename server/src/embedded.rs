@@ -8,10 +8,12 @@ use crate::config::{self, Config, Defaults};
 use crate::runtime::Server;
 use crate::store::Store;
 use corral_engine::StorageError;
-use corral_engine::restore::Restored;
+use corral_engine::restore::{Progress, Restored};
+use corral_engine::snapshot::reader::Done;
 use rand::{Rng, SeedableRng};
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 /// Why a server did not start: one line for the operator.
 #[derive(Debug, thiserror::Error)]
@@ -31,8 +33,8 @@ pub enum StartError {
 pub fn start(config: Config) -> Result<(Server, String), StartError> {
     let store = Store::open(&config)?;
     let seed = rand::rngs::SmallRng::from_os_rng().random();
-    let before = std::time::Instant::now();
-    let Restored { tree, recovered, snapshot, .. } = store.restore(seed)?;
+    let before = Instant::now();
+    let Restored { tree, recovered, snapshot, .. } = store.restore(seed, narrate())?;
     let from = snapshot
         .as_ref()
         .map_or("an empty tree".to_owned(), |(path, nodes)| format!("{nodes} nodes of {}", path.display()));
@@ -50,6 +52,27 @@ pub fn start(config: Config) -> Result<(Server, String), StartError> {
     let server = Server::start(config.clone(), store, tree, &recovered, facts, seed).map_err(StartError::System)?;
     let banner = banner::banner(&config, server.address(), &described, &size);
     Ok((server, banner))
+}
+
+/// How often the log says how far a restore has come.
+const NARRATE_EVERY: Duration = Duration::from_secs(1);
+
+/// Says which snapshot is read, and how far it has come when that takes long.
+fn narrate() -> impl FnMut(Progress<'_>) {
+    let mut said = Instant::now();
+    move |progress| match progress {
+        Progress::Snapshot(path, Done { bytes: 0, .. }) => tracing::info!("Reading snapshot {}", path.display()),
+        _ if said.elapsed() < NARRATE_EVERY => {}
+        progress => {
+            said = Instant::now();
+            match progress {
+                Progress::Snapshot(_, Done { bytes, of, nodes }) => {
+                    tracing::info!("read {} of {} MiB of the snapshot so far, {nodes} nodes", bytes >> 20, of >> 20);
+                }
+                Progress::Replayed(records) => tracing::info!("replayed {records} transactions of the log so far"),
+            }
+        }
+    }
 }
 
 fn facts(config: &Config) -> ServerFacts {

@@ -53,11 +53,8 @@ impl Store {
     }
 
     /// The tree that is to be served: the newest snapshot that checks out, and the log after it.
-    pub fn restore(&self, seed: u64) -> Result<Restored, StorageError> {
-        let restored = restore::restore(&self.snapshot_dir, &self.log_dir, seed, |progress| match progress {
-            Progress::Snapshot(path) => tracing::info!("Reading snapshot {}", path.display()),
-            Progress::Replayed(records) => tracing::info!("replayed {records} transactions of the log so far"),
-        })?;
+    pub fn restore(&self, seed: u64, progress: impl FnMut(Progress<'_>)) -> Result<Restored, StorageError> {
+        let restored = restore::restore(&self.snapshot_dir, &self.log_dir, seed, progress)?;
         for error in &restored.unusable {
             tracing::error!("{error}; the snapshot before it is used");
         }

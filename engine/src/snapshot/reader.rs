@@ -6,9 +6,10 @@
 use super::format::{BlockHeader, Compression, Footer, Header, Kind, NodeRecord, get_record};
 use crate::error::StorageError;
 use crate::tree::Tree;
-use crate::tree::image::NodeImage;
+use crate::tree::image::{Builder, NodeImage};
 use corral_proto::jute::Decoder;
 use corral_proto::{AclList, SessionId};
+use crossbeam::channel::{Sender, bounded};
 use std::fs::File;
 use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
@@ -20,6 +21,8 @@ pub enum Piece<'a> {
     Session(SessionId, i32),
     /// A node, list included.
     Node(&'a str, NodeImage<'a>),
+    /// The end of a block.
+    Progress(Done),
 }
 
 /// What a snapshot says of itself.
@@ -35,8 +38,22 @@ pub struct Summary {
     pub file_bytes: u64,
 }
 
-/// Reads the snapshot at `path` from its first byte to its last and shows every piece to `each`. Only when this returns without
-/// an error were the pieces those of a whole snapshot.
+/// How much of a snapshot has been read and checked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Done {
+    /// Bytes of the file.
+    pub bytes: u64,
+    /// Bytes that the file has.
+    pub of: u64,
+    /// Nodes in them.
+    pub nodes: u64,
+}
+
+/// Blocks that are read and checked ahead of the one that is looked at.
+const AHEAD: usize = 8;
+
+/// Reads the snapshot at `path` from its first byte to its last and shows every piece to `each`; another thread reads and checks
+/// the next blocks meanwhile. Only when this returns without an error were the pieces those of a whole snapshot.
 ///
 /// # Errors
 /// [`StorageError::Corrupt`] with the offset of the block that does not check out, or what `each` says is wrong with a piece.
@@ -45,98 +62,119 @@ pub fn read(path: &Path, mut each: impl FnMut(Piece<'_>) -> Result<(), String>) 
     let size = file.metadata().map_err(StorageError::io("look at the snapshot", path))?.len();
     let mut source = Source { reader: BufReader::with_capacity(1 << 20, file), path: path.to_owned(), at: 0, size };
     let header = source.take(Header::LEN as u64)?;
-    let (header, mut crc) = Header::parse(&header).map_err(|why| source.corrupt(0, why))?;
-    let mut acls: Vec<Vec<u8>> = Vec::new();
-    let mut blocks = 0;
-    let mut seen = 0;
-    let mut raw_bytes = 0;
-    loop {
-        let begins = source.at;
-        let bytes = source.take(BlockHeader::LEN as u64)?;
-        let bytes: &[u8; BlockHeader::LEN] = bytes.as_slice().try_into().expect("asked for so many");
-        let block = BlockHeader::parse(bytes).map_err(|why| source.corrupt(begins, why))?;
-        let stored = source.take(block.stored_len.into())?;
-        if block.checksum(&stored, crc) != block.crc {
-            return Err(source.corrupt(begins, "the checksum of a block is wrong"));
-        }
-        crc = block.crc;
-        blocks += 1;
-        let raw = match header.compression {
-            Compression::None => stored,
-            Compression::Zstd => {
-                zstd::bulk::decompress(&stored, block.raw_len as usize).map_err(|why| source.corrupt(begins, why))?
+    let (header, crc) = Header::parse(&header).map_err(|why| source.corrupt(0, why))?;
+    let corrupt = |offset: u64, why: String| StorageError::Corrupt { file: path.to_owned(), offset, why };
+    std::thread::scope(|scope| {
+        let (ahead, checked) = bounded(AHEAD);
+        scope.spawn(move || source.check_all(header, crc, &ahead));
+        let mut state = Contents { header, acls: Vec::new(), blocks: 0, nodes: 0, raw_bytes: 0 };
+        loop {
+            let block = checked.recv().expect("it ends with an error or with a footer")?;
+            if let Some(footer) = state.take(&block, &mut each).map_err(|why| corrupt(block.begins, why))? {
+                return Ok(Summary { header, footer, blocks: state.blocks, file_bytes: size });
             }
-            Compression::Lz4 => lz4_flex::block::decompress(&stored, block.raw_len as usize)
-                .map_err(|why| source.corrupt(begins, why))?,
-        };
-        if raw.len() != block.raw_len as usize {
-            return Err(source.corrupt(begins, "a block has another size than it says"));
+            let done = Done { bytes: block.ends, of: size, nodes: state.nodes };
+            each(Piece::Progress(done)).map_err(|why| corrupt(block.begins, why))?;
         }
-        let d = &mut Decoder::new(&raw);
+    })
+}
+
+fn text(why: impl ToString) -> String {
+    why.to_string()
+}
+
+/// A block that was read from the file as it was written there.
+struct Block {
+    begins: u64,
+    ends: u64,
+    kind: Kind,
+    count: u32,
+    payload: Vec<u8>,
+}
+
+/// What the blocks so far add up to.
+struct Contents {
+    header: Header,
+    acls: Vec<Vec<u8>>,
+    blocks: u64,
+    nodes: u64,
+    raw_bytes: u64,
+}
+
+impl Contents {
+    /// Shows the pieces of a block; the footer, if it is that.
+    fn take(
+        &mut self,
+        block: &Block,
+        each: &mut impl FnMut(Piece<'_>) -> Result<(), String>,
+    ) -> Result<Option<Footer>, String> {
+        self.blocks += 1;
+        let d = &mut Decoder::new(&block.payload);
         match block.kind {
             Kind::Sessions => {
                 for _ in 0..block.count {
-                    let session = d.long().and_then(|id| Ok((SessionId(id), d.int()?)));
-                    let (id, timeout_ms) = session.map_err(|why| source.corrupt(begins, why))?;
-                    each(Piece::Session(id, timeout_ms)).map_err(|why| source.corrupt(begins, why))?;
+                    let (id, timeout_ms) = (d.long().map_err(text)?, d.int().map_err(text)?);
+                    each(Piece::Session(SessionId(id), timeout_ms))?;
                 }
             }
             Kind::Nodes => {
                 for _ in 0..block.count {
-                    match get_record(d).map_err(|why| source.corrupt(begins, why))? {
-                        NodeRecord::Acl(acl) => acls.push(acl.encoded().to_vec()),
+                    match get_record(d).map_err(text)? {
+                        NodeRecord::Acl(acl) => self.acls.push(acl.encoded().to_vec()),
                         NodeRecord::Node { path, image, acl } => {
-                            let list = acls.get(acl as usize);
-                            let list =
-                                list.ok_or_else(|| source.corrupt(begins, "a node has a list that is not there"))?;
+                            let list = self.acls.get(acl as usize).ok_or("a node has a list that is not there")?;
                             let acl = AclList::from_encoded(list).expect("checked when it was read");
-                            seen += 1;
-                            each(Piece::Node(path, NodeImage { acl, ..image }))
-                                .map_err(|why| source.corrupt(begins, why))?;
+                            self.nodes += 1;
+                            each(Piece::Node(path, NodeImage { acl, ..image }))?;
                         }
                     }
                 }
             }
             Kind::Footer => {
-                let footer = Footer::parse(&raw).map_err(|why| source.corrupt(begins, why))?;
-                if footer.start != header.start || footer.nodes != seen || footer.raw_bytes != raw_bytes {
-                    return Err(source.corrupt(begins, "the footer does not belong to what is before it"));
-                }
-                if source.at != size {
-                    return Err(source.corrupt(source.at, "something follows the footer"));
-                }
-                return Ok(Summary { header, footer, blocks, file_bytes: size });
+                let footer = Footer::parse(&block.payload)?;
+                let belongs =
+                    (footer.start, footer.nodes, footer.raw_bytes) == (self.header.start, self.nodes, self.raw_bytes);
+                return if belongs {
+                    Ok(Some(footer))
+                } else {
+                    Err("the footer does not belong to what is before it".into())
+                };
             }
         }
-        raw_bytes += raw.len() as u64;
-        if !d.is_empty() {
-            return Err(source.corrupt(begins, "a block holds more than it says"));
-        }
+        self.raw_bytes += block.payload.len() as u64;
+        if d.is_empty() { Ok(None) } else { Err("a block holds more than it says".into()) }
     }
 }
 
-/// Builds a tree from a snapshot. The log must be replayed onto it before it is whole.
+/// Builds a tree from a snapshot, and tells after each block how much is done. The log must be replayed onto it before it is
+/// whole.
 ///
 /// # Errors
 /// As [`read`].
-pub fn load(path: &Path, seed: u64) -> Result<(Tree, Summary), StorageError> {
-    let mut tree = Tree::new(seed);
-    let summary = read(path, |piece| match piece {
-        Piece::Session(id, timeout_ms) => {
-            tree.restore_session(id, timeout_ms);
-            Ok(())
+pub fn load(path: &Path, seed: u64, mut progress: impl FnMut(Done)) -> Result<(Tree, Summary), StorageError> {
+    let mut tree = Builder::new(seed);
+    let mut reserved = false;
+    let summary = read(path, |piece| {
+        match piece {
+            Piece::Session(id, timeout_ms) => tree.session(id, timeout_ms),
+            Piece::Node(path, image) => tree.node(path, &image)?,
+            Piece::Progress(done) => {
+                // What the first nodes took tells how many there will be, about.
+                if done.nodes > 0 && !reserved {
+                    tree.reserve((u128::from(done.nodes) * u128::from(done.of) / u128::from(done.bytes)) as usize);
+                    reserved = true;
+                }
+                progress(done);
+            }
         }
-        Piece::Node(path, image) => tree.restore_node(path, &image).map_err(str::to_owned),
+        Ok(())
     })?;
-    if summary.footer.end < summary.footer.start {
-        return Err(StorageError::Corrupt {
-            file: path.to_owned(),
-            offset: summary.file_bytes,
-            why: "the footer's range ends before it begins".to_owned(),
-        });
+    let Footer { start, end, .. } = summary.footer;
+    if end < start {
+        let why = "the footer's range ends before it begins".to_owned();
+        return Err(StorageError::Corrupt { file: path.to_owned(), offset: summary.file_bytes, why });
     }
-    tree.start_replay(summary.footer.start, summary.footer.end);
-    Ok((tree, summary))
+    Ok((tree.finish(start, end), summary))
 }
 
 struct Source {
@@ -147,6 +185,42 @@ struct Source {
 }
 
 impl Source {
+    /// Hands on all blocks, up to the footer or the first that does not check out, or until nobody takes them any more.
+    fn check_all(&mut self, header: Header, mut crc: u32, ahead: &Sender<Result<Block, StorageError>>) {
+        loop {
+            let block = self.block(header.compression, &mut crc);
+            let last = block.as_ref().map_or(true, |block| block.kind == Kind::Footer);
+            if ahead.send(block).is_err() || last {
+                return;
+            }
+        }
+    }
+
+    fn block(&mut self, compression: Compression, crc: &mut u32) -> Result<Block, StorageError> {
+        let begins = self.at;
+        let bytes = self.take(BlockHeader::LEN as u64)?;
+        let bytes: &[u8; BlockHeader::LEN] = bytes.as_slice().try_into().expect("asked for so many");
+        let block = BlockHeader::parse(bytes).map_err(|why| self.corrupt(begins, why))?;
+        let stored = self.take(block.stored_len.into())?;
+        if block.checksum(&stored, *crc) != block.crc {
+            return Err(self.corrupt(begins, "the checksum of a block is wrong"));
+        }
+        *crc = block.crc;
+        let len = block.raw_len as usize;
+        let payload = match compression {
+            Compression::None => stored,
+            Compression::Zstd => zstd::bulk::decompress(&stored, len).map_err(|why| self.corrupt(begins, why))?,
+            Compression::Lz4 => lz4_flex::block::decompress(&stored, len).map_err(|why| self.corrupt(begins, why))?,
+        };
+        if payload.len() != len {
+            return Err(self.corrupt(begins, "a block has another size than it says"));
+        }
+        if block.kind == Kind::Footer && self.at != self.size {
+            return Err(self.corrupt(self.at, "something follows the footer"));
+        }
+        Ok(Block { begins, ends: self.at, kind: block.kind, count: block.count, payload })
+    }
+
     fn take(&mut self, len: u64) -> Result<Vec<u8>, StorageError> {
         if self.size - self.at < len {
             return Err(self.corrupt(self.at, "the file ends before its footer"));

@@ -54,7 +54,7 @@ fn a_snapshot_gives_the_tree_back_in_every_compression() {
         assert_eq!(list(dir.path()).unwrap(), [(Zxid(6001), taken.path.clone())]);
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "nothing else is left");
         assert_eq!(fs::metadata(&taken.path).unwrap().len(), taken.file_bytes);
-        let (back, summary) = reader::load(&taken.path, 2).unwrap();
+        let (back, summary) = reader::load(&taken.path, 2, |_| ()).unwrap();
         assert_eq!(back.is_whole(), Ok(()));
         assert_eq!(dump(&back), dump(&tree.read()));
         assert_eq!(back.sessions(), tree.read().sessions());
@@ -74,7 +74,7 @@ fn every_damaged_byte_and_every_cut_is_found() {
         let path = dir.path().join(file_name(Zxid(1)));
         let check = |bytes: &[u8], what: String| {
             fs::write(&path, bytes).unwrap();
-            let result = reader::load(&path, 1);
+            let result = reader::load(&path, 1, |_| ());
             assert!(matches!(result, Err(StorageError::Corrupt { .. })), "{compression:?}: {what}: {result:?}");
         };
         for at in 0..whole.len() {
@@ -129,7 +129,7 @@ fn transactions_go_on_while_a_snapshot_is_taken() {
         writer.join().unwrap().unwrap().unwrap()
     });
     assert!(taken.footer.end > taken.footer.start, "something was applied meanwhile");
-    let (mut back, _) = reader::load(&taken.path, 1).unwrap();
+    let (mut back, _) = reader::load(&taken.path, 1, |_| ()).unwrap();
     for (zxid, op, body) in log.iter().filter(|(zxid, ..)| *zxid > taken.footer.start.0) {
         let mut bytes = Vec::new();
         bytes.extend(7i64.to_be_bytes());

@@ -76,39 +76,6 @@ impl Tree {
         None
     }
 
-    /// Puts a node of an image into the tree. Parents that are not there yet become placeholders.
-    ///
-    /// # Errors
-    /// What is wrong with the path.
-    pub fn restore_node(&mut self, path: &str, image: &NodeImage<'_>) -> Result<(), &'static str> {
-        if !path::is_valid(path) {
-            return Err("a node has an impossible path");
-        }
-        let id = self.find_or_hold_place(path);
-        let acl = self.acls.intern(image.acl);
-        self.bytes -= self.node(id).data_len() as u64;
-        let node = self.node_mut(id);
-        node.set_data(image.data);
-        (node.czxid, node.mzxid, node.pzxid) = (image.czxid, image.mzxid, image.pzxid);
-        (node.ctime, node.mtime) = (image.ctime, image.mtime);
-        (node.version, node.created, node.aversion) = (image.version, image.created, image.aversion);
-        self.settle(id, acl, image.owner);
-        self.bytes += self.node(id).data_len() as u64;
-        Ok(())
-    }
-
-    /// Notes an open session of an image.
-    pub fn restore_session(&mut self, session: SessionId, timeout_ms: i32) {
-        self.sessions.insert(session, timeout_ms);
-    }
-
-    /// The image is complete: what was applied up to `start` is in it as a whole, what was applied up to `end` in parts.
-    pub fn start_replay(&mut self, start: Zxid, end: Zxid) {
-        assert!(start <= end, "a walk does not end before it begins");
-        self.last_applied = start;
-        self.fuzzy_until = end;
-    }
-
     /// Whether what is missing from a fuzzy image has been replayed: only then may the tree be served.
     ///
     /// # Errors
@@ -126,21 +93,14 @@ impl Tree {
         Ok(())
     }
 
-    fn find_or_hold_place(&mut self, path: &str) -> NodeId {
-        let mut at = NodeId::ROOT;
-        for name in path.split('/').filter(|name| !name.is_empty()) {
-            at = match self.child(at, name) {
-                Some(child) => child,
-                None => {
-                    let acl = self.acls.intern(AclList::OPEN);
-                    let mut node = Node::new(name, None, acl);
-                    node.placeholder = true;
-                    self.placeholders += 1;
-                    self.insert(at, node)
-                }
-            };
-        }
-        at
+    fn child_or_placeholder(&mut self, parent: NodeId, name: &str) -> NodeId {
+        self.child(parent, name).unwrap_or_else(|| {
+            let acl = self.acls.intern(AclList::OPEN);
+            let mut node = Node::new(name, None, acl);
+            node.placeholder = true;
+            self.placeholders += 1;
+            self.insert(parent, node)
+        })
     }
 
     /// A placeholder becomes the node that `txn` makes.
@@ -182,6 +142,76 @@ impl Tree {
         }
         // Children before their parents.
         doomed[1..].iter().rev().for_each(|id| self.remove(*id));
+    }
+}
+
+/// A tree that is being put together from an image. Nothing is served from it before it is [finished](Builder::finish).
+#[derive(Debug)]
+pub struct Builder {
+    tree: Tree,
+    /// Where the node before was put: the next one mostly goes beside it. Nothing is removed here, so this stays right.
+    beside: (String, NodeId),
+}
+
+impl Builder {
+    /// Begins with the built-in nodes; for the seed see [`Tree::new`].
+    pub fn new(seed: u64) -> Builder {
+        Builder { tree: Tree::new(seed), beside: ("/".to_owned(), NodeId::ROOT) }
+    }
+
+    /// Makes room for so many nodes at once: growing to them step by step moves the index again and again.
+    pub fn reserve(&mut self, nodes: usize) {
+        self.tree.reserve(nodes);
+    }
+
+    /// Puts a node of the image into its place. Parents that are not there yet become placeholders.
+    ///
+    /// # Errors
+    /// What is wrong with the path.
+    pub fn node(&mut self, path: &str, image: &NodeImage<'_>) -> Result<(), &'static str> {
+        if !path::is_valid(path) {
+            return Err("a node has an impossible path");
+        }
+        let id = self.place(path);
+        let tree = &mut self.tree;
+        let acl = tree.acls.intern(image.acl);
+        tree.bytes -= tree.node(id).data_len() as u64;
+        let node = tree.node_mut(id);
+        node.set_data(image.data);
+        (node.czxid, node.mzxid, node.pzxid) = (image.czxid, image.mzxid, image.pzxid);
+        (node.ctime, node.mtime) = (image.ctime, image.mtime);
+        (node.version, node.created, node.aversion) = (image.version, image.created, image.aversion);
+        tree.settle(id, acl, image.owner);
+        tree.bytes += tree.node(id).data_len() as u64;
+        Ok(())
+    }
+
+    /// The node at `path`, a placeholder if there was none.
+    fn place(&mut self, path: &str) -> NodeId {
+        let (parent, name) = path::split(path).expect("a valid path begins with a slash");
+        if name.is_empty() {
+            return NodeId::ROOT;
+        }
+        if self.beside.0 != parent {
+            let names = parent.split('/').filter(|name| !name.is_empty());
+            let id = names.fold(NodeId::ROOT, |at, name| self.tree.child_or_placeholder(at, name));
+            self.beside = (parent.to_owned(), id);
+        }
+        self.tree.child_or_placeholder(self.beside.1, name)
+    }
+
+    /// Notes an open session of the image.
+    pub fn session(&mut self, session: SessionId, timeout_ms: i32) {
+        self.tree.sessions.insert(session, timeout_ms);
+    }
+
+    /// The image is complete: what was applied up to `start` is in it as a whole, what was applied up to `end` in parts. The
+    /// tree is to be served only when it [is whole](Tree::is_whole).
+    pub fn finish(mut self, start: Zxid, end: Zxid) -> Tree {
+        assert!(start <= end, "a walk does not end before it begins");
+        self.tree.last_applied = start;
+        self.tree.fuzzy_until = end;
+        self.tree
     }
 }
 
@@ -384,14 +414,14 @@ mod tests {
                     true
                 });
             }
-            let mut restored = Tree::new(2);
-            walk.sessions.iter().for_each(|(id, timeout)| restored.restore_session(*id, *timeout));
+            let mut restored = Builder::new(2);
+            walk.sessions.iter().for_each(|(id, timeout)| restored.session(*id, *timeout));
             for (path, owned) in &walk.nodes {
                 let acl = AclList::from_encoded(&owned.acl).unwrap();
                 let image = NodeImage { data: owned.data.as_deref(), acl, ..owned.image };
-                restored.restore_node(path, &image).unwrap();
+                restored.node(path, &image).unwrap();
             }
-            restored.start_replay(walk.start, tree.last_applied());
+            let mut restored = restored.finish(walk.start, tree.last_applied());
             for bytes in &log[walk.start.0 as usize..] {
                 restored.apply(&TxnEntry::decode(bytes).unwrap(), None);
             }
@@ -402,8 +432,7 @@ mod tests {
 
     #[test]
     fn a_tree_whose_log_is_too_short_is_not_whole() {
-        let mut tree = Tree::new(1);
-        tree.start_replay(Zxid(3), Zxid(5));
+        let mut tree = Builder::new(1).finish(Zxid(3), Zxid(5));
         assert!(tree.is_whole().unwrap_err().contains("0x5"));
         let header = TxnHeader { session: SessionId(1), cxid: Xid(1), zxid: Zxid(5), time_ms: 0 };
         tree.apply(&TxnEntry { header, txn: Txn::Error(-101) }, None);

@@ -65,7 +65,7 @@ pub enum Applied {
 pub struct Tree {
     nodes: Vec<Option<Node>>,
     free: Vec<NodeId>,
-    index: Vec<HashTable<NodeId>>,
+    index: Vec<HashTable<Indexed>>,
     hasher: FixedState,
     acls: AclTable,
     ephemerals: BTreeMap<SessionId, BTreeSet<NodeId>>,
@@ -80,6 +80,29 @@ pub struct Tree {
 
 /// Parts of the index, a power of two.
 const PARTS: usize = 256;
+
+/// An entry of the index. The hash is kept because a part that grows needs it for each of its entries, and fetching them from
+/// the nodes themselves took most of the time of that.
+#[derive(Clone, Copy, Debug)]
+struct Indexed {
+    hash: NameHash,
+    id: NodeId,
+}
+
+/// The hash of a node's parent and name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct NameHash(u32);
+
+impl NameHash {
+    fn part(self) -> usize {
+        self.0 as usize % PARTS
+    }
+
+    /// Spread over the bits that a table looks at.
+    fn spread(self) -> u64 {
+        u64::from(self.0).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+    }
+}
 
 impl Tree {
     /// The tree of a server that has never seen a transaction. The seed keeps clients from choosing names that collide; it
@@ -357,17 +380,19 @@ impl Tree {
         self.nodes[id.0 as usize].as_mut().expect("a node's number is used only while the node exists")
     }
 
-    fn hash(&self, parent: NodeId, name: &[u8]) -> u64 {
-        self.hasher.hash_one((parent.0, name))
+    fn hash(&self, parent: NodeId, name: &[u8]) -> NameHash {
+        NameHash((self.hasher.hash_one((parent.0, name)) >> 32) as u32)
     }
 
     fn child(&self, parent: NodeId, name: &str) -> Option<NodeId> {
         let hash = self.hash(parent, name.as_bytes());
-        let is_it = |id: &NodeId| {
-            let node = self.node(*id);
-            node.parent == parent && node.name_bytes() == name.as_bytes()
+        let is_it = |entry: &Indexed| {
+            entry.hash == hash && {
+                let node = self.node(entry.id);
+                node.parent == parent && node.name_bytes() == name.as_bytes()
+            }
         };
-        self.index[part(hash)].find(hash, is_it).copied()
+        self.index[hash.part()].find(hash.spread(), is_it).map(|entry| entry.id)
     }
 
     fn insert(&mut self, parent: NodeId, mut node: Node) -> NodeId {
@@ -392,12 +417,18 @@ impl Tree {
             Some(slot) => *slot = Some(node),
             None => self.nodes.push(Some(node)),
         }
-        let (nodes, hasher) = (&self.nodes, &self.hasher);
-        self.index[part(hash)].insert_unique(hash, id, |id| {
-            let node = nodes[id.0 as usize].as_ref().expect("what is indexed exists");
-            hasher.hash_one((node.parent.0, node.name_bytes()))
-        });
+        self.index[hash.part()].insert_unique(hash.spread(), Indexed { hash, id }, |entry| entry.hash.spread());
         id
+    }
+
+    /// Makes room for so many nodes in all.
+    fn reserve(&mut self, nodes: usize) {
+        self.nodes.reserve(nodes.saturating_sub(self.nodes.len()));
+        // The parts come out nearly the same size.
+        let each = nodes / PARTS + nodes / PARTS / 8;
+        for part in &mut self.index {
+            part.reserve(each.saturating_sub(part.len()), |entry| entry.hash.spread());
+        }
     }
 
     /// The node belongs to no session any more.
@@ -416,7 +447,8 @@ impl Tree {
     fn remove(&mut self, id: NodeId) {
         self.disown(id);
         let hash = self.hash(self.node(id).parent, self.node(id).name_bytes());
-        self.index[part(hash)].find_entry(hash, |other| *other == id).expect("every node is indexed").remove();
+        let entry = self.index[hash.part()].find_entry(hash.spread(), |entry| entry.id == id);
+        entry.expect("every node is indexed").remove();
         let node = self.nodes[id.0 as usize].take().expect("found just now");
         assert!(node.num_children == 0, "only a node without children is deleted");
         self.free.push(id);
@@ -433,11 +465,6 @@ impl Tree {
         }
         self.node_mut(node.parent).num_children -= 1;
     }
-}
-
-/// The upper bits, which the table itself uses least.
-fn part(hash: u64) -> usize {
-    (hash >> 32) as usize % PARTS
 }
 
 #[cfg(test)]

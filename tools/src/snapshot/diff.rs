@@ -102,7 +102,7 @@ type State = BTreeMap<String, Map<String, Value>>;
 
 fn state(path: &Path, log: Option<&Path>, notes: &mut dyn FnMut(&str)) -> Result<State, Failure> {
     let file = source::file(path)?;
-    let (mut tree, summary) = load(&file, 0)?;
+    let (mut tree, summary) = load(&file, 0, |_| ())?;
     match log {
         Some(log) => {
             recover_after(log, tree.last_applied(), |record| drop(tree.apply(&record.entry, None)))?;

@@ -53,7 +53,7 @@ pub fn run(options: &Options, out: &mut dyn Write) -> Result<(), Failure> {
 }
 
 fn check(path: &Path, log: Option<&Path>) -> Result<String, StorageError> {
-    let (mut tree, summary) = load(path, 0)?;
+    let (mut tree, summary) = load(path, 0, |_| ())?;
     let footer = summary.footer;
     let mut text = format!(
         "whole: {} nodes, {} sessions, {} blocks, {} bytes, transactions up to {}",
