@@ -156,6 +156,7 @@ fn place(dir: &Path) -> Place {
         file_system: FileSystem::of(dir),
         block_device: BlockDevice::of(dir),
         floors: Vec::new(),
+        paced: Vec::new(),
         floor: None,
         echo_p50_us: None,
         why_no_floor: None,

@@ -27,6 +27,9 @@ pub(crate) struct Place {
     /// The p50 of a durable append of 4 KiB, one for each round, in µs.
     #[serde(rename = "floor_rounds_p50_us")]
     pub floors: Vec<f64>,
+    /// The same after a pause as between one client's requests.
+    #[serde(rename = "paced_rounds_p50_us")]
+    pub paced: Vec<f64>,
     /// Its median round.
     pub floor: Option<Floor>,
     /// A message over loopback and back.
@@ -39,9 +42,11 @@ impl Place {
     /// One more round's floor and echo.
     pub(crate) fn measured(&mut self, floor: Floor, echo_us: f64) {
         self.floors.push(floor.p50_us);
-        let middle = tenths(median(self.floors.clone()));
+        self.paced.extend(floor.paced_p50_us);
+        let middle = |rounds: &Vec<f64>| (!rounds.is_empty()).then(|| tenths(median(rounds.clone())));
+        let p50_us = middle(&self.floors).expect("one was pushed just now");
         self.echo_p50_us = Some(self.echo_p50_us.map_or(echo_us, |before| before.min(echo_us)));
-        self.floor = Some(Floor { p50_us: middle, ..floor });
+        self.floor = Some(Floor { p50_us, paced_p50_us: middle(&self.paced), ..floor });
     }
 
     /// What one client's write cannot be faster than: the floor and an echo.
@@ -64,7 +69,8 @@ impl Place {
         }
         match (&self.floor, self.echo_p50_us, &self.why_no_floor) {
             (Some(floor), Some(echo), _) => {
-                write!(out, "; floor {} us ({}, 4 KiB) + TCP echo {echo} us", floor.p50_us, floor.mode)
+                let paced = floor.paced_p50_us.map_or(String::new(), |paced| format!(", {paced} us after a pause"));
+                write!(out, "; floor {} us ({}, 4 KiB{paced}) + TCP echo {echo} us", floor.p50_us, floor.mode)
                     .expect("a string grows")
             }
             (_, _, Some(why)) => write!(out, "; no floor: {why}").expect("a string grows"),
@@ -368,10 +374,11 @@ mod tests {
     fn the_floor_is_the_median_of_its_rounds() {
         let mut place = super::super::place(std::path::Path::new("."));
         for (p50_us, echo_us) in [(100.0, 15.0), (900.0, 14.0), (104.0, 99.0)] {
-            let floor =
-                Floor { mode: "m".into(), state: crate::probe::State::Zeroed, bytes: 4096, p50_us, p99_us: 1.0 };
+            let (mode, state, paced_p50_us) = ("m".into(), crate::probe::State::Zeroed, Some(p50_us + 1.0));
+            let floor = Floor { mode, state, bytes: 4096, p50_us, p99_us: 1.0, paced_p50_us };
             place.measured(floor, echo_us);
         }
-        assert_eq!((place.floor.as_ref().unwrap().p50_us, place.expected_us()), (104.0, Some(118.0)));
+        let floor = place.floor.as_ref().unwrap();
+        assert_eq!((floor.p50_us, floor.paced_p50_us, place.expected_us()), (104.0, Some(105.0), Some(118.0)));
     }
 }

@@ -31,8 +31,15 @@ const WARM_UP: u64 = 4;
 const COMMITS_MIN: u64 = 16;
 const PATIENCE: u32 = 4;
 
-/// Commits into `target` for about `time`. The error says why this cannot be done here.
-pub(crate) fn measure(cell: &Cell, target: &mut Target, time: Duration, stop: &AtomicBool) -> Result<Sample, String> {
+/// Commits into `target` for about `time`, each after at least a `pause`, which does not count. The error says why this cannot
+/// be done here.
+pub(crate) fn measure(
+    cell: &Cell,
+    target: &mut Target,
+    pause: Duration,
+    time: Duration,
+    stop: &AtomicBool,
+) -> Result<Sample, String> {
     let device = Device::open(&mode(cell)).map_err(|error| format!("io_uring: {error}"))?;
     let pool = Pool::new(cell.bytes);
     let mut buf = pool.take(cell.bytes);
@@ -40,7 +47,7 @@ pub(crate) fn measure(cell: &Cell, target: &mut Target, time: Duration, stop: &A
     SmallRng::seed_from_u64(cell.bytes as u64).fill_bytes(buf.as_mut_slice());
     let data = pool.freeze(buf).slice(..cell.bytes);
     let write = Write { token: 0, file: target.file.clone(), offset: 0, data };
-    let mut committer = Committer { device, write, depth: cell.depth, flight: vec![], done: vec![] };
+    let mut committer = Committer { device, write, depth: cell.depth, pause, flight: vec![], done: vec![] };
     committer.run(target, Until { time: Duration::ZERO, commits: WARM_UP }, stop)?;
     committer.run(target, Until { time, commits: COMMITS_MIN }, stop)
 }
@@ -78,6 +85,8 @@ struct Committer {
     /// What all writes have in common.
     write: Write,
     depth: usize,
+    /// Before each, if not zero.
+    pause: Duration,
     /// Token and begin of the writes in flight.
     flight: Vec<(u64, Instant)>,
     done: Vec<Completion>,
@@ -94,6 +103,10 @@ impl Committer {
                     is_over = true;
                     break;
                 };
+                if !self.pause.is_zero() {
+                    std::thread::sleep(self.pause);
+                    now = Instant::now();
+                }
                 self.write.token += 1;
                 self.flight.push((self.write.token, now));
                 self.device.submit(Write { offset, ..self.write.clone() });

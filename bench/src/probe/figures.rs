@@ -99,14 +99,18 @@ pub(crate) struct Floor {
     pub p50_us: f64,
     /// What one in a hundred exceeds.
     pub p99_us: f64,
+    /// The median after a pause as between one client's requests, where that was measured.
+    pub paced_p50_us: Option<f64>,
 }
 
 impl Floor {
-    /// As measured.
-    pub(crate) fn of(best: &Measured) -> Floor {
+    /// As measured back to back, and `paced`.
+    pub(crate) fn of(best: &Measured, paced: &[Measured]) -> Floor {
         let Measured { cell, figures } = best;
         let Figures { p50_us, p99_us, .. } = *figures;
-        Floor { mode: cell.mode(), state: cell.state, bytes: cell.bytes, p50_us, p99_us }
+        let same = |one: &&Measured| (one.cell.mode(), one.cell.bytes) == (cell.mode(), cell.bytes);
+        let paced_p50_us = paced.iter().find(same).map(|one| one.figures.p50_us);
+        Floor { mode: cell.mode(), state: cell.state, bytes: cell.bytes, p50_us, p99_us, paced_p50_us }
     }
 }
 
@@ -196,7 +200,7 @@ pub(crate) mod tests {
             measured(LogIo::UringDirect, LogSync::Dsync, State::Recycled, 99.0, 20.0),
             measured(LogIo::Pwrite, LogSync::Fsync, State::Zeroed, 110.0, 40.0),
         ];
-        let floor = Floor::of(best(&all, FLOOR_BYTES).unwrap());
+        let floor = Floor::of(best(&all, FLOOR_BYTES).unwrap(), &[]);
         assert_eq!((floor.mode.as_str(), floor.state, floor.p50_us), ("uring-direct/dsync", State::Zeroed, 102.0));
         assert_eq!(write_only(&all, FLOOR_BYTES).unwrap().p50_us, 50.0);
         (all[1].figures.p50_us_low, all[4].figures.p50_us_low) = (79.0, 82.0);

@@ -15,6 +15,7 @@
 
 mod commits;
 mod echo;
+mod engine;
 pub(crate) mod figures;
 mod files;
 mod plan;
@@ -32,12 +33,13 @@ use files::Files;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 #[cfg(test)]
 pub(crate) use plan::State;
-use plan::{Extent, FLOOR_BYTES, Item, Plan};
+use plan::{Cell, Extent, FLOOR_BYTES, Item, PAUSE, Plan};
 use report::{Parameters, Refused, Report};
 use std::fs;
 use std::io::{self, IsTerminal};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::Duration;
 use verdict::Facts;
 
 /// Runs the probe and prints the report. The error is one line.
@@ -73,7 +75,9 @@ pub(crate) fn floor(dir: &Path, bytes: usize, stop: &AtomicBool) -> Result<(Floo
     let (plan, seed) = (Plan::floor(bytes), 1);
     let mut files = Files::make(dir, plan.file_bytes, seed, stop)?;
     let outcome = carry_out(&plan, seed, &mut files, stop, &ProgressBar::hidden());
-    let floor = best(&outcome.measured, bytes).map(Floor::of).ok_or_else(|| outcome.why_no_floor(dir))?;
+    let floor = best(&outcome.measured, bytes)
+        .map(|best| Floor::of(best, &outcome.paced))
+        .ok_or_else(|| outcome.why_no_floor(dir))?;
     let echo = outcome.echo.ok_or("no message came back over loopback")?;
     Ok((floor, echo.p50_us))
 }
@@ -82,6 +86,8 @@ pub(crate) fn floor(dir: &Path, bytes: usize, stop: &AtomicBool) -> Result<(Floo
 #[derive(Debug, Default)]
 struct Outcome {
     measured: Vec<Measured>,
+    paced: Vec<Measured>,
+    engine: Option<Figures>,
     flush: Option<Figures>,
     echo: Option<Figures>,
     refused: Vec<(Item, String)>,
@@ -116,6 +122,8 @@ fn probe(dir: &Path, plan: &Plan, extent: &str, seed: u64, stop: &AtomicBool) ->
     let facts = Facts {
         measured: &outcome.measured,
         best,
+        paced: &outcome.paced,
+        engine: outcome.engine.as_ref(),
         flush: outcome.flush.as_ref(),
         echo: outcome.echo.as_ref(),
         device: block_device.as_ref(),
@@ -127,11 +135,13 @@ fn probe(dir: &Path, plan: &Plan, extent: &str, seed: u64, stop: &AtomicBool) ->
     let p50 = |figures: Option<&Figures>| figures.map(|figures| figures.p50_us);
     let refused = outcome.refused.iter().filter_map(|(item, why)| match item {
         Item::Commits(cell) => Some(Refused::new(cell, why, block_device.as_ref())),
-        Item::Flush | Item::Echo => None,
+        Item::Paced(_) | Item::Engine | Item::Flush | Item::Echo => None,
     });
     Ok(Report {
         benchmark: "probe",
-        floor: Floor::of(best),
+        floor: Floor::of(best, facts.paced),
+        engine_p50_us: p50(facts.engine),
+        engine_p99_us: facts.engine.map(|figures| figures.p99_us),
         echo_p50_us: p50(facts.echo),
         write_p50_us: p50(write_only(&outcome.measured, FLOOR_BYTES)),
         flush_p50_us: p50(facts.flush),
@@ -190,6 +200,8 @@ fn carry_out(plan: &Plan, seed: u64, files: &mut Files<'_>, stop: &AtomicBool, b
         match (item, Figures::of(&samples)) {
             (_, None) => {}
             (Item::Commits(cell), Some(figures)) => outcome.measured.push(Measured { cell, figures }),
+            (Item::Paced(cell), Some(figures)) => outcome.paced.push(Measured { cell, figures }),
+            (Item::Engine, figures) => outcome.engine = figures,
             (Item::Flush, figures) => outcome.flush = figures,
             (Item::Echo, figures) => outcome.echo = figures,
         }
@@ -198,13 +210,16 @@ fn carry_out(plan: &Plan, seed: u64, files: &mut Files<'_>, stop: &AtomicBool, b
 }
 
 fn measure(item: &Item, plan: &Plan, files: &mut Files<'_>, stop: &AtomicBool) -> Result<Sample, String> {
+    let mut commits = |cell: &Cell, pause| {
+        let mut target = files.target(cell)?;
+        let sample = commits::measure(cell, &mut target, pause, plan.time, stop);
+        files.put_back(cell, target);
+        sample
+    };
     match item {
-        Item::Commits(cell) => {
-            let mut target = files.target(cell)?;
-            let sample = commits::measure(cell, &mut target, plan.time, stop);
-            files.put_back(cell, target);
-            sample
-        }
+        Item::Commits(cell) => commits(cell, Duration::ZERO),
+        Item::Paced(cell) => commits(cell, PAUSE),
+        Item::Engine => engine::measure(files.dir(), plan.time, stop),
         Item::Flush => commits::measure_flush(&files.clean()?, plan.time, stop),
         Item::Echo => echo::measure(plan.time, stop).map_err(|error| error.to_string()),
     }

@@ -84,6 +84,10 @@ pub(crate) struct Report {
     pub benchmark: &'static str,
     /// The least that a durable commit of 4 KiB costs here.
     pub floor: Floor,
+    /// A commit of 100 bytes through the server's log.
+    pub engine_p50_us: Option<f64>,
+    /// Likewise.
+    pub engine_p99_us: Option<f64>,
     /// A message over loopback and back.
     pub echo_p50_us: Option<f64>,
     /// A write of 4 KiB past the page cache that is not made durable.
@@ -376,7 +380,9 @@ mod tests {
         };
         Report {
             benchmark: "probe",
-            floor: Floor::of(best(&all, FLOOR_BYTES).unwrap()),
+            floor: Floor::of(best(&all, FLOOR_BYTES).unwrap(), &all[1..2]),
+            engine_p50_us: Some(101.0),
+            engine_p99_us: None,
             echo_p50_us: Some(16.0),
             write_p50_us: Some(50.0),
             flush_p50_us: None,
@@ -401,7 +407,8 @@ mod tests {
     fn the_json_has_the_promised_names() {
         let json = serde_json::to_value(report()).unwrap();
         let floor = serde_json::json!({
-            "mode": "uring-direct/dsync", "state": "zeroed", "bytes": 4096, "p50_us": 100.0, "p99_us": 200.0
+            "mode": "uring-direct/dsync", "state": "zeroed", "bytes": 4096, "p50_us": 100.0, "p99_us": 200.0,
+            "paced_p50_us": 100.0
         });
         assert_eq!(json["floor"], floor);
         assert_eq!((&json["echo_p50_us"], &json["benchmark"]), (&16.0.into(), &"probe".into()));

@@ -19,6 +19,8 @@ const QUIET: f64 = 1.5;
 pub(crate) struct Facts<'a> {
     pub measured: &'a [Measured],
     pub best: &'a Measured,
+    pub paced: &'a [Measured],
+    pub engine: Option<&'a Figures>,
     pub flush: Option<&'a Figures>,
     pub echo: Option<&'a Figures>,
     pub device: Option<&'a BlockDevice>,
@@ -48,7 +50,7 @@ impl Facts<'_> {
     /// A name and a line for each thing there is to say.
     pub(crate) fn lines(&self) -> Vec<(&'static str, String)> {
         let Facts { best, .. } = self;
-        let floor = Floor::of(best);
+        let floor = Floor::of(best, self.paced);
         let mut lines = Vec::new();
         if self.is_volatile {
             lines.push((
@@ -65,6 +67,19 @@ impl Facts<'_> {
         let ratio = ratio.map_or(String::new(), |ratio| format!("; {ratio:.2} of the baseline"));
         let (p50, p99, size) = (floor.p50_us, floor.p99_us, size_name(floor.bytes));
         lines.push(("floor", format!("{size}: p50 {p50:.1} us, p99 {p99:.1} us{ratio}")));
+        if let Some(paced) = floor.paced_p50_us {
+            let text =
+                format!("p50 {paced:.1} us after a pause as between one client's requests (x{:.2})", paced / p50);
+            lines.push(("paced", text));
+        }
+        if let Some(engine) = self.engine {
+            let (to_p50, to_p99) = (engine.p50_us / p50, engine.p99_us / p99);
+            let (engine_p50, engine_p99) = (engine.p50_us, engine.p99_us);
+            lines.push((
+                "engine",
+                format!("a commit of the server's log: p50 {engine_p50:.1} us (x{to_p50:.2}), p99 {engine_p99:.1} us (x{to_p99:.2})"),
+            ));
+        }
         if let Some(echo) = self.echo {
             let (echo, sum) = (echo.p50_us, p50 + echo.p50_us);
             lines.push(("target", format!("floor + echo = {p50:.1} + {echo:.1} = {sum:.1} us for one client's write")));
@@ -155,7 +170,8 @@ mod tests {
     fn facts<'a>(measured: &'a [Measured], flush: &'a Figures, device: &'a BlockDevice) -> Facts<'a> {
         let (device, auto, load_average) = (Some(device), "uring-direct/dsync", "1.50");
         let (best, is_volatile, flush) = (&measured[0], false, Some(flush));
-        Facts { measured, best, flush, echo: flush, device, is_volatile, auto, load_average }
+        let (paced, engine) = (&measured[..1], flush);
+        Facts { measured, best, paced, engine, flush, echo: flush, device, is_volatile, auto, load_average }
     }
 
     fn text(facts: &Facts<'_>) -> String {
@@ -169,6 +185,8 @@ mod tests {
         for part in [
             "best mode: log.io=uring-direct log.sync=dsync, zeroed file; auto picks it, too\n",
             "floor: 4 KiB: p50 100.0 us, p99 200.0 us; 0.50 of the baseline\n",
+            "paced: p50 100.0 us after a pause as between one client's requests (x1.00)\n",
+            "engine: a commit of the server's log: p50 52.0 us (x0.52), p99 104.0 us (x0.52)\n",
             "target: floor + echo = 100.0 + 52.0 = 152.0 us",
             "flush: a flush takes 52.0 us\n",
             "files: against a growing file: only allocated (which does not help) x1.20, written beforehand x0.53\n",
