@@ -86,7 +86,7 @@ fn full_log_disk() {
             let stuck = acknowledged.load(Ordering::SeqCst);
             assert!((stuck..=stuck + 1).contains(&value(&mut reader)), "reads go on");
             assert!(server.metric("zk_log_segment_failures") > 0.0);
-            assert!(server.metric("zk_log_room_bytes") < 5_000.0 + 4096.0);
+            assert!(server.metric("zk_log_bytes_left") < 5_000.0 + 4096.0);
             if life == 0 {
                 std::fs::remove_file(&ballast).unwrap();
                 eventually("writes go on by themselves", || {

@@ -17,8 +17,19 @@ const PATIENCE: Duration = Duration::from_secs(3);
 const OF_INTEREST: [&str; 4] = ["log_", "batch", "stage", "fsync"];
 /// Where in a name it shows that the value only grows, so that the difference over the window is what counts.
 const COUNTER_STARTS: [&str; 2] = ["zk_cnt_", "zk_sum_"];
-const COUNTER_ENDS: [&str; 9] =
-    ["_count", "_sum", "_total", "_bytes", "_writes", "_batches", "_records", "_segments", "_txns"];
+const COUNTER_ENDS: [&str; 11] = [
+    "_count",
+    "_sum",
+    "_total",
+    "_bytes",
+    "_writes",
+    "_batches",
+    "_records",
+    "_segments",
+    "_txns",
+    "_waits",
+    "_failures",
+];
 
 /// The summaries of what is read as whole histograms ([`super::inside`]); a percentile since the start says nothing of the window.
 const SUMMARY_ENDS: [&str; 5] = ["_mean", "_p50", "_p99", "_p99_9", "_max"];

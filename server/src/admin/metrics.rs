@@ -102,7 +102,7 @@ pub(super) fn mntr(report: &ServerReport) -> String {
     put("log_segments", &log.segments);
     put("log_segment_waits", &log.segment_waits);
     put("log_segment_failures", &log.segment_failures);
-    put("log_room_bytes", &replica.log_room);
+    put("log_bytes_left", &replica.log_room);
     put("snapshot_failures", &replica.snapshot_failures);
     for (name, unit, histogram) in histograms(report) {
         let (all, suffix) = (histogram.summary(), unit.suffixes().0);
