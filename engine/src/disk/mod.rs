@@ -25,6 +25,7 @@ pub mod block;
 pub mod device;
 pub mod filesystem;
 pub mod pwrite;
+pub mod removal;
 pub mod ring;
 
 /// Offsets, lengths and addresses of direct I/O are multiples of this many bytes. It is also the unit of the log: the

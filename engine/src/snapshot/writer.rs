@@ -14,7 +14,7 @@
 use super::file_name;
 use super::format::{BLOCK_BYTES, BlockHeader, Compression, Footer, Header, Kind, put_acl, put_node};
 use crate::disk::aligned::AlignedBuf;
-use crate::disk::{BLOCK, round_up};
+use crate::disk::round_up;
 use crate::error::StorageError;
 use crate::tree::Tree;
 use crate::txnlog::segment::sync_dir;
@@ -23,6 +23,7 @@ use corral_proto::Zxid;
 use parking_lot::RwLock;
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
+use std::ops::RangeInclusive;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -172,7 +173,7 @@ impl BlockWriter {
             path: path.to_owned(),
             compression: header.compression,
             crc,
-            buf: AlignedBuf::zeroed(1 << 20),
+            buf: AlignedBuf::zeroed(chunk(rate_limit)),
             filled: 0,
             written: 0,
             raw_bytes: 0,
@@ -249,4 +250,14 @@ impl BlockWriter {
     }
 }
 
-const _: () = assert!((1 << 20) % BLOCK == 0);
+/// Bytes of a write. Where there is a limit, the pauses between writes are kept short and the writes small: what waits for the
+/// disk behind one of them, a commit, waits for all of it.
+fn chunk(rate_limit: u64) -> usize {
+    let wanted = if rate_limit == 0 { *CHUNK.end() } else { rate_limit / WRITES_PER_S };
+    wanted.next_power_of_two().clamp(*CHUNK.start(), *CHUNK.end()) as usize
+}
+
+/// The smallest and the largest write.
+const CHUNK: RangeInclusive<u64> = 64 << 10..=1 << 20;
+/// Writes a second at a limit that needs no smaller and no larger ones.
+const WRITES_PER_S: u64 = 512;

@@ -12,7 +12,7 @@ use super::format::SegmentHeader;
 use super::recovery::Recovered;
 use super::segment::{Segment, file_name, sync_dir};
 use crate::disk::aligned::AlignedBuf;
-use crate::disk::{BLOCK, LogIo, Mode};
+use crate::disk::{BLOCK, LogIo, Mode, removal};
 use crate::error::StorageError;
 use rand::Rng;
 use rand::rngs::SmallRng;
@@ -94,7 +94,7 @@ impl Files for RealFiles {
     }
 
     fn remove(&mut self, path: &Path) -> io::Result<()> {
-        fs::remove_file(path)
+        removal::remove(path)
     }
 
     fn sync_dir(&mut self, dir: &Path) -> Result<(), StorageError> {

@@ -189,7 +189,7 @@ pub const KEYS: &[Key] = &[
     supported("log.sync", Kind::OneOf(&["auto", "dsync", "fdatasync", "fsync", "none"]), "auto",
         "how a log write is made durable; none is unsafe"),
     supported("snapshot.compression", Kind::OneOf(&["none", "zstd", "lz4"]), "none", "how snapshots are stored"),
-    supported("snapshot.rateLimitMiB", Kind::Int(0, 1 << 20), "0", "MiB a second that a snapshot writes at most; 0: no limit"),
+    supported("snapshot.rateLimitMiB", Kind::Int(0, 1 << 20), "64", "MiB a second that a snapshot writes at most; 0: no limit"),
     supported("log.pipelineDepth", Kind::Int(1, 8), "2", "log writes that may be in flight at once"),
     supported("log.groupCommitDelayUs", Kind::Int(0, 1_000_000), "0",
         "microseconds that a log write waits for company"),

@@ -11,12 +11,12 @@
 
 use super::Shared;
 use corral_engine::StorageError;
+use corral_engine::disk::removal;
 use corral_engine::restore::retain;
 use corral_engine::snapshot;
 use corral_engine::snapshot::writer::{SnapshotOptions, take};
 use corral_proto::Zxid;
 use crossbeam::channel::{Receiver, Sender, bounded};
-use std::fs;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -113,7 +113,7 @@ fn one(shared: &Shared, options: &SnapshotOptions, keep: Option<usize>, wall_ms:
         Ok(snapshots) => {
             let (old, needless) = retain(&snapshots, keep);
             for (_, path) in old {
-                if let Err(error) = fs::remove_file(path) {
+                if let Err(error) = removal::remove(path) {
                     tracing::warn!("cannot delete the snapshot {}: {error}", path.display());
                 }
             }
