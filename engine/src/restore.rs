@@ -30,7 +30,7 @@ pub struct Restored {
     /// The snapshot that it began with, and how many nodes that had.
     pub snapshot: Option<(PathBuf, u64)>,
     /// Snapshots that did not check out, and why.
-    pub unusable: Vec<StorageError>,
+    pub unusable: Vec<(PathBuf, StorageError)>,
 }
 
 /// How far a restore has come, for people who wait for it.
@@ -61,7 +61,7 @@ pub fn restore(
                 found = Some((tree, path, summary.footer.nodes));
                 break;
             }
-            Err(error) => unusable.push(error),
+            Err(error) => unusable.push((path, error)),
         }
     }
     let (mut tree, snapshot) = match found {
@@ -118,11 +118,17 @@ struct Piece {
     ends: Vec<usize>,
 }
 
-/// What may go when the newest `keep` of `snapshots` (newest first) are kept: the others, and the log up to the transaction that is
-/// returned. `None`: all of the log is needed, because there are not yet as many snapshots.
-pub fn retain(snapshots: &[(Zxid, PathBuf)], keep: usize) -> (&[(Zxid, PathBuf)], Option<Zxid>) {
-    match snapshots.split_at_checked(keep) {
-        Some((kept, old)) => (old, kept.last().map(|(start, _)| *start)),
+/// What may go when `keep` snapshots are kept: of `snapshots` (newest first) all that are older than the newest `keep` that are not
+/// known to be `damaged`, and the log up to the transaction that is returned. `None`: all of the log is needed, because there are
+/// not yet as many.
+pub fn retain<'a>(
+    snapshots: &'a [(Zxid, PathBuf)],
+    damaged: &[PathBuf],
+    keep: usize,
+) -> (&'a [(Zxid, PathBuf)], Option<Zxid>) {
+    let sound = snapshots.iter().enumerate().filter(|(_, (_, path))| !damaged.contains(path));
+    match sound.take(keep).enumerate().find(|(count, _)| count + 1 == keep) {
+        Some((_, (oldest, (start, _)))) => (&snapshots[oldest + 1..], Some(*start)),
         None => (&[], None),
     }
 }
@@ -131,12 +137,25 @@ pub fn retain(snapshots: &[(Zxid, PathBuf)], keep: usize) -> (&[(Zxid, PathBuf)]
 mod tests {
     use super::*;
 
+    fn snapshots(starts: &[i64]) -> Vec<(Zxid, PathBuf)> {
+        starts.iter().map(|start| (Zxid(*start), PathBuf::from(format!("{start}")))).collect()
+    }
+
     #[test]
-    fn the_newest_are_kept_with_the_log_that_the_oldest_of_them_needs() {
-        let all: Vec<_> = [9, 7, 5, 3].map(|start| (Zxid(start), PathBuf::from(format!("{start}")))).into();
-        assert_eq!(retain(&all, 3), (&all[3..], Some(Zxid(5))));
-        assert_eq!(retain(&all[..3], 3), (&all[..0], Some(Zxid(5))));
-        assert_eq!(retain(&all[..2], 3), (&all[..0], None), "the log from its beginning stands for the third");
-        assert_eq!(retain(&[], 3), (&[][..], None));
+    fn zookeeper_2574_the_newest_are_kept_with_the_log_that_the_oldest_of_them_needs() {
+        let all = snapshots(&[9, 7, 5, 3]);
+        assert_eq!(retain(&all, &[], 3), (&all[3..], Some(Zxid(5))));
+        assert_eq!(retain(&all[..3], &[], 3), (&all[..0], Some(Zxid(5))));
+        assert_eq!(retain(&all[..2], &[], 3), (&all[..0], None), "the log from its beginning stands for the third");
+        assert_eq!(retain(&[], &[], 3), (&[][..], None));
+    }
+
+    #[test]
+    fn zookeeper_3231_damaged_snapshots_do_not_count_as_kept() {
+        let all = snapshots(&[9, 7, 5, 3, 1]);
+        let damaged = ["7", "3"].map(PathBuf::from);
+        assert_eq!(retain(&all, &damaged, 2), (&all[3..], Some(Zxid(5))));
+        assert_eq!(retain(&all, &damaged, 3), (&all[5..], Some(Zxid(1))));
+        assert_eq!(retain(&all, &damaged, 4), (&all[..0], None));
     }
 }

@@ -31,7 +31,7 @@ pub enum StartError {
 /// # Errors
 /// See [`StartError`].
 pub fn start(config: Config) -> Result<(Server, String), StartError> {
-    let store = Store::open(&config)?;
+    let mut store = Store::open(&config)?;
     let seed = rand::rngs::SmallRng::from_os_rng().random();
     let before = Instant::now();
     let Restored { tree, recovered, snapshot, .. } = store.restore(seed, narrate())?;

@@ -21,6 +21,8 @@ pub struct Store {
     pub log_dir: PathBuf,
     /// Where the snapshots are.
     pub snapshot_dir: PathBuf,
+    /// Snapshots that did not check out when the tree was restored.
+    pub damaged_snapshots: Vec<PathBuf>,
     /// How the log is written.
     pub mode: Mode,
     _locks: Vec<File>,
@@ -49,14 +51,15 @@ impl Store {
         let (io, sync) = (wished_io(config.log.io), wished_sync(config.log.sync));
         let mode =
             Mode::choose(&log_dir, io, sync).map_err(|why| StorageError::Refused { path: log_dir.clone(), why })?;
-        Ok(Store { log_dir, snapshot_dir, mode, _locks: locks })
+        Ok(Store { log_dir, snapshot_dir, damaged_snapshots: Vec::new(), mode, _locks: locks })
     }
 
     /// The tree that is to be served: the newest snapshot that checks out, and the log after it.
-    pub fn restore(&self, seed: u64, progress: impl FnMut(Progress<'_>)) -> Result<Restored, StorageError> {
+    pub fn restore(&mut self, seed: u64, progress: impl FnMut(Progress<'_>)) -> Result<Restored, StorageError> {
         let restored = restore::restore(&self.snapshot_dir, &self.log_dir, seed, progress)?;
-        for error in &restored.unusable {
+        for (path, error) in &restored.unusable {
             tracing::error!("{error}; the snapshot before it is used");
+            self.damaged_snapshots.push(path.clone());
         }
         Ok(restored)
     }

@@ -468,4 +468,6 @@ impl Tree {
 }
 
 #[cfg(test)]
+mod replay_tests;
+#[cfg(test)]
 mod tests;

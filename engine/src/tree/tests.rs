@@ -4,23 +4,23 @@ use super::*;
 use corral_proto::{SubTxns, Xid};
 use proptest::prelude::*;
 
-fn header(zxid: i64) -> TxnHeader {
+pub(super) fn header(zxid: i64) -> TxnHeader {
     TxnHeader { session: SessionId(7), cxid: Xid(1), zxid: Zxid(zxid), time_ms: 1000 + zxid }
 }
 
-fn apply(tree: &mut Tree, zxid: i64, txn: Txn<'_>) -> Applied {
+pub(super) fn apply(tree: &mut Tree, zxid: i64, txn: Txn<'_>) -> Applied {
     tree.apply(&TxnEntry { header: header(zxid), txn }, None)
 }
 
-fn create(path: &str, parent_cversion: i32) -> Txn<'_> {
+pub(super) fn create(path: &str, parent_cversion: i32) -> Txn<'_> {
     Txn::Create(CreateTxn { path, data: Some(b"x"), acl: AclList::OPEN, ephemeral: false, parent_cversion })
 }
 
-fn ephemeral(path: &str, parent_cversion: i32) -> Txn<'_> {
+pub(super) fn ephemeral(path: &str, parent_cversion: i32) -> Txn<'_> {
     Txn::Create(CreateTxn { path, data: None, acl: AclList::OPEN, ephemeral: true, parent_cversion })
 }
 
-fn stat(tree: &Tree, path: &str) -> Stat {
+pub(super) fn stat(tree: &Tree, path: &str) -> Stat {
     tree.stat(tree.find(path).unwrap())
 }
 

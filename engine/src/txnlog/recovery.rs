@@ -192,11 +192,13 @@ fn first_unreadable(
 /// the headers of the segments' first batches, where they can be read.
 fn begin(segments: &[OpenSegment], firsts: &[Option<BatchHeader>], from: Zxid) -> Result<(usize, Chain), StorageError> {
     let beginning = Ok((0, Chain { end: Position::START, crc: 0, last: Zxid::ZERO, records: 0 }));
-    if from == Zxid::ZERO {
-        return beginning;
-    }
     let mut readable = firsts.iter().enumerate().filter_map(|(index, header)| header.map(|header| (index, header)));
     let first = readable.clone().next();
+    // A damaged batch at the very beginning is found where the chain breaks; a beginning that is not there at all, here.
+    let has_beginning = segments.first().is_some_and(|segment| segment.header().number == 1);
+    if from == Zxid::ZERO && (has_beginning || readable.clone().any(|(_, header)| header.prev_last == from)) {
+        return beginning;
+    }
     match (readable.rfind(|(_, header)| header.prev_last <= from), first) {
         (Some((index, header)), _) => {
             Ok((index, Chain { end: header.prev, crc: header.prev_crc, last: header.prev_last, records: 0 }))

@@ -75,7 +75,7 @@ impl Leading {
         };
         let replica = Replica::new(&replica, &shared.tree.read(), now.uptime);
         let schedule = Schedule::new(config.snapshots.count, config.snapshots.log_bytes, seed);
-        let snapshots = Snapshots::start(shared, store.snapshot_dir.clone())?;
+        let snapshots = Snapshots::start(shared, store.snapshot_dir.clone(), store.damaged_snapshots.clone())?;
         Ok(Leading {
             replica,
             log,

@@ -46,7 +46,8 @@ pub(super) struct Snapshots {
 }
 
 impl Snapshots {
-    pub(super) fn start(shared: &Arc<Shared>, dir: PathBuf) -> Result<Snapshots, String> {
+    /// Snapshots in `dir` that are known to be `damaged` do not count as kept.
+    pub(super) fn start(shared: &Arc<Shared>, dir: PathBuf, damaged: Vec<PathBuf>) -> Result<Snapshots, String> {
         let (asked, inbox) = bounded::<i64>(1);
         let (outbox, ended) = bounded(1);
         let config = shared.config.snapshots;
@@ -56,7 +57,7 @@ impl Snapshots {
             .name("snapshot".to_owned())
             .spawn(move || {
                 for wall_ms in inbox {
-                    let ended = one(&theirs, &options, config.retain, wall_ms);
+                    let ended = one(&theirs, &options, &damaged, config.retain, wall_ms);
                     if outbox.send(ended).is_err() {
                         return;
                     }
@@ -95,7 +96,7 @@ impl Drop for Snapshots {
     }
 }
 
-fn one(shared: &Shared, options: &SnapshotOptions, keep: Option<usize>, wall_ms: i64) -> Ended {
+fn one(shared: &Shared, options: &SnapshotOptions, damaged: &[PathBuf], keep: Option<usize>, wall_ms: i64) -> Ended {
     let taken = match take(options, &shared.tree, wall_ms, &shared.stopping) {
         Ok(Some(taken)) => taken,
         Ok(None) => return Ended::BrokenOff,
@@ -111,7 +112,7 @@ fn one(shared: &Shared, options: &SnapshotOptions, keep: Option<usize>, wall_ms:
     );
     let needless = keep.and_then(|keep| match snapshot::list(&options.dir) {
         Ok(snapshots) => {
-            let (old, needless) = retain(&snapshots, keep);
+            let (old, needless) = retain(&snapshots, damaged, keep);
             for (_, path) in old {
                 if let Err(error) = removal::remove(path) {
                     tracing::warn!("cannot delete the snapshot {}: {error}", path.display());
