@@ -104,6 +104,11 @@ impl<'a> Decoder<'a> {
         }
     }
 
+    /// So many bytes, without a length of their own.
+    pub fn bytes(&mut self, len: usize) -> Result<&'a [u8], JuteError> {
+        self.take(len)
+    }
+
     /// One byte; anything but zero is true.
     pub fn bool(&mut self) -> Result<bool, JuteError> {
         Ok(self.array::<1>()?[0] != 0)

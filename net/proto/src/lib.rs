@@ -1,4 +1,5 @@
-//! The words of the ZooKeeper protocols: what clients ask, what servers answer, what is logged.
+//! The words of the ZooKeeper protocols: what clients ask, what servers answer, what is logged, what members of an ensemble say
+//! to each other.
 //!
 //! Plain data and codecs over byte slices. Decoding borrows: a [`Request`] or a [`Txn`] points into the frame or the
 //! log record it was read from, and nothing is copied until somebody keeps it. Encoding is exact: every record knows
@@ -25,6 +26,8 @@ pub mod request;
 pub mod response;
 
 pub mod txn;
+
+pub mod peer;
 
 pub use acl::{Acl, AclList};
 pub use connect::{ConnectRequest, ConnectResponse};
