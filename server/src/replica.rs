@@ -16,7 +16,7 @@ use crate::pipeline::WriteRequest;
 use crate::pipeline::answer::answer;
 use crate::pipeline::sequencer::{Place, Sequencer};
 use crate::session::{self, ConnId, Sessions};
-use crate::zab::Leader;
+use crate::zab::{Ensemble, Leader};
 use bytes::Bytes;
 use corral_engine::Tree;
 use corral_engine::tree::Change;
@@ -42,8 +42,8 @@ pub struct Now {
 pub struct ReplicaOptions {
     /// Which member this is.
     pub me: ServerId,
-    /// All voting members; an ensemble of one is `[me]`.
-    pub voters: Vec<ServerId>,
+    /// All members; of a standalone server, itself.
+    pub ensemble: Arc<Ensemble>,
     /// The unit of session expiry (`tickTime`).
     pub tick: Duration,
     /// The first session id to give ([`session::first_id`]).
@@ -90,7 +90,7 @@ impl Replica {
             sessions.open(*id, millis(*timeout_ms), None, now);
         }
         Replica {
-            leader: Leader::new(options.me, options.voters.iter().copied(), last),
+            leader: Leader::new(options.me, options.ensemble.clone(), last),
             sequencer: Sequencer::new(options.seed),
             sessions,
             proposals: VecDeque::new(),

@@ -82,7 +82,7 @@ impl Rig {
         let log = Log::open(&options, SlowDisk::default(), recovered, wake).expect("a log in a directory of its own");
         let replica = ReplicaOptions {
             me: ServerId(1),
-            voters: with.voters.iter().copied().map(ServerId).collect(),
+            ensemble: Arc::new(Ensemble::of_equals(with.voters.iter().copied().map(ServerId))),
             tick: Duration::from_millis(TICK_MS),
             first_session,
             seed: with.seed,

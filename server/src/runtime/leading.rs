@@ -12,6 +12,7 @@ use crate::replica::{Now, Replica, ReplicaOptions};
 use crate::session;
 use crate::stages::Timeline;
 use crate::store::Store;
+use crate::zab::Ensemble;
 use corral_engine::disk::device::Device;
 use corral_engine::histogram::Histogram;
 use corral_engine::snapshot::schedule::Schedule;
@@ -67,7 +68,7 @@ impl Leading {
         let now = shared.now();
         let replica = ReplicaOptions {
             me,
-            voters: vec![me],
+            ensemble: Arc::new(Ensemble::of_equals([me])),
             tick: Duration::from_millis(config.tick_ms.into()),
             first_session: session::first_id(config.server_id.max(1), now.wall_ms),
             seed,

@@ -4,9 +4,10 @@
 //! back; the leader's own acknowledgement is made from [`Durable`] and from nothing else, so it cannot vote for what its disk
 //! does not have.
 
-use super::Quorum;
+use super::{Ensemble, Quorum};
 use corral_engine::txnlog::Durable;
 use corral_proto::{ServerId, Zxid};
+use std::sync::Arc;
 
 /// The leader's part of broadcast.
 #[derive(Debug)]
@@ -18,9 +19,9 @@ pub struct Leader {
 }
 
 impl Leader {
-    /// Leads `voters` from `last`, the newest transaction of its history, on.
-    pub fn new(me: ServerId, voters: impl IntoIterator<Item = ServerId>, last: Zxid) -> Leader {
-        Leader { me, quorum: Quorum::new(voters, last), proposed: last, committed: last }
+    /// Leads `ensemble` from `last`, the newest transaction of its history, on.
+    pub fn new(me: ServerId, ensemble: Arc<Ensemble>, last: Zxid) -> Leader {
+        Leader { me, quorum: Quorum::new(ensemble, last), proposed: last, committed: last }
     }
 
     /// The zxid of the next proposal. When an epoch's counter is used up, a new epoch begins (an ensemble of one elects
@@ -56,7 +57,8 @@ mod tests {
 
     #[test]
     fn zxids_grow_by_one_and_an_exhausted_epoch_is_followed_by_the_next() {
-        let mut leader = Leader::new(ServerId(0), [ServerId(0)], Zxid::new(3, u32::MAX - 1));
+        let alone = Arc::new(Ensemble::of_equals([ServerId(0)]));
+        let mut leader = Leader::new(ServerId(0), alone, Zxid::new(3, u32::MAX - 1));
         assert_eq!(leader.propose(), Zxid::new(3, u32::MAX));
         assert_eq!(leader.propose(), Zxid::new(4, 1));
         assert_eq!(leader.committed(), Zxid::new(3, u32::MAX - 1), "nothing was acknowledged yet");

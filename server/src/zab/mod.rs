@@ -6,8 +6,14 @@
 //!
 //! **Not here**: messages between members, election, synchronization (an ensemble of one needs none of them).
 
+pub mod ensemble;
+
+pub mod election;
+
 pub mod leader;
 pub mod quorum;
 
+pub use election::Election;
+pub use ensemble::Ensemble;
 pub use leader::Leader;
 pub use quorum::Quorum;

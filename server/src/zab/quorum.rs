@@ -1,25 +1,24 @@
-//! Who votes, and what a majority of them has.
+//! How far the voters have acknowledged, and what that commits.
 
+use super::Ensemble;
 use corral_proto::{ServerId, Zxid};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// The voting members and how far each has acknowledged.
 ///
 /// **Invariant**: acknowledgements are cumulative and never go back.
 #[derive(Clone, Debug)]
 pub struct Quorum {
+    ensemble: Arc<Ensemble>,
     acked: BTreeMap<ServerId, Zxid>,
 }
 
 impl Quorum {
-    /// An ensemble of `voters`, all of whom have everything up to `start`.
-    ///
-    /// # Panics
-    /// Without a voter.
-    pub fn new(voters: impl IntoIterator<Item = ServerId>, start: Zxid) -> Quorum {
-        let acked: BTreeMap<_, _> = voters.into_iter().map(|voter| (voter, start)).collect();
-        assert!(!acked.is_empty(), "an ensemble has at least one voter");
-        Quorum { acked }
+    /// The voters of `ensemble`, all of whom have everything up to `start`.
+    pub fn new(ensemble: Arc<Ensemble>, start: Zxid) -> Quorum {
+        let acked = ensemble.voters().map(|voter| (voter, start)).collect();
+        Quorum { ensemble, acked }
     }
 
     /// Notes that `voter` has everything up to `upto`. Others than voters are ignored.
@@ -29,24 +28,22 @@ impl Quorum {
         }
     }
 
-    /// Up to where more than half of the voters have everything.
+    /// Up to where a quorum has everything.
     pub fn committed(&self) -> Zxid {
-        if let [only] = *self.acked.values().collect::<smallvec::SmallVec<[&Zxid; 8]>>() {
-            return *only;
-        }
-        let mut acked: smallvec::SmallVec<[Zxid; 8]> = self.acked.values().copied().collect();
-        acked.sort_unstable_by(|a, b| b.cmp(a));
-        acked[acked.len() / 2]
+        let has = |upto: Zxid| self.ensemble.is_quorum(|voter| self.acked[&voter] >= upto);
+        let committed = self.acked.values().copied().filter(|upto| has(*upto)).max();
+        committed.expect("all of them have what the first has")
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::ensemble::Voter;
     use super::*;
 
     #[test]
     fn committed_is_what_more_than_half_have() {
-        let voters = |n: i64| (1..=n).map(ServerId);
+        let voters = |n: i64| Arc::new(Ensemble::of_equals((1..=n).map(ServerId)));
         let mut one = Quorum::new(voters(1), Zxid(5));
         assert_eq!(one.committed(), Zxid(5));
         one.ack(ServerId(1), Zxid(9));
@@ -63,5 +60,17 @@ mod tests {
             }
             assert_eq!(quorum.committed(), Zxid(expected), "{n} voters");
         }
+    }
+
+    #[test]
+    fn with_groups_it_is_what_most_groups_have() {
+        let voters = (1..=6).map(|id| (ServerId(id), Voter { weight: 1, group: Some((id as u32 - 1) / 2) }));
+        let mut quorum = Quorum::new(Arc::new(Ensemble::new(voters, []).unwrap()), Zxid(0));
+        for (voter, upto) in [(1, 9), (2, 8), (3, 7), (5, 9)] {
+            quorum.ack(ServerId(voter), Zxid(upto));
+        }
+        assert_eq!(quorum.committed(), Zxid(0), "one group of three");
+        quorum.ack(ServerId(4), Zxid(6));
+        assert_eq!(quorum.committed(), Zxid(6));
     }
 }
