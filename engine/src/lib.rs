@@ -21,6 +21,7 @@ pub mod tree;
 pub mod snapshot;
 
 pub mod restore;
+pub mod truncation;
 
 pub use error::StorageError;
 pub use tree::Tree;

@@ -101,6 +101,20 @@ fn a_hole_at_a_segment_switch_is_no_damage_either() {
     }
 }
 
+/// A restart that wrote nothing leaves no segment, so the first batch of all stands in a later one. Whether it is the beginning
+/// of the log cannot be seen from the number.
+#[test]
+fn a_hole_at_the_very_beginning_of_a_log_in_a_later_segment_is_no_damage_either() {
+    let dir = tempdir();
+    drop(start(dir.path(), 2));
+    let (mut life, held) = start(dir.path(), 2);
+    life.submit_one(data_len(15, 10));
+    life.submit_one(data_len(1, 10));
+    held.take()[1..].iter().for_each(land);
+    drop(life);
+    check_hole(dir.path(), &[], 15);
+}
+
 /// Batch n + 1 begins a segment, batch n is the last of the one before and reached the disk: nothing is lost.
 #[test]
 fn without_a_hole_both_unreported_batches_are_there() {

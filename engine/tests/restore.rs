@@ -155,7 +155,7 @@ fn zookeeper_2325_snapshots_that_are_gone_are_not_replaced_by_an_empty_tree() {
     fs::remove_file(&store.segments()[0]).unwrap();
     assert_eq!(store.restore().unwrap().tree.last_applied(), Zxid(20), "the log reaches back to the snapshot");
     fs::remove_file(snapshot).unwrap();
-    refused(store.restore(), &["only after transaction", "no snapshot"]);
+    refused(store.restore(), &["does not reach back to its beginning", "there is no snapshot"]);
 }
 
 #[test]

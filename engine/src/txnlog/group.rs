@@ -55,10 +55,20 @@ impl Group {
 
     /// Encodes a transaction into the open batch.
     pub fn append(&mut self, entry: &TxnEntry<'_>, now: Duration) {
-        let zxid = entry.header.zxid;
+        self.place(entry.header.zxid, entry.encoded_len(), now, |mut place| {
+            entry.encode(&mut place);
+            assert!(place.is_empty(), "a record's length is known before it is written");
+        });
+    }
+
+    /// Puts a transaction that is encoded already into the open batch, byte for byte.
+    pub fn append_encoded(&mut self, zxid: Zxid, bytes: &[u8], now: Duration) {
+        self.place(zxid, bytes.len(), now, |place| place.copy_from_slice(bytes));
+    }
+
+    fn place(&mut self, zxid: Zxid, len: usize, now: Duration, write: impl FnOnce(&mut [u8])) {
         assert!(zxid > self.last, "{zxid} is logged after {}", self.last);
         let prev_last = std::mem::replace(&mut self.last, zxid);
-        let len = entry.encoded_len();
         if self.open.as_ref().is_some_and(|open| open.len + RECORD_HEAD + len > open.buf.len()) {
             self.seal();
         }
@@ -74,9 +84,7 @@ impl Group {
         });
         let start = open.len + RECORD_HEAD;
         let end = start + len;
-        let mut place = &mut open.buf.as_mut_slice()[start..end];
-        entry.encode(&mut place);
-        assert!(place.is_empty(), "a record's length is known before it is written");
+        write(&mut open.buf.as_mut_slice()[start..end]);
         let head = record_head(&open.buf.as_slice()[start..end]);
         open.buf.as_mut_slice()[open.len..start].copy_from_slice(&head);
         open.heads_crc = crc32c::crc32c_append(open.heads_crc, &head);

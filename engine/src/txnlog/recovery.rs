@@ -72,6 +72,19 @@ pub fn recover(dir: &Path, each: impl FnMut(LogRecord<'_>)) -> Result<Recovered,
 /// [`StorageError::Corrupt`] when something that was acknowledged cannot be read; [`StorageError::Io`] when the system
 /// fails.
 pub fn recover_after(dir: &Path, from: Zxid, mut each: impl FnMut(LogRecord<'_>)) -> Result<Recovered, StorageError> {
+    follow(dir, from, |_, record| {
+        if record.entry.header.zxid > from {
+            each(record);
+        }
+    })
+}
+
+/// The same, but `each` gets every transaction of the batches that were followed, with the header of its batch.
+pub(crate) fn follow(
+    dir: &Path,
+    from: Zxid,
+    mut each: impl FnMut(&BatchHeader, LogRecord<'_>),
+) -> Result<Recovered, StorageError> {
     let mut segments = Vec::new();
     for (number, path) in segment::list(dir)? {
         segments.push(OpenSegment::open(number, path)?);
@@ -122,7 +135,10 @@ pub fn recover_after(dir: &Path, from: Zxid, mut each: impl FnMut(LogRecord<'_>)
     for (index, segment) in segments.iter().enumerate().skip(first_beyond) {
         let from = if index == first_beyond { at_beyond } else { BLOCK as u32 };
         if let Some(claim) = segment.claim_beyond(from, chain.end)? {
-            let (broken, offset, why) = first_unreadable(&segments[first_beyond..], at_beyond, last)?;
+            let (broken, offset, mut why) = first_unreadable(&segments[first_beyond..], at_beyond, last)?;
+            if last == Zxid::ZERO && firsts.iter().flatten().next().is_some_and(|first| first.prev_last > last) {
+                why = "the log does not reach back to its beginning, and there is no snapshot";
+            }
             return Err(StorageError::Corrupt {
                 file: broken.path().to_owned(),
                 offset,
@@ -192,13 +208,11 @@ fn first_unreadable(
 /// the headers of the segments' first batches, where they can be read.
 fn begin(segments: &[OpenSegment], firsts: &[Option<BatchHeader>], from: Zxid) -> Result<(usize, Chain), StorageError> {
     let beginning = Ok((0, Chain { end: Position::START, crc: 0, last: Zxid::ZERO, records: 0 }));
-    let mut readable = firsts.iter().enumerate().filter_map(|(index, header)| header.map(|header| (index, header)));
-    let first = readable.clone().next();
-    // A damaged batch at the very beginning is found where the chain breaks; a beginning that is not there at all, here.
-    let has_beginning = segments.first().is_some_and(|segment| segment.header().number == 1);
-    if from == Zxid::ZERO && (has_beginning || readable.clone().any(|(_, header)| header.prev_last == from)) {
+    if from == Zxid::ZERO {
         return beginning;
     }
+    let mut readable = firsts.iter().enumerate().filter_map(|(index, header)| header.map(|header| (index, header)));
+    let first = readable.clone().next();
     match (readable.rfind(|(_, header)| header.prev_last <= from), first) {
         (Some((index, header)), _) => {
             Ok((index, Chain { end: header.prev, crc: header.prev_crc, last: header.prev_last, records: 0 }))
@@ -237,7 +251,7 @@ impl Chain {
         at: u32,
         batch: &Batch<'_>,
         from: Zxid,
-        each: &mut impl FnMut(LogRecord<'_>),
+        each: &mut impl FnMut(&BatchHeader, LogRecord<'_>),
     ) -> Result<(), StorageError> {
         for (offset, bytes) in batch.entries() {
             let corrupt = |why: String| StorageError::Corrupt {
@@ -251,10 +265,8 @@ impl Chain {
                 return Err(corrupt(format!("transaction {zxid} follows {}", self.last)));
             }
             self.last = zxid;
-            if zxid > from {
-                self.records += 1;
-                each(LogRecord { entry, bytes });
-            }
+            self.records += u64::from(zxid > from);
+            each(&batch.header, LogRecord { entry, bytes });
         }
         self.crc = batch.crc();
         self.end = segment.position(at + round_up(batch.header.len as usize) as u32);

@@ -1,0 +1,165 @@
+//! Cutting a history back: a member that has logged what no quorum ever had gives it up when its leader says so.
+//!
+//! Nothing that was written is overwritten. The log goes on in a new segment whose first batch names as its predecessor the batch
+//! *before* the one that is cut, and holds again what is kept of that. Recovery takes the later segment where two batches claim the
+//! same predecessor, so once that batch is durable, everything behind the cut is out of the chain for ever; before that, nothing
+//! has changed.
+//!
+//! Snapshots that hold anything of what is given up are deleted *first*: one that survived would bring it back (Apache ZooKeeper
+//! loads it again after such a cut; the divergence was reproduced on 3.8.0 and 3.9.5). That is safe only if what remains suffices
+//! for a restore, which is made sure of before anything is touched.
+//!
+//! **Invariants**: a crash at any moment leaves the old history or the cut one (or, where whole segments go, one between); what was
+//! cut off never comes back; afterwards a restore ends at the last transaction up to the one that was asked for.
+//!
+//! **Not here**: who decides on it; the tree, which has to be restored again.
+
+use crate::disk::device::Device;
+use crate::disk::removal;
+use crate::error::StorageError;
+use crate::snapshot::{self, reader};
+use crate::txnlog::recovery::follow;
+use crate::txnlog::segment::{self, sync_dir};
+use crate::txnlog::{Log, LogOptions, Position, Recovered};
+use corral_proto::Zxid;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::mpsc::channel;
+use std::time::Duration;
+
+/// What was given up.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Truncated {
+    /// Transactions of the log.
+    pub records: u64,
+    /// Snapshots.
+    pub snapshots: Vec<PathBuf>,
+}
+
+/// What of the log is kept of the batch that is cut.
+struct Cut {
+    prev: Position,
+    prev_crc: u32,
+    prev_last: Zxid,
+    kept: Vec<(Zxid, Vec<u8>)>,
+}
+
+/// Cuts the history in `snapshots` and in the log of `options` back, so that its last transaction is the last one up to `upto`.
+/// Nobody else may use the directories meanwhile; the segment that is written is of the usual size.
+///
+/// # Errors
+/// [`StorageError::Refused`] when it cannot be cut back that far, because every snapshot holds more and the log does not reach back
+/// to its beginning: nothing was changed then. [`StorageError::Corrupt`] and [`StorageError::Io`] as for a restore.
+pub fn truncate(snapshots: &Path, options: &LogOptions, upto: Zxid) -> Result<Truncated, StorageError> {
+    let (base, needless) = judge_snapshots(snapshots, upto)?;
+    let mut cut: Option<Cut> = None;
+    let mut beyond = 0;
+    let followed = follow(&options.dir, base, |batch, record| {
+        let zxid = record.entry.header.zxid;
+        if zxid > upto {
+            beyond += 1;
+            return;
+        }
+        let cut = match &mut cut {
+            Some(cut) if cut.prev == batch.prev && cut.prev_last == batch.prev_last => cut,
+            cut => cut.insert(Cut {
+                prev: batch.prev,
+                prev_crc: batch.prev_crc,
+                prev_last: batch.prev_last,
+                kept: Vec::new(),
+            }),
+        };
+        cut.kept.push((zxid, record.bytes.to_vec()));
+    });
+    let recovered = followed.map_err(|error| match error {
+        StorageError::Corrupt { file, why, .. } if base == Zxid::ZERO && !needless.is_empty() => {
+            StorageError::Refused {
+                path: file,
+                why: format!("the history cannot be cut back to {upto}: every snapshot holds more, and {why}"),
+            }
+        }
+        error => error,
+    })?;
+    for path in &needless {
+        removal::remove(path).map_err(StorageError::io("delete the snapshot", path))?;
+        // The newest first, and each for good: an older one alone is always right.
+        sync_dir(snapshots)?;
+    }
+    if beyond > 0 {
+        match cut {
+            Some(cut) => go_on(options, &recovered, cut)?,
+            None => remove_all_after(&options.dir, base, &recovered)?,
+        }
+    }
+    Ok(Truncated { records: beyond, snapshots: needless })
+}
+
+/// The transaction that the newest snapshot holds that holds nothing beyond `upto` (zero if there is none), and all those that
+/// do, newest first.
+fn judge_snapshots(snapshots: &Path, upto: Zxid) -> Result<(Zxid, Vec<PathBuf>), StorageError> {
+    let mut needless = Vec::new();
+    for (start, path) in snapshot::list(snapshots)? {
+        if start > upto {
+            needless.push(path);
+            continue;
+        }
+        match reader::read(&path, |_| Ok(())) {
+            Ok(summary) if summary.footer.end <= upto => return Ok((start, needless)),
+            // One that is damaged is of no use, but it may be damaged only as far as this version can tell.
+            Ok(_) | Err(StorageError::Corrupt { .. }) => needless.push(path),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok((Zxid::ZERO, needless))
+}
+
+/// Writes what is kept of the batch that is cut into a new segment. When that is durable, the cut is made.
+fn go_on(options: &LogOptions, recovered: &Recovered, cut: Cut) -> Result<(), StorageError> {
+    let before = Recovered {
+        end: cut.prev,
+        end_crc: cut.prev_crc,
+        last: cut.prev_last,
+        next_segment: recovered.next_segment,
+        records: 0,
+        // What the new segment is built on must be on the disk first.
+        used: recovered.used.clone(),
+        unused: Vec::new(),
+        torn: None,
+    };
+    let device = Device::open(&options.mode).map_err(StorageError::io("open a device for", &options.dir))?;
+    let (wake, ready) = channel();
+    // Nobody listens any more when the last segment becomes ready.
+    let wake = Arc::new(move || wake.send(()).unwrap_or(()));
+    let mut log = Log::open(options, device, &before, wake)?;
+    for (zxid, bytes) in &cut.kept {
+        log.group.append_encoded(*zxid, bytes, Duration::ZERO);
+    }
+    while !log.is_idle() {
+        log.submit(Duration::ZERO, |_| ())?;
+        if let Some(shortage) = log.shortage() {
+            let why = format!("the log cannot be cut back: {}", shortage.error);
+            return Err(StorageError::Refused { path: options.dir.clone(), why });
+        }
+        match (log.in_flight(), log.disk()) {
+            (0, _) => drop(ready.recv()),
+            (_, Device::Ring(ring)) => {
+                ring.wait_for_write().map_err(StorageError::io("wait for a write to", &options.dir))?;
+            }
+            _ => {}
+        }
+        log.complete(|_| ())?;
+    }
+    Ok(())
+}
+
+/// Nothing of the segments that a restore from `base` begins with is kept: they go, newest first, so that what is left is a whole
+/// history at every moment.
+fn remove_all_after(dir: &Path, base: Zxid, recovered: &Recovered) -> Result<(), StorageError> {
+    let older = recovered.used.iter().filter(|(_, last)| *last <= base).map(|(path, _)| path);
+    let kept: Vec<_> = older.collect();
+    for (_, path) in segment::list(dir)?.into_iter().rev().filter(|(_, path)| !kept.contains(&path)) {
+        removal::remove(&path).map_err(StorageError::io("delete the segment", &path))?;
+        sync_dir(dir)?;
+    }
+    Ok(())
+}

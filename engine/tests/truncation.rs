@@ -1,0 +1,191 @@
+//! Histories that are cut back, again and again, in the middle of batches, segments and lives: what is kept is exact, what is cut
+//! off never comes back, and a snapshot never brings it back either.
+
+mod common;
+
+use common::{Life, assert_same, contents, copy, mode, read_back_after, tempdir};
+use corral_engine::disk::device::Device;
+use corral_engine::disk::{LogIo, LogSync, Mode};
+use corral_engine::restore::restore;
+use corral_engine::snapshot::format::Compression;
+use corral_engine::snapshot::writer::{SnapshotOptions, take};
+use corral_engine::truncation::truncate;
+use corral_engine::txnlog::{LogOptions, segment};
+use corral_engine::{StorageError, Tree, snapshot};
+use corral_proto::{TxnEntry, Zxid};
+use parking_lot::RwLock;
+use proptest::prelude::*;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+use tempfile::TempDir;
+
+const SEGMENT_BYTES: u64 = 32 << 10;
+
+/// A server's directories, and the history that they must give back.
+struct Store {
+    snapshots: TempDir,
+    log: TempDir,
+    history: Vec<Vec<u8>>,
+    mode: Mode,
+}
+
+impl Store {
+    fn new() -> Store {
+        let mode = mode(LogIo::Pwrite, LogSync::None);
+        Store { snapshots: tempdir(), log: tempdir(), history: Vec::new(), mode }
+    }
+
+    fn options(&self) -> LogOptions {
+        LogOptions {
+            dir: self.log.path().to_owned(),
+            mode: self.mode.clone(),
+            segment_bytes: SEGMENT_BYTES,
+            pipeline_depth: 1,
+            group_commit_delay: Duration::ZERO,
+        }
+    }
+
+    /// One life that writes these batches, each of so many records of so many bytes.
+    fn write(&mut self, batches: &[(usize, usize)]) {
+        let mut life = Life::on_device(self.log.path(), &self.mode, SEGMENT_BYTES, 1);
+        assert_same(&life.history, &self.history, "at the start of a life");
+        for (records, len) in batches {
+            (0..*records).for_each(|_| life.append(*len));
+            life.settle();
+        }
+        self.history = std::mem::take(&mut life.history);
+    }
+
+    fn snapshot(&self) {
+        let mut tree = Tree::new(1);
+        self.history.iter().for_each(|bytes| drop(tree.apply(&TxnEntry::decode(bytes).unwrap(), None)));
+        let dir = self.snapshots.path().to_owned();
+        let options = SnapshotOptions { dir, compression: Compression::None, rate_limit: 0 };
+        take(&options, &RwLock::new(tree), 0, &AtomicBool::new(false)).unwrap().unwrap();
+    }
+
+    fn truncate(&mut self, upto: usize) {
+        let snapshots = self.snapshots();
+        let cut = truncate(self.snapshots.path(), &self.options(), Zxid(upto as i64)).unwrap();
+        assert_eq!(cut.records as usize, self.history.len().saturating_sub(upto));
+        let gone = snapshots.iter().filter(|start| start.0 as usize > upto).count();
+        assert_eq!((cut.snapshots.len(), self.snapshots().len()), (gone, snapshots.len() - gone));
+        self.history.truncate(upto);
+        self.check();
+    }
+
+    fn snapshots(&self) -> Vec<Zxid> {
+        snapshot::list(self.snapshots.path()).unwrap().into_iter().map(|(start, _)| start).collect()
+    }
+
+    /// From the log alone, and from the newest snapshot and the log.
+    fn check(&self) {
+        let (found, _) = read_back_after(self.log.path(), 0).unwrap();
+        assert_same(&found, &self.history, "the log");
+        let restored = restore(self.snapshots.path(), self.log.path(), 1, |_| ()).unwrap();
+        assert_eq!(restored.tree.last_applied(), Zxid(self.history.len() as i64));
+    }
+}
+
+#[test]
+fn a_cut_in_a_batch_between_batches_and_between_segments_is_exact() {
+    for upto in 0..=24 {
+        let mut store = Store::new();
+        // Eight batches of three, two of which fill a segment.
+        store.write(&[(3, 4000); 8]);
+        assert!(segment::list(store.log.path()).unwrap().len() >= 4);
+        store.truncate(upto);
+        // A second time there is nothing left to cut.
+        let before = contents(store.log.path());
+        store.truncate(upto);
+        assert_eq!(contents(store.log.path()), before);
+        store.write(&[(2, 100); 3]);
+        store.check();
+    }
+}
+
+#[test]
+fn what_was_cut_off_never_comes_back_through_a_snapshot() {
+    let mut store = Store::new();
+    store.write(&[(1, 100); 5]);
+    store.snapshot();
+    store.write(&[(1, 100); 5]);
+    store.snapshot();
+    store.truncate(7);
+    assert_eq!(store.snapshots(), [Zxid(5)], "the one that held more is gone");
+    store.write(&[(1, 100); 5]);
+    store.check();
+}
+
+#[test]
+fn a_log_without_its_beginning_is_cut_back_as_far_as_a_snapshot_reaches() {
+    let mut store = Store::new();
+    store.write(&[(1, 7000); 6]);
+    store.snapshot();
+    store.write(&[(1, 7000); 8]);
+    store.snapshot();
+    std::fs::remove_file(&segment::list(store.log.path()).unwrap()[0].1).unwrap();
+    let before = (contents(store.log.path()), store.snapshots());
+    let refused = truncate(store.snapshots.path(), &store.options(), Zxid(5)).unwrap_err();
+    assert!(matches!(&refused, StorageError::Refused { why, .. } if why.contains("cut back to 0x5")), "{refused}");
+    assert_eq!((contents(store.log.path()), store.snapshots()), before, "nothing was changed");
+    truncate(store.snapshots.path(), &store.options(), Zxid(6)).unwrap();
+    let restored = restore(store.snapshots.path(), store.log.path(), 1, |_| ()).unwrap();
+    assert_eq!((restored.tree.last_applied(), restored.recovered.records), (Zxid(6), 0));
+}
+
+#[test]
+fn a_crash_before_the_cut_is_durable_changes_nothing() {
+    let mut store = Store::new();
+    store.write(&[(3, 500); 4]);
+    let old = copy(store.log.path());
+    let segments = segment::list(store.log.path()).unwrap().len();
+    let whole = store.history.clone();
+    store.truncate(4);
+    // The new segment is there with its name, but its batch never reached the disk.
+    let (_, path) = segment::list(store.log.path()).unwrap().remove(segments);
+    let mut bytes = std::fs::read(&path).unwrap();
+    bytes[4096..].fill(0);
+    let crashed = old.path().join(path.file_name().unwrap());
+    std::fs::write(&crashed, bytes).unwrap();
+    let (found, _) = read_back_after(old.path(), 0).unwrap();
+    assert_same(&found, &whole, "before the cut");
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Write(Vec<(usize, usize)>),
+    Snapshot,
+    /// To so many thousandths of the history.
+    Truncate(usize),
+    Restart,
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let batches = prop::collection::vec((1..5usize, 0..6000usize), 1..8);
+    let step = prop_oneof![
+        4 => batches.prop_map(Step::Write),
+        1 => Just(Step::Snapshot),
+        3 => (0..=1000usize).prop_map(Step::Truncate),
+        1 => Just(Step::Restart),
+    ];
+    prop::collection::vec(step, 1..12)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(150))]
+
+    #[test]
+    fn any_history_of_writes_restarts_snapshots_and_cuts_is_exact(steps in steps()) {
+        let mut store = Store::new();
+        for step in steps {
+            match step {
+                Step::Write(batches) => store.write(&batches),
+                Step::Snapshot => store.snapshot(),
+                Step::Truncate(part) => store.truncate((store.history.len() * part).div_ceil(1000)),
+                Step::Restart => drop(Life::<Device>::on_device(store.log.path(), &store.mode, SEGMENT_BYTES, 1)),
+            }
+            store.check();
+        }
+    }
+}
