@@ -9,6 +9,7 @@
 pub mod ensemble;
 
 pub mod election;
+pub mod sync;
 
 pub mod leader;
 pub mod quorum;

@@ -1,0 +1,173 @@
+//! The two numbers that a member must never forget: the newest epoch that it has promised to a leader, and the epoch of the last
+//! leader whose history it has taken over (Zab's `f.p` and `f.a`; Apache keeps them in `acceptedEpoch` and `currentEpoch`).
+//!
+//! They lie in one small text file, with a checksum, which is replaced as a whole: so no crash leaves one of them new and the
+//! other old (ZOOKEEPER-2307, ZOOKEEPER-4269: two files, and a server that does not start after a crash between them).
+//!
+//! **Invariants**: neither number ever goes back; `current` ≤ `accepted`; a call that returns has made it durable.
+//!
+//! **Not here**: when an epoch is promised or taken over.
+
+use crate::error::StorageError;
+use crate::txnlog::segment::sync_dir;
+use corral_proto::Zxid;
+use std::fs::{self, File};
+use std::io::{ErrorKind, Write};
+use std::path::{Path, PathBuf};
+
+/// Its name in the directory.
+const FILE: &str = "epochs";
+
+/// The numbers, on the disk.
+#[derive(Debug)]
+pub struct Epochs {
+    dir: PathBuf,
+    accepted: u32,
+    current: u32,
+}
+
+impl Epochs {
+    /// Reads what is in `dir`. Where nothing is, a member has promised and taken over the epoch of `last`, the newest transaction
+    /// in its log.
+    ///
+    /// # Errors
+    /// [`StorageError::Corrupt`] when the file does not check out, or is older than the log.
+    pub fn open(dir: &Path, last: Zxid) -> Result<Epochs, StorageError> {
+        let path = dir.join(FILE);
+        let corrupt = |why: String| StorageError::Corrupt { file: path.clone(), offset: 0, why };
+        let text = match fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                let epochs = Epochs { dir: dir.to_owned(), accepted: last.epoch(), current: last.epoch() };
+                epochs.store()?;
+                return Ok(epochs);
+            }
+            Err(source) => return Err(StorageError::Io { op: "read", path, source }),
+        };
+        let (accepted, current) = parse(&text).map_err(|why| corrupt(why.to_owned()))?;
+        if last.epoch() > current {
+            return Err(corrupt(format!(
+                "it says that this server is in epoch {current}, but its log holds transaction {last} of a later one"
+            )));
+        }
+        Ok(Epochs { dir: dir.to_owned(), accepted, current })
+    }
+
+    /// The newest epoch that was promised.
+    pub fn accepted(&self) -> u32 {
+        self.accepted
+    }
+
+    /// The epoch of the last leader whose history was taken over.
+    pub fn current(&self) -> u32 {
+        self.current
+    }
+
+    /// Promises not to follow the leader of an earlier epoch any more.
+    ///
+    /// # Errors
+    /// What the system answered; the promise is not made then.
+    pub fn promise(&mut self, epoch: u32) -> Result<(), StorageError> {
+        assert!(epoch >= self.accepted, "epoch {epoch} is promised after {}", self.accepted);
+        self.replace(epoch, self.current)
+    }
+
+    /// The history of the leader of `epoch`, which was promised, is this member's own now.
+    ///
+    /// # Errors
+    /// What the system answered; the epoch before stays.
+    pub fn take_over(&mut self, epoch: u32) -> Result<(), StorageError> {
+        assert!(epoch >= self.current && epoch <= self.accepted, "epoch {epoch} was promised before it is taken over");
+        self.replace(self.accepted, epoch)
+    }
+
+    fn replace(&mut self, accepted: u32, current: u32) -> Result<(), StorageError> {
+        let next = Epochs { dir: self.dir.clone(), accepted, current };
+        next.store()?;
+        *self = next;
+        Ok(())
+    }
+
+    fn store(&self) -> Result<(), StorageError> {
+        let (path, unnamed) = (self.dir.join(FILE), self.dir.join(format!("{FILE}.new")));
+        let written = File::create(&unnamed).and_then(|mut file| {
+            file.write_all(text(self.accepted, self.current).as_bytes())?;
+            file.sync_all()
+        });
+        written.map_err(StorageError::io("write", &unnamed))?;
+        fs::rename(&unnamed, &path).map_err(StorageError::io("replace", &path))?;
+        sync_dir(&self.dir)
+    }
+}
+
+fn text(accepted: u32, current: u32) -> String {
+    let numbers = format!("accepted={accepted}\ncurrent={current}\n");
+    let crc = crc32c::crc32c(numbers.as_bytes());
+    format!("{numbers}crc32c={crc:08x}\n")
+}
+
+fn parse(text: &str) -> Result<(u32, u32), &'static str> {
+    let mut lines = text.lines();
+    let mut number = |name: &str| lines.next()?.strip_prefix(name)?.parse::<u32>().ok();
+    let (Some(accepted), Some(current)) = (number("accepted="), number("current=")) else {
+        return Err("this is not a file of epochs");
+    };
+    match self::text(accepted, current) == text && current <= accepted {
+        true => Ok((accepted, current)),
+        false => Err("the checksum is wrong"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn numbers(epochs: &Epochs) -> (u32, u32) {
+        (epochs.accepted(), epochs.current())
+    }
+
+    #[test]
+    fn what_was_promised_and_taken_over_is_remembered() {
+        let dir = tempfile::tempdir_in(".").unwrap();
+        let mut epochs = Epochs::open(dir.path(), Zxid::new(3, 9)).unwrap();
+        assert_eq!(numbers(&epochs), (3, 3), "an older server's data");
+        epochs.promise(7).unwrap();
+        assert_eq!(numbers(&Epochs::open(dir.path(), Zxid::new(3, 9)).unwrap()), (7, 3));
+        epochs.take_over(7).unwrap();
+        assert_eq!(numbers(&Epochs::open(dir.path(), Zxid::new(7, 1)).unwrap()), (7, 7));
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "nothing is left behind");
+    }
+
+    #[test]
+    fn a_log_of_a_later_epoch_and_a_damaged_file_are_refused() {
+        let dir = tempfile::tempdir_in(".").unwrap();
+        Epochs::open(dir.path(), Zxid::new(3, 9)).unwrap();
+        assert!(Epochs::open(dir.path(), Zxid::new(4, 1)).unwrap_err().to_string().contains("epoch 3"));
+        let path = dir.path().join(FILE);
+        let good = fs::read(&path).unwrap();
+        for at in 0..good.len() {
+            let mut bad = good.clone();
+            bad[at] ^= 1;
+            fs::write(&path, &bad).unwrap();
+            assert!(Epochs::open(dir.path(), Zxid::ZERO).is_err(), "byte {at}");
+            fs::write(&path, &good[..at]).unwrap();
+            assert!(Epochs::open(dir.path(), Zxid::ZERO).is_err(), "cut at {at}");
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "is promised after")]
+    fn a_promise_is_never_taken_back() {
+        let dir = tempfile::tempdir_in(".").unwrap();
+        let mut epochs = Epochs::open(dir.path(), Zxid::new(3, 9)).unwrap();
+        epochs.promise(2).unwrap();
+    }
+
+    #[test]
+    #[should_panic(expected = "was promised before")]
+    fn only_what_was_promised_is_taken_over() {
+        let dir = tempfile::tempdir_in(".").unwrap();
+        let mut epochs = Epochs::open(dir.path(), Zxid::new(3, 9)).unwrap();
+        epochs.take_over(4).unwrap();
+    }
+}
