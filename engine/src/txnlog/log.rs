@@ -44,6 +44,12 @@ pub struct LogOptions {
 pub struct Durable(Zxid);
 
 impl Durable {
+    /// For simulations that have a disk of their own.
+    #[cfg(feature = "simulated")]
+    pub fn simulated(upto: Zxid) -> Durable {
+        Durable(upto)
+    }
+
     /// The newest durable transaction.
     pub fn upto(self) -> Zxid {
         self.0

@@ -148,6 +148,8 @@ impl Election {
         };
         self.settled.clear();
         self.begin(self.own);
+        // A sole voter is a quorum, and hears of nobody.
+        self.finish_at = self.agree(&self.ballots, &self.ballot()).then(|| now + self.patience.finish);
         self.repeat = self.patience.repeat_min;
         self.say(now, out);
     }

@@ -66,6 +66,16 @@ fn a_quorum_is_believed_after_a_moment_without_a_better_vote() {
 }
 
 #[test]
+fn a_sole_voter_elects_itself() {
+    let voter = (ServerId(1), Voter { weight: 1, group: None });
+    let ensemble = Arc::new(Ensemble::new([voter], [ServerId(2)]).unwrap());
+    let mut election = Election::new(ServerId(1), ensemble, Patience::default());
+    election.look(NOW, Zxid(5), 1, &mut vec![]);
+    let ended = election.tick(NOW + Patience::default().finish, &mut vec![]);
+    assert_eq!(ended, Some(Elected { state: Leading, vote: vote(1, 5, 1) }));
+}
+
+#[test]
 fn one_that_is_elected_leads() {
     let mut election = looking();
     hear(&mut election, 2, says(Looking, vote(1, 10, 1), 1));

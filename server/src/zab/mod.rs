@@ -9,6 +9,9 @@
 pub mod ensemble;
 
 pub mod election;
+pub mod leadership;
+pub mod learner;
+pub mod message;
 pub mod sync;
 
 pub mod leader;
@@ -18,3 +21,6 @@ pub use election::Election;
 pub use ensemble::Ensemble;
 pub use leader::Leader;
 pub use quorum::Quorum;
+
+#[cfg(test)]
+mod tests;

@@ -4,7 +4,7 @@
 //! The rules are those of Apache's `LearnerHandler.syncFollower`, because Apache's learners expect no others:
 //!
 //! 1. the learner has what the leader has: nothing;
-//! 2. it has more, of the same epoch: it cuts back to the leader's end;
+//! 2. it has more: it cuts back to the leader's end (a snapshot, if the leader has no transaction at hand to cut back to);
 //! 3. its last transaction is among those at hand, or is the beginning of an epoch in which nothing was proposed to it: what
 //!    comes after is sent;
 //! 4. its last transaction is missing among those at hand, though others of the same epoch around it are there: it was never
@@ -47,7 +47,8 @@ pub fn decide(have: Zxid, at_hand: impl DoubleEndedIterator<Item = Zxid> + Clone
         return Sync::Diff { have };
     }
     if have > newest && !is_beginning {
-        return Sync::Trunc { to: newest };
+        // A beginning is in no log, and Apache's learners keep what follows what they do not find.
+        return if newest.counter() == 0 { Sync::Snap } else { Sync::Trunc { to: newest } };
     }
     if have < oldest || have > newest {
         return Sync::Snap;
@@ -107,6 +108,7 @@ mod tests {
         check(z(1, 6), &gap, z(1, 7), Sync::Trunc { to: z(1, 5) });
         check(z(1, 7), &[], z(2, 0), Sync::Snap);
         check(z(2, 0), &[], z(2, 0), Sync::Diff { have: z(2, 0) });
+        check(z(2, 1), &[], z(2, 0), Sync::Snap);
         check(Zxid::ZERO, &[], Zxid::ZERO, Sync::Diff { have: Zxid::ZERO });
     }
 

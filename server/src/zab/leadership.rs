@@ -1,0 +1,425 @@
+//! A member that was elected: from the first learner's word to the broadcast of proposals (Apache's `Leader` and
+//! `LearnerHandler`).
+//!
+//! 1. **Discovery**: when a quorum has told which epochs it has promised, a newer one begins; all are told. Each answers with where
+//!    its history ends, and a learner that is ahead of the leader is sent away: then the election was wrong.
+//! 2. **Synchronization**: when a quorum has promised the epoch, the leader takes it over, and each learner is sent what it lacks
+//!    ([`super::sync`]), then `NEWLEADER`. From that moment it also gets every new proposal.
+//! 3. **Broadcast**: when a quorum has acknowledged that, the epoch is established, and what the leader's history held is
+//!    committed. Proposals go to all learners; a quorum of acknowledgements commits them, strictly in order.
+//!
+//! **Invariants**: at most one epoch a leadership, newer than all that a quorum had promised; the leader counts for itself only what
+//! is durable; nothing is proposed before the epoch is established; a learner is told of commits only after their proposals.
+//!
+//! **Not here**: the election, links and time-outs, reading transactions back from the disk, the snapshot's bytes, sessions.
+
+use super::learner::epoch_in;
+use super::message::{Message, Standing};
+use super::sync::{Sync, decide};
+use super::{Ensemble, Quorum};
+use bytes::Bytes;
+use corral_engine::txnlog::Durable;
+use corral_proto::peer::PacketKind;
+use corral_proto::peer::learner::{LearnerInfo, PROTOCOL};
+use corral_proto::{ServerId, Zxid};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+
+/// A link to a learner. A member that comes again has another one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct LinkId(pub u64);
+
+/// What is to be done, in the order given; each is done, and durable where it writes, before the next.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// Send this to a learner.
+    Send(LinkId, Message),
+    /// Send a snapshot of the tree to a learner, as it stood at this transaction when it was ordered.
+    Snapshot(LinkId, Zxid),
+    /// Never follow the leader of an earlier epoch again.
+    Promise(u32),
+    /// This is the epoch of the leader's own history now.
+    TakeOver(u32),
+    /// The epoch is established: requests may be taken, and clients served.
+    Serve(u32),
+    /// Everything up to here is committed, and durable here, and may be applied.
+    Commit(Zxid),
+    /// Look for a leader again: with this one not everybody can work. (Apache's leader stays, and such a member stays out until
+    /// the next election; one more failure is then one too many.)
+    GiveUp(String),
+    /// Close a link.
+    Drop(LinkId, String),
+    /// Nothing for this machine: for whoever has sessions and requests.
+    Pass(LinkId, Message),
+}
+
+/// Later ones do not fit an `ACKEPOCH`.
+const EPOCH_MAX: u32 = i32::MAX as u32 - 1;
+
+/// Committed transactions that are kept for learners that come back, at least (`commitLogCount`).
+const RECENT: usize = 500;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Stage {
+    /// Connected.
+    New,
+    /// Has told which epoch it has promised.
+    Known,
+    /// Has promised this one, and told where its history ends.
+    Promised,
+    /// Was sent what it lacks, and gets proposals.
+    Sent,
+    /// Has all of it on its disk.
+    Synchronized,
+}
+
+#[derive(Debug)]
+struct Learner {
+    sid: ServerId,
+    /// It came as an observer: it is told of what is committed, not of proposals.
+    is_observer: bool,
+    /// Its acknowledgements count. (A follower that is not in the configuration gets everything, and does not.)
+    votes: bool,
+    stage: Stage,
+    have: Zxid,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Discovery,
+    /// A quorum is to promise the epoch.
+    Promising,
+    Synchronization,
+    Broadcast,
+}
+
+/// The machine.
+#[derive(Debug)]
+pub struct Leadership {
+    me: ServerId,
+    ensemble: Arc<Ensemble>,
+    standing: Standing,
+    phase: Phase,
+    /// The epochs that those who came have promised.
+    promised: BTreeMap<ServerId, u32>,
+    /// Who has promised this one.
+    followers: BTreeSet<ServerId>,
+    /// Whose disk has the leader's history.
+    synchronized: BTreeSet<ServerId>,
+    learners: BTreeMap<LinkId, Learner>,
+    quorum: Quorum,
+    proposed: Zxid,
+    committed: Zxid,
+    /// What the leader's own disk has.
+    durable: Zxid,
+    /// What was said to be applicable.
+    told: Zxid,
+    /// Not committed yet, oldest first.
+    outstanding: VecDeque<(Zxid, Bytes)>,
+    /// Committed, oldest first, without a gap.
+    recent: VecDeque<(Zxid, Bytes)>,
+}
+
+impl Leadership {
+    /// Of a member that was elected. `recent` are the newest transactions of its history, as many as it has at hand.
+    pub fn new(
+        me: ServerId,
+        ensemble: Arc<Ensemble>,
+        standing: Standing,
+        recent: VecDeque<(Zxid, Bytes)>,
+        out: &mut Vec<Order>,
+    ) -> Leadership {
+        assert!(recent.back().is_none_or(|(zxid, _)| *zxid == standing.last), "the newest are at hand");
+        let mut leadership = Leadership {
+            me,
+            ensemble: ensemble.clone(),
+            standing,
+            phase: Phase::Discovery,
+            promised: BTreeMap::from([(me, standing.accepted)]),
+            followers: BTreeSet::new(),
+            synchronized: BTreeSet::new(),
+            learners: BTreeMap::new(),
+            quorum: Quorum::new(ensemble, standing.last),
+            proposed: standing.last,
+            committed: standing.last,
+            durable: standing.last,
+            told: standing.last,
+            outstanding: VecDeque::new(),
+            recent,
+        };
+        leadership.discover(out);
+        leadership
+    }
+
+    /// The epoch, once there is one.
+    pub fn epoch(&self) -> Option<u32> {
+        (self.phase != Phase::Discovery).then_some(self.standing.accepted)
+    }
+
+    /// Whether requests are taken.
+    pub fn is_established(&self) -> bool {
+        self.phase == Phase::Broadcast
+    }
+
+    /// The members that keep up: those whose disk has the history, and that are still connected. Without a quorum of them the
+    /// leader must give up.
+    pub fn has_quorum(&self) -> bool {
+        let connected = |voter: ServerId| {
+            let mut learners = self.learners.values();
+            learners.any(|learner| learner.sid == voter && learner.votes && learner.stage >= Stage::Promised)
+        };
+        self.ensemble.is_quorum(|voter| voter == self.me || connected(voter))
+    }
+
+    /// The zxid of the next proposal; `None` when the epoch's are used up, and a new one must be elected (ZOOKEEPER-1277).
+    pub fn next(&self) -> Option<Zxid> {
+        assert!(self.is_established(), "nothing is proposed before the epoch is established");
+        self.proposed.next()
+    }
+
+    /// A transaction was ordered, and is on its way to the log: the learners get the same bytes.
+    pub fn propose(&mut self, zxid: Zxid, bytes: Bytes, out: &mut Vec<Order>) {
+        assert!(Some(zxid) == self.next(), "{zxid} is proposed after {}", self.proposed);
+        self.proposed = zxid;
+        for (link, learner) in &self.learners {
+            if learner.stage >= Stage::Sent && !learner.is_observer {
+                out.push(Order::Send(*link, Message::with(PacketKind::Proposal, zxid, bytes.clone())));
+            }
+        }
+        self.outstanding.push_back((zxid, bytes));
+    }
+
+    /// The leader's own log has everything up to `durable`: that is its vote.
+    pub fn durable(&mut self, durable: Durable, out: &mut Vec<Order>) {
+        assert!(durable.upto() <= self.proposed, "only what was proposed is logged");
+        self.durable = self.durable.max(durable.upto());
+        self.quorum.ack(self.me, durable.upto());
+        self.commit(out);
+        self.tell(out);
+    }
+
+    /// A learner has connected.
+    pub fn connected(&mut self, link: LinkId) {
+        let (sid, is_observer, votes) = (ServerId(-1), true, false);
+        let learner = Learner { sid, is_observer, votes, stage: Stage::New, have: Zxid::ZERO };
+        let before = self.learners.insert(link, learner);
+        assert!(before.is_none(), "a link is used once");
+    }
+
+    /// A learner's link is gone.
+    pub fn disconnected(&mut self, link: LinkId) {
+        self.learners.remove(&link);
+    }
+
+    /// A learner said something.
+    pub fn hear(&mut self, link: LinkId, said: Message, out: &mut Vec<Order>) {
+        if !self.learners.contains_key(&link) {
+            return;
+        }
+        if let Err(why) = self.step(link, said, out) {
+            self.learners.remove(&link);
+            out.push(Order::Drop(link, why));
+        }
+    }
+
+    fn step(&mut self, link: LinkId, said: Message, out: &mut Vec<Order>) -> Result<(), String> {
+        let learner = self.learners.get_mut(&link).expect("looked at just now");
+        match (learner.stage, said.kind) {
+            (Stage::New, PacketKind::FollowerInfo | PacketKind::ObserverInfo) => {
+                let info = LearnerInfo::decode(said.bytes()).map_err(|why| format!("its first words: {why}"))?;
+                learner.sid = info.sid;
+                learner.is_observer = said.kind == PacketKind::ObserverInfo;
+                learner.votes = !learner.is_observer && self.ensemble.is_voter(info.sid);
+                learner.stage = Stage::Known;
+                let epoch = said.zxid.epoch();
+                if epoch > EPOCH_MAX {
+                    return Err(format!("server {} has promised the impossible epoch {epoch}", info.sid));
+                }
+                let promised = self.promised.entry(info.sid).or_insert(0);
+                *promised = epoch.max(*promised);
+                match self.phase {
+                    Phase::Discovery => self.discover(out),
+                    // It promised a later epoch to another, which came to nothing, and can never follow this one.
+                    _ if epoch > self.standing.accepted && learner.votes => out.push(Order::GiveUp(format!(
+                        "server {} has promised epoch {epoch}, and can only follow a leader of a later one",
+                        info.sid
+                    ))),
+                    _ => out.push(Order::Send(link, self.leader_info())),
+                }
+            }
+            (Stage::Known, PacketKind::AckEpoch) if self.phase != Phase::Discovery => {
+                (learner.have, learner.stage) = (said.zxid, Stage::Promised);
+                let (sid, votes) = (learner.sid, learner.votes);
+                match (epoch_in(&said)?, self.phase) {
+                    (Some(current), Phase::Promising) => {
+                        // It has a newer history: whoever elected this leader did not know.
+                        if (current, said.zxid) > (self.standing.current, self.standing.last) {
+                            return Err(format!(
+                                "server {sid} is ahead: epoch {current} and transaction {}, here {} and {}",
+                                said.zxid, self.standing.current, self.standing.last
+                            ));
+                        }
+                        if votes {
+                            self.followers.insert(sid);
+                        }
+                        self.synchronize(out);
+                    }
+                    (None, Phase::Promising) => {}
+                    _ => self.send_history(link, out),
+                }
+            }
+            (Stage::Sent, PacketKind::Ack) if said.zxid == Zxid::new(self.standing.accepted, 0) => {
+                learner.stage = Stage::Synchronized;
+                if learner.votes {
+                    self.synchronized.insert(learner.sid);
+                }
+                match self.phase {
+                    Phase::Broadcast => out.push(Order::Send(link, UP_TO_DATE)),
+                    _ => self.establish(out),
+                }
+            }
+            // The second one, which every learner sends, and those for what it was sent as committed, which older ones send.
+            (Stage::Sent | Stage::Synchronized, PacketKind::Ack) if said.zxid <= self.committed => {}
+            (Stage::Sent | Stage::Synchronized, PacketKind::Ack) if said.zxid.counter() == 0 => {}
+            (Stage::Sent | Stage::Synchronized, PacketKind::Ack) => {
+                if said.zxid > self.proposed {
+                    return Err(format!("it acknowledges {}, but {} is the newest", said.zxid, self.proposed));
+                }
+                if learner.votes {
+                    self.quorum.ack(learner.sid, said.zxid);
+                    self.commit(out);
+                }
+            }
+            (_, PacketKind::Ping | PacketKind::Request | PacketKind::Revalidate) => out.push(Order::Pass(link, said)),
+            (stage, kind) => return Err(format!("{kind:?} makes no sense from a learner that is {stage:?}")),
+        }
+        Ok(())
+    }
+
+    fn leader_info(&self) -> Message {
+        let epoch = Zxid::new(self.standing.accepted, 0);
+        Message::with(PacketKind::LeaderInfo, epoch, PROTOCOL.to_be_bytes().to_vec())
+    }
+
+    /// With a quorum there, the epoch is newer than all that any of it has promised: no earlier leader can get a quorum any more.
+    fn discover(&mut self, out: &mut Vec<Order>) {
+        let promised = &self.promised;
+        if self.phase != Phase::Discovery || !self.ensemble.is_quorum(|voter| promised.contains_key(&voter)) {
+            return;
+        }
+        let epoch = promised.values().max().expect("its own at least") + 1;
+        out.push(Order::Promise(epoch));
+        self.standing.accepted = epoch;
+        self.phase = Phase::Promising;
+        self.followers.insert(self.me);
+        let known = self.learners.iter().filter(|(_, learner)| learner.stage == Stage::Known);
+        let links: Vec<LinkId> = known.map(|(link, _)| *link).collect();
+        out.extend(links.into_iter().map(|link| Order::Send(link, self.leader_info())));
+        self.synchronize(out);
+    }
+
+    /// With a quorum's promise, the history of the epoch is settled: it is the leader's.
+    fn synchronize(&mut self, out: &mut Vec<Order>) {
+        if self.phase != Phase::Promising || !self.ensemble.is_quorum(|voter| self.followers.contains(&voter)) {
+            return;
+        }
+        let epoch = self.standing.accepted;
+        out.push(Order::TakeOver(epoch));
+        self.standing.current = epoch;
+        self.phase = Phase::Synchronization;
+        self.synchronized.insert(self.me);
+        let promised = self.learners.iter().filter(|(_, learner)| learner.stage == Stage::Promised);
+        let links: Vec<LinkId> = promised.map(|(link, _)| *link).collect();
+        links.into_iter().for_each(|link| self.send_history(link, out));
+        self.establish(out);
+    }
+
+    /// A quorum's disks have the history: it is committed, and the epoch begins.
+    fn establish(&mut self, out: &mut Vec<Order>) {
+        let has = |voter: ServerId| self.synchronized.contains(&voter);
+        if self.phase != Phase::Synchronization || !self.ensemble.is_quorum(has) {
+            return;
+        }
+        let beginning = Zxid::new(self.standing.accepted, 0);
+        self.phase = Phase::Broadcast;
+        self.proposed = beginning;
+        (self.committed, self.durable, self.told) = (beginning, beginning, beginning);
+        self.quorum = Quorum::new(self.ensemble.clone(), beginning);
+        out.push(Order::Serve(self.standing.accepted));
+        let ready = self.learners.iter().filter(|(_, learner)| learner.stage == Stage::Synchronized);
+        out.extend(ready.map(|(link, _)| Order::Send(*link, UP_TO_DATE)));
+    }
+
+    /// Sends a learner all that it lacks, and adds it to those that get new proposals: nothing can come between.
+    fn send_history(&mut self, link: LinkId, out: &mut Vec<Order>) {
+        let have = self.learners[&link].have;
+        let at_hand = self.recent.iter().map(|(zxid, _)| *zxid);
+        let mut send = |message: Message| out.push(Order::Send(link, message));
+        let newest = self.recent.back().map_or(self.committed, |(zxid, _)| *zxid);
+        let from = match decide(have, at_hand, self.committed) {
+            Sync::Diff { have } => {
+                send(Message::about(PacketKind::Diff, newest));
+                have
+            }
+            Sync::Trunc { to } => {
+                send(Message::about(PacketKind::Trunc, to));
+                to
+            }
+            Sync::Snap => {
+                out.push(Order::Snapshot(link, self.told));
+                self.told
+            }
+        };
+        let mut send = |message: Message| out.push(Order::Send(link, message));
+        for (zxid, bytes) in self.recent.iter().filter(|(zxid, _)| *zxid > from) {
+            send(Message::with(PacketKind::Proposal, *zxid, bytes.clone()));
+            send(Message::about(PacketKind::Commit, *zxid));
+        }
+        let learner = self.learners.get_mut(&link).expect("it is being served");
+        if !learner.is_observer {
+            for (zxid, bytes) in &self.outstanding {
+                send(Message::with(PacketKind::Proposal, *zxid, bytes.clone()));
+            }
+        }
+        send(Message::about(PacketKind::NewLeader, Zxid::new(self.standing.accepted, 0)));
+        learner.stage = Stage::Sent;
+    }
+
+    fn commit(&mut self, out: &mut Vec<Order>) {
+        let upto = self.quorum.committed();
+        if self.phase != Phase::Broadcast || upto <= self.committed {
+            return;
+        }
+        assert!(upto <= self.proposed, "only what was proposed is acknowledged");
+        self.committed = upto;
+        while self.outstanding.front().is_some_and(|(zxid, _)| *zxid <= upto) {
+            let (zxid, bytes) = self.outstanding.pop_front().expect("looked at just now");
+            for (link, learner) in self.learners.iter().filter(|(_, learner)| learner.stage >= Stage::Sent) {
+                out.push(Order::Send(
+                    *link,
+                    match learner.is_observer {
+                        true => Message::with(PacketKind::Inform, zxid, bytes.clone()),
+                        false => Message::about(PacketKind::Commit, zxid),
+                    },
+                ));
+            }
+            self.recent.push_back((zxid, bytes));
+            if self.recent.len() > 2 * RECENT {
+                self.recent.drain(..RECENT);
+            }
+        }
+        self.tell(out);
+    }
+
+    /// What is committed may be applied once the leader's own disk has it, too (a quorum may be faster): a tree that is ahead of
+    /// its own log could not be restored from it.
+    fn tell(&mut self, out: &mut Vec<Order>) {
+        let upto = self.committed.min(self.durable);
+        if self.phase == Phase::Broadcast && upto > self.told {
+            self.told = upto;
+            out.push(Order::Commit(upto));
+        }
+    }
+}
+
+const UP_TO_DATE: Message = Message { kind: PacketKind::UpToDate, zxid: Zxid(-1), data: None };

@@ -1,0 +1,316 @@
+//! A member that follows: from the first word to its leader until it serves clients, and after that (Apache's `Learner`,
+//! `Follower` and `Observer`).
+//!
+//! 1. **Discovery**: it tells the newest epoch that it has promised; the leader answers with a newer one; it promises that,
+//!    durably, and tells where its own history ends.
+//! 2. **Synchronization**: it cuts its history back, or takes a snapshot, or keeps what it has; takes the transactions that it
+//!    lacks; and when the leader says that this was all (`NEWLEADER`), has them on its disk and takes over the epoch, *then*
+//!    acknowledges. (Acknowledging first loses acknowledged writes: ZOOKEEPER-3911, 4643, 4646, 4785.)
+//! 3. **Broadcast**: it logs every proposal and acknowledges each when it is durable. What the leader says is committed is
+//!    applied once it is durable here, too: a tree that is ahead of its own log could not be restored from it.
+//!
+//! **Invariants**: transactions are appended in the order of their zxids, each once; nothing is acknowledged that is not durable;
+//! `NEWLEADER` is acknowledged only when everything committed before it is, and before any proposal is; what is committed is a
+//! prefix of what was appended.
+//!
+//! **Not here**: the link and its time-outs, the log, the snapshot's bytes, clients.
+
+use super::message::{Message, Standing};
+use bytes::Bytes;
+use corral_engine::txnlog::Durable;
+use corral_proto::jute::Decoder;
+use corral_proto::peer::PacketKind;
+use corral_proto::peer::learner::{ALREADY_PROMISED, LearnerInfo, PROTOCOL};
+use corral_proto::{Jute, ServerId, Zxid};
+use std::collections::VecDeque;
+
+/// What is to be done, in the order given; each is done, and durable where it writes, before the next.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// Send this to the leader.
+    Send(Message),
+    /// Never follow the leader of an earlier epoch again.
+    Promise(u32),
+    /// The history is that of this epoch's leader now.
+    TakeOver(u32),
+    /// Cut the history back, and build the tree again.
+    Truncate(Zxid),
+    /// A snapshot follows on the link; it replaces everything. [`Learner::loaded`] when it is durable.
+    Load,
+    /// Put this at the end of the log.
+    Append(Zxid, Bytes),
+    /// Everything up to here may be applied.
+    Commit(Zxid),
+    /// Clients may be served.
+    Serve,
+    /// Nothing for this machine: for whoever has sessions and clients.
+    Pass(Message),
+    /// The link is of no use; look for a leader again.
+    Leave(String),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// The leader is to name the epoch.
+    Discovery,
+    /// It is to say how to begin.
+    Choosing,
+    /// A snapshot is being read; it ends with this transaction.
+    Loading(Zxid),
+    /// It sends what is missing.
+    Collecting,
+    /// That was all; it is on its way to the disk.
+    Flushing,
+    /// Acknowledged; waiting to be let loose.
+    Waiting,
+    Broadcast,
+}
+
+/// One that was proposed.
+#[derive(Debug)]
+struct Proposal {
+    zxid: Zxid,
+    /// Until it is in the log.
+    bytes: Option<Bytes>,
+    /// The leader waits for it to be acknowledged.
+    to_ack: bool,
+}
+
+/// The machine.
+#[derive(Debug)]
+pub struct Learner {
+    me: ServerId,
+    is_observer: bool,
+    standing: Standing,
+    /// The epoch of the leader that it follows, once it is named.
+    epoch: u32,
+    phase: Phase,
+    /// Not durable or not committed yet, oldest first.
+    proposals: VecDeque<Proposal>,
+    /// The newest proposal.
+    proposed: Zxid,
+    /// What the leader has said is committed.
+    committed: Zxid,
+    durable: Zxid,
+    /// What was said to be applicable.
+    told: Zxid,
+}
+
+impl Learner {
+    /// Of a member whose link to its leader has just been made. All of its log is durable.
+    pub fn new(me: ServerId, is_observer: bool, standing: Standing, out: &mut Vec<Order>) -> Learner {
+        let kind = if is_observer { PacketKind::ObserverInfo } else { PacketKind::FollowerInfo };
+        let info = LearnerInfo { sid: me, protocol: PROTOCOL, config_version: 0 };
+        out.push(Order::Send(Message::with(kind, Zxid::new(standing.accepted, 0), info.to_vec())));
+        let last = standing.last;
+        Learner {
+            me,
+            is_observer,
+            standing,
+            epoch: standing.accepted,
+            phase: Phase::Discovery,
+            proposals: VecDeque::new(),
+            proposed: last,
+            committed: last,
+            durable: last,
+            told: last,
+        }
+    }
+
+    /// Which member this is.
+    pub fn me(&self) -> ServerId {
+        self.me
+    }
+
+    /// The epoch of the leader that it follows, or what it has promised before it knows.
+    pub fn epoch(&self) -> u32 {
+        self.epoch
+    }
+
+    /// Whether clients may be served.
+    pub fn serves(&self) -> bool {
+        self.phase == Phase::Broadcast
+    }
+
+    /// The leader said something.
+    pub fn hear(&mut self, said: Message, out: &mut Vec<Order>) {
+        if let Err(why) = self.step(said, out) {
+            out.push(Order::Leave(why));
+        }
+    }
+
+    fn step(&mut self, said: Message, out: &mut Vec<Order>) -> Result<(), String> {
+        let zxid = said.zxid;
+        match (self.phase, said.kind) {
+            (Phase::Discovery, PacketKind::LeaderInfo) => self.promise(zxid.epoch(), out)?,
+            (Phase::Choosing, PacketKind::Diff) => self.phase = Phase::Collecting,
+            (Phase::Choosing, PacketKind::Trunc) => {
+                out.push(Order::Truncate(zxid));
+                self.begin_at(zxid.min(self.standing.last));
+            }
+            (Phase::Choosing, PacketKind::Snap) => {
+                self.phase = Phase::Loading(zxid);
+                out.push(Order::Load);
+            }
+            // During synchronization they are not answered, as Apache's learners do not.
+            (Phase::Collecting | Phase::Flushing | Phase::Waiting, PacketKind::Ping) => {}
+            (Phase::Collecting | Phase::Flushing | Phase::Waiting, PacketKind::Proposal | PacketKind::Inform) => {
+                let is_committed = said.kind == PacketKind::Inform;
+                self.propose(said, !is_committed)?;
+                self.committed = if is_committed { zxid } else { self.committed };
+            }
+            (Phase::Broadcast, PacketKind::Proposal | PacketKind::Inform) => {
+                let is_committed = said.kind == PacketKind::Inform;
+                self.propose(said, !is_committed)?;
+                self.committed = if is_committed { zxid } else { self.committed };
+                self.append_all(out);
+            }
+            (Phase::Collecting | Phase::Flushing | Phase::Waiting | Phase::Broadcast, PacketKind::Commit) => {
+                self.commit(zxid)?;
+                self.tell(out);
+            }
+            (Phase::Collecting, PacketKind::NewLeader) => {
+                if zxid != Zxid::new(self.epoch, 0) {
+                    return Err(format!("the leader of epoch {} names itself that of {}", self.epoch, zxid.epoch()));
+                }
+                self.phase = Phase::Flushing;
+                let committed = self.committed;
+                // The acknowledgement of the epoch covers these.
+                let history = self.proposals.iter_mut().take_while(|proposal| proposal.zxid <= committed);
+                history.for_each(|proposal| proposal.to_ack = false);
+                self.append(|proposal| proposal.zxid <= committed, out);
+                self.acknowledge_history(out);
+            }
+            (Phase::Waiting, PacketKind::UpToDate) => {
+                // Apache's leaders get this twice from every learner, and their logs are written that way.
+                out.push(Order::Send(Message::about(PacketKind::Ack, Zxid::new(self.epoch, 0))));
+                self.phase = Phase::Broadcast;
+                self.append_all(out);
+                self.tell(out);
+                out.push(Order::Serve);
+            }
+            (Phase::Broadcast, PacketKind::Ping | PacketKind::Revalidate | PacketKind::Sync) => {
+                out.push(Order::Pass(said));
+            }
+            (phase, kind) => return Err(format!("{kind:?} makes no sense in {phase:?}")),
+        }
+        Ok(())
+    }
+
+    /// The snapshot that followed [`Order::Load`] is durable, and is the whole history now.
+    pub fn loaded(&mut self) {
+        let Phase::Loading(upto) = self.phase else { panic!("no snapshot was asked for") };
+        self.begin_at(upto);
+    }
+
+    /// The log has everything up to `durable`.
+    pub fn durable(&mut self, durable: Durable, out: &mut Vec<Order>) {
+        self.durable = self.durable.max(durable.upto());
+        match self.phase {
+            Phase::Flushing => self.acknowledge_history(out),
+            Phase::Broadcast => self.acknowledge(out),
+            // A leader that hears of a proposal before NEWLEADER would miss the latter.
+            _ => {}
+        }
+        self.tell(out);
+    }
+
+    fn promise(&mut self, epoch: u32, out: &mut Vec<Order>) -> Result<(), String> {
+        let Standing { accepted, current, last } = self.standing;
+        // Nobody counts on an observer's promise, so it need not keep it from following whoever leads.
+        let earliest = if self.is_observer { current } else { accepted };
+        if epoch < earliest {
+            return Err(format!("the leader begins epoch {epoch}, but {accepted} was promised to another"));
+        }
+        let answer = if epoch > accepted { current as i32 } else { ALREADY_PROMISED };
+        if epoch > accepted {
+            out.push(Order::Promise(epoch));
+            self.standing.accepted = epoch;
+        }
+        self.epoch = epoch;
+        out.push(Order::Send(Message::with(PacketKind::AckEpoch, last, answer.to_be_bytes().to_vec())));
+        self.phase = Phase::Choosing;
+        Ok(())
+    }
+
+    /// The history ends here now.
+    fn begin_at(&mut self, last: Zxid) {
+        self.standing.last = last;
+        (self.proposed, self.committed, self.durable, self.told) = (last, last, last, last);
+        self.phase = Phase::Collecting;
+    }
+
+    fn propose(&mut self, said: Message, to_ack: bool) -> Result<(), String> {
+        let zxid = said.zxid;
+        let follows = zxid.epoch() == self.proposed.epoch() && Some(zxid) == self.proposed.next();
+        if !follows && zxid.epoch() <= self.proposed.epoch() {
+            return Err(format!("transaction {zxid} was proposed after {}: some are missing", self.proposed));
+        }
+        self.proposed = zxid;
+        let to_ack = to_ack && !self.is_observer;
+        self.proposals.push_back(Proposal { zxid, bytes: Some(said.data.unwrap_or_default()), to_ack });
+        Ok(())
+    }
+
+    fn commit(&mut self, zxid: Zxid) -> Result<(), String> {
+        let next = self.proposals.iter().map(|proposal| proposal.zxid).find(|proposed| *proposed > self.committed);
+        match next {
+            Some(next) if next == zxid => self.committed = zxid,
+            _ if zxid <= self.committed => {}
+            next => return Err(format!("{zxid} is committed, but what was proposed next is {next:?}")),
+        }
+        Ok(())
+    }
+
+    fn append_all(&mut self, out: &mut Vec<Order>) {
+        self.append(|_| true, out);
+    }
+
+    fn append(&mut self, which: impl Fn(&Proposal) -> bool, out: &mut Vec<Order>) {
+        for proposal in self.proposals.iter_mut().filter(|proposal| which(proposal)) {
+            out.extend(proposal.bytes.take().map(|bytes| Order::Append(proposal.zxid, bytes)));
+        }
+    }
+
+    /// `NEWLEADER` may be acknowledged once everything that was committed before it is durable. That is taken over first.
+    fn acknowledge_history(&mut self, out: &mut Vec<Order>) {
+        let mut logged = self.proposals.iter().filter(|proposal| proposal.bytes.is_none());
+        if logged.any(|proposal| proposal.zxid > self.durable) {
+            return;
+        }
+        let epoch = self.epoch;
+        out.push(Order::TakeOver(epoch));
+        self.standing.current = epoch;
+        out.push(Order::Send(Message::about(PacketKind::Ack, Zxid::new(epoch, 0))));
+        self.phase = Phase::Waiting;
+    }
+
+    fn acknowledge(&mut self, out: &mut Vec<Order>) {
+        let durable = self.durable;
+        for proposal in self.proposals.iter_mut().take_while(|proposal| proposal.zxid <= durable) {
+            if std::mem::take(&mut proposal.to_ack) {
+                out.push(Order::Send(Message::about(PacketKind::Ack, proposal.zxid)));
+            }
+        }
+    }
+
+    /// What is committed and durable may be applied. Not before clients are served: until then the tree belongs to nobody.
+    fn tell(&mut self, out: &mut Vec<Order>) {
+        let upto = self.committed.min(self.durable);
+        if self.phase != Phase::Broadcast || upto <= self.told {
+            return;
+        }
+        self.told = upto;
+        while self.proposals.front().is_some_and(|proposal| proposal.zxid <= upto) {
+            let done = self.proposals.pop_front().expect("looked at just now");
+            assert!(done.bytes.is_none() && !done.to_ack, "what is committed here was logged and acknowledged");
+        }
+        out.push(Order::Commit(upto));
+    }
+}
+
+/// The epoch in an `ACKEPOCH`: `None` of a learner that had promised before.
+pub(super) fn epoch_in(said: &Message) -> Result<Option<u32>, String> {
+    let number = Decoder::new(said.bytes()).int().map_err(|why| format!("ACKEPOCH: {why}"))?;
+    Ok(u32::try_from(number).ok())
+}

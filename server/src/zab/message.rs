@@ -1,0 +1,46 @@
+//! What members send each other over the link between a learner and its leader, as the machines that decide hand it out.
+//!
+//! **Not here**: bytes on the wire ([`corral_proto::peer::packet`]); links, which keep the order of what is sent.
+
+use bytes::Bytes;
+use corral_proto::Zxid;
+use corral_proto::peer::PacketKind;
+
+/// A packet on its way. The data of a proposal is a slice of the very memory that the log writes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Message {
+    /// What it is for.
+    pub kind: PacketKind,
+    /// What it is about.
+    pub zxid: Zxid,
+    /// What it carries.
+    pub data: Option<Bytes>,
+}
+
+impl Message {
+    /// About nothing but a transaction, or an epoch's beginning.
+    pub fn about(kind: PacketKind, zxid: Zxid) -> Message {
+        Message { kind, zxid, data: None }
+    }
+
+    /// With data.
+    pub fn with(kind: PacketKind, zxid: Zxid, data: impl Into<Bytes>) -> Message {
+        Message { kind, zxid, data: Some(data.into()) }
+    }
+
+    /// The data, empty if there is none.
+    pub fn bytes(&self) -> &[u8] {
+        self.data.as_deref().unwrap_or_default()
+    }
+}
+
+/// What a member remembers of epochs, and where its history ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// The newest epoch that it has promised.
+    pub accepted: u32,
+    /// The epoch of the last leader whose history it has taken over.
+    pub current: u32,
+    /// The newest transaction in its log.
+    pub last: Zxid,
+}
