@@ -84,6 +84,8 @@ struct Cluster {
     committed: Vec<Entry>,
     established: BTreeSet<u32>,
     faults: bool,
+    /// Who is on which side: only members of one side hear each other, for a while.
+    sides: Vec<u8>,
     /// Without faults no more than one beyond so many is committed.
     enough: usize,
     counts: BTreeMap<&'static str, u64>,
@@ -117,6 +119,7 @@ impl Cluster {
             committed: vec![],
             established: BTreeSet::new(),
             faults: true,
+            sides: vec![0; (voters + observers) as usize],
             enough: 0,
             counts: BTreeMap::new(),
         }
@@ -204,7 +207,7 @@ impl Cluster {
     fn seek(&mut self, index: usize) {
         let Role::Seeking(leader, tries) = self.members[index].role else { return };
         let at = Cluster::index(leader);
-        if !matches!(self.members[at].role, Role::Leading(_)) {
+        if !matches!(self.members[at].role, Role::Leading(_)) || self.sides[at] != self.sides[index] {
             match tries {
                 0 => self.look(index),
                 _ => self.members[index].role = Role::Seeking(leader, tries - 1),
@@ -345,7 +348,18 @@ impl Cluster {
         }
     }
 
+    /// The next stretch of time: often all hear each other, often two sides do not.
+    fn divide(&mut self) {
+        let divided = self.faults && self.random.random();
+        for side in &mut self.sides {
+            *side = u8::from(divided && self.random.random());
+        }
+    }
+
     fn step(&mut self) {
+        if self.random.random_ratio(1, 150) {
+            self.divide();
+        }
         let index = self.random.random_range(0..self.members.len());
         match self.random.random_range(0..100) {
             0..40 => self.deliver(),
@@ -361,7 +375,10 @@ impl Cluster {
                 }
             }
             98 if self.faults && self.random.random_ratio(1, 2) && !matches!(self.members[index].role, Role::Down) => {
-                self.crash(index);
+                // Now and then the power fails, for all at once.
+                let all = self.random.random_ratio(1, 10);
+                let doomed = if all { 0..self.members.len() } else { index..index + 1 };
+                doomed.for_each(|index| self.crash(index));
             }
             99 => self.give_up(index),
             _ => {}
@@ -374,6 +391,9 @@ impl Cluster {
         let up = self.random.random();
         let link = self.links.get_mut(&id).expect("chosen just now");
         let (leader, learner) = (link.leader, link.learner);
+        if self.sides[leader] != self.sides[learner] {
+            return;
+        }
         if up {
             let Some(message) = link.to_leader.pop_front() else { return };
             let mut out = vec![];
@@ -416,7 +436,11 @@ impl Cluster {
 
     fn hear_vote(&mut self) {
         let Some(at) = (0..self.notifications.len()).choose(&mut self.random) else { return };
-        let (from, to, said) = self.notifications.swap_remove(at);
+        let (from, to, said) = self.notifications[at];
+        if self.sides[from] != self.sides[to] {
+            return;
+        }
+        self.notifications.swap_remove(at);
         if matches!(self.members[to].role, Role::Down) {
             return;
         }
@@ -471,8 +495,11 @@ impl Cluster {
                 !leadership.has_quorum() && self.random.random_ratio(1, 4)
             }
             // For example when those who follow had promised the epoch over an earlier link: that does not count again.
-            Role::Leading(_) => self.random.random_ratio(1, 50),
-            Role::Following(learner, _) => !learner.serves() && self.random.random_ratio(1, 50),
+            Role::Leading(_) => self.random.random_ratio(1, 10),
+            Role::Following(learner, id) => {
+                let is_cut_off = self.links.get(id).is_none_or(|link| self.sides[link.leader] != self.sides[index]);
+                (is_cut_off || !learner.serves()) && self.random.random_ratio(1, 10)
+            }
             _ => false,
         };
         if gives_up {
@@ -515,6 +542,7 @@ impl Cluster {
     fn run(&mut self, steps: usize) {
         (0..steps).for_each(|_| self.step());
         self.faults = false;
+        self.divide();
         // Nothing that is sent is lost from now on; what already was, time-outs make up for. One more is to be committed.
         let before = self.committed.len();
         self.enough = before;
