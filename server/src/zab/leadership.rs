@@ -235,6 +235,8 @@ impl Leadership {
                 if epoch > EPOCH_MAX {
                     return Err(format!("server {} has promised the impossible epoch {epoch}", info.sid));
                 }
+                self.forget_older_links(link, info.sid, out);
+                let learner = &self.learners[&link];
                 let promised = self.promised.entry(info.sid).or_insert(0);
                 *promised = epoch.max(*promised);
                 match self.phase {
@@ -296,6 +298,15 @@ impl Leadership {
         Ok(())
     }
 
+    /// What is still on its way over an earlier link of the same member was said by one that it is not any more.
+    fn forget_older_links(&mut self, link: LinkId, sid: ServerId, out: &mut Vec<Order>) {
+        let older = self.learners.iter().filter(|(id, learner)| **id != link && learner.sid == sid);
+        for id in older.map(|(id, _)| *id).collect::<Vec<_>>() {
+            self.learners.remove(&id);
+            out.push(Order::Drop(id, format!("server {sid} has connected again")));
+        }
+    }
+
     fn leader_info(&self) -> Message {
         let epoch = Zxid::new(self.standing.accepted, 0);
         Message::with(PacketKind::LeaderInfo, epoch, PROTOCOL.to_be_bytes().to_vec())
@@ -352,7 +363,9 @@ impl Leadership {
 
     /// Sends a learner all that it lacks, and adds it to those that get new proposals: nothing can come between.
     fn send_history(&mut self, link: LinkId, out: &mut Vec<Order>) {
-        let have = self.learners[&link].have;
+        let Learner { have, sid, .. } = self.learners[&link];
+        // It may have acknowledged proposals over an earlier link, which it cuts off now, and gets again.
+        self.quorum.begin_anew(sid, self.committed);
         let at_hand = self.recent.iter().map(|(zxid, _)| *zxid);
         let mut send = |message: Message| out.push(Order::Send(link, message));
         let newest = self.recent.back().map_or(self.committed, |(zxid, _)| *zxid);
@@ -423,3 +436,7 @@ impl Leadership {
 }
 
 const UP_TO_DATE: Message = Message { kind: PacketKind::UpToDate, zxid: Zxid(-1), data: None };
+
+#[cfg(test)]
+#[path = "leadership_tests.rs"]
+mod tests;

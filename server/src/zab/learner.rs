@@ -314,3 +314,7 @@ pub(super) fn epoch_in(said: &Message) -> Result<Option<u32>, String> {
     let number = Decoder::new(said.bytes()).int().map_err(|why| format!("ACKEPOCH: {why}"))?;
     Ok(u32::try_from(number).ok())
 }
+
+#[cfg(test)]
+#[path = "learner_tests.rs"]
+mod tests;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 /// The voting members and how far each has acknowledged.
 ///
-/// **Invariant**: acknowledgements are cumulative and never go back.
+/// **Invariant**: acknowledgements are cumulative, and go back only where a voter begins anew.
 #[derive(Clone, Debug)]
 pub struct Quorum {
     ensemble: Arc<Ensemble>,
@@ -25,6 +25,14 @@ impl Quorum {
     pub fn ack(&mut self, voter: ServerId, upto: Zxid) {
         if let Some(acked) = self.acked.get_mut(&voter) {
             *acked = upto.max(*acked);
+        }
+    }
+
+    /// `voter` is about to be sent the history up to `upto` again, and may cut off first what it had beyond: what it has
+    /// acknowledged of that does not count any more.
+    pub fn begin_anew(&mut self, voter: ServerId, upto: Zxid) {
+        if let Some(acked) = self.acked.get_mut(&voter) {
+            *acked = upto.min(*acked);
         }
     }
 

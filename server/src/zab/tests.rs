@@ -342,7 +342,8 @@ impl Cluster {
                 let disk = &self.members[Cluster::index(voter)].disk;
                 disk.log[..disk.durable].iter().any(|(zxid, _)| zxid == new)
             };
-            assert!(self.ensemble.is_quorum(has), "seed {seed}: {new} is committed without a quorum");
+            let is_quorum = self.ensemble.is_quorum(has);
+            assert!(is_quorum, "seed {seed}: {new} is committed without a quorum\n{}", self.describe());
             self.count("commits");
             self.committed = known;
         }

@@ -1,0 +1,253 @@
+//! A leader word by word: whom it waits for, what it sends to whom, and when.
+
+use super::Order::*;
+use super::*;
+
+const ME: ServerId = ServerId(3);
+const A: LinkId = LinkId(1);
+const B: LinkId = LinkId(2);
+
+fn bytes(zxid: Zxid) -> Bytes {
+    zxid.to_string().into_bytes().into()
+}
+
+fn about(kind: PacketKind, zxid: Zxid) -> Message {
+    Message::about(kind, zxid)
+}
+
+fn proposal(zxid: Zxid) -> Message {
+    Message::with(PacketKind::Proposal, zxid, bytes(zxid))
+}
+
+fn info(kind: PacketKind, sid: i64, accepted: u32) -> Message {
+    use corral_proto::Jute;
+    let info = LearnerInfo { sid: ServerId(sid), protocol: PROTOCOL, config_version: 0 };
+    Message::with(kind, Zxid::new(accepted, 0), info.to_vec())
+}
+
+fn ack_epoch(have: Zxid, current: i32) -> Message {
+    Message::with(PacketKind::AckEpoch, have, current.to_be_bytes().to_vec())
+}
+
+struct Rig(Leadership);
+
+impl Rig {
+    /// Of server 3 of three with an observer (9): epoch 2, three transactions of it, all at hand.
+    fn new() -> Rig {
+        let voter = |id| (ServerId(id), super::super::ensemble::Voter { weight: 1, group: None });
+        let ensemble = Ensemble::new((1..=3).map(voter), [ServerId(9)]).unwrap();
+        let recent = (1..=3).map(|counter| (Zxid::new(2, counter), bytes(Zxid::new(2, counter)))).collect();
+        let standing = Standing { accepted: 2, current: 2, last: Zxid::new(2, 3) };
+        let mut out = vec![];
+        let leadership = Leadership::new(ME, Arc::new(ensemble), standing, recent, &mut out);
+        assert_eq!(out, [], "alone it is nothing");
+        Rig(leadership)
+    }
+
+    fn hear(&mut self, link: LinkId, said: Message) -> Vec<Order> {
+        let mut out = vec![];
+        self.0.hear(link, said, &mut out);
+        out
+    }
+
+    fn comes(&mut self, link: LinkId, kind: PacketKind, sid: i64, accepted: u32) -> Vec<Order> {
+        self.0.connected(link);
+        self.hear(link, info(kind, sid, accepted))
+    }
+
+    fn durable(&mut self, upto: Zxid) -> Vec<Order> {
+        let mut out = vec![];
+        self.0.durable(Durable::simulated(upto), &mut out);
+        out
+    }
+
+    fn propose(&mut self, zxid: Zxid) -> Vec<Order> {
+        let mut out = vec![];
+        self.0.propose(zxid, bytes(zxid), &mut out);
+        out
+    }
+
+    /// Server 1 follows over link A, and the epoch (3) is established.
+    fn established() -> Rig {
+        let mut rig = Rig::new();
+        rig.comes(A, PacketKind::FollowerInfo, 1, 2);
+        rig.hear(A, ack_epoch(Zxid::new(2, 3), 2));
+        let orders = rig.hear(A, about(PacketKind::Ack, Zxid::new(3, 0)));
+        assert_eq!(orders, [Serve(3), Send(A, UP_TO_DATE)]);
+        rig
+    }
+}
+
+#[test]
+fn with_a_quorum_a_newer_epoch_than_any_of_it_has_promised_begins_and_is_promised_before_it_is_told() {
+    let mut rig = Rig::new();
+    assert_eq!(rig.comes(B, PacketKind::ObserverInfo, 9, 8), [], "an observer makes no quorum");
+    let orders = rig.comes(A, PacketKind::FollowerInfo, 1, 6);
+    let leader_info = Message::with(PacketKind::LeaderInfo, Zxid::new(9, 0), PROTOCOL.to_be_bytes().to_vec());
+    assert_eq!(orders, [Promise(9), Send(A, leader_info.clone()), Send(B, leader_info)]);
+}
+
+#[test]
+fn zookeeper_3104_a_learner_is_sent_what_it_lacks_then_newleader_then_new_proposals() {
+    let mut rig = Rig::new();
+    rig.comes(A, PacketKind::FollowerInfo, 1, 2);
+    let (two, three, new) = (Zxid::new(2, 2), Zxid::new(2, 3), Zxid::new(3, 0));
+    let sent = [
+        about(PacketKind::Diff, three),
+        proposal(two),
+        about(PacketKind::Commit, two),
+        proposal(three),
+        about(PacketKind::Commit, three),
+        about(PacketKind::NewLeader, new),
+    ];
+    let expected: Vec<Order> = [TakeOver(3)].into_iter().chain(sent.map(|message| Send(A, message))).collect();
+    assert_eq!(rig.hear(A, ack_epoch(Zxid::new(2, 1), 2)), expected);
+    assert_eq!(rig.hear(A, about(PacketKind::Ack, new)), [Serve(3), Send(A, UP_TO_DATE)]);
+    assert_eq!(rig.hear(A, about(PacketKind::Ack, new)), [], "the second one, which every learner sends");
+}
+
+#[test]
+fn a_learner_that_is_ahead_is_sent_away() {
+    for (have, current) in [(Zxid::new(2, 4), 2), (Zxid::new(1, 1), 3)] {
+        let mut rig = Rig::new();
+        rig.comes(A, PacketKind::FollowerInfo, 1, 2);
+        let orders = rig.hear(A, ack_epoch(have, current));
+        assert!(matches!(&orders[..], [Drop(A, why)] if why.contains("ahead")), "{orders:?}");
+    }
+}
+
+/// It may have promised the same epoch to another who reached for it: two leaders of one epoch would be the end of everything.
+#[test]
+fn a_promise_that_was_made_before_does_not_count() {
+    let mut rig = Rig::new();
+    rig.comes(A, PacketKind::FollowerInfo, 1, 2);
+    assert_eq!(rig.hear(A, ack_epoch(Zxid::new(2, 3), -1)), []);
+    assert!(!rig.0.is_established());
+}
+
+#[test]
+fn a_voter_that_can_never_follow_makes_the_leader_give_up_and_an_observer_does_not() {
+    let mut rig = Rig::established();
+    assert!(matches!(&rig.comes(B, PacketKind::ObserverInfo, 9, 7)[..], [Send(B, _)]));
+    let orders = rig.comes(LinkId(3), PacketKind::FollowerInfo, 2, 7);
+    assert!(matches!(&orders[..], [GiveUp(why)] if why.contains("epoch 7")), "{orders:?}");
+}
+
+#[test]
+fn what_a_quorum_has_is_committed_in_order_and_applied_when_the_own_disk_has_it() {
+    let mut rig = Rig::established();
+    let (one, two) = (Zxid::new(3, 1), Zxid::new(3, 2));
+    assert_eq!(rig.propose(one), [Send(A, proposal(one))]);
+    rig.propose(two);
+    // The follower's disk is faster: a quorum needs two of three, and this leader's own counts when it is done.
+    assert_eq!(rig.hear(A, about(PacketKind::Ack, one)), []);
+    assert_eq!(rig.hear(A, about(PacketKind::Ack, two)), []);
+    assert_eq!(rig.durable(one), [Send(A, about(PacketKind::Commit, one)), Commit(one)]);
+    assert_eq!(rig.durable(two), [Send(A, about(PacketKind::Commit, two)), Commit(two)]);
+}
+
+#[test]
+fn a_quorum_without_the_leaders_own_disk_commits_but_nothing_is_applied_yet() {
+    let mut rig = Rig::established();
+    rig.comes(B, PacketKind::FollowerInfo, 2, 2);
+    rig.hear(B, ack_epoch(Zxid::new(2, 3), 2));
+    assert_eq!(rig.hear(B, about(PacketKind::Ack, Zxid::new(3, 0))), [Send(B, UP_TO_DATE)]);
+    let one = Zxid::new(3, 1);
+    rig.propose(one);
+    rig.hear(A, about(PacketKind::Ack, one));
+    let commit = |link| Send(link, about(PacketKind::Commit, one));
+    assert_eq!(rig.hear(B, about(PacketKind::Ack, one)), [commit(A), commit(B)]);
+    assert_eq!(rig.durable(one), [Commit(one)]);
+}
+
+#[test]
+fn who_joins_while_something_is_outstanding_gets_it_too_and_observers_when_it_is_committed() {
+    let mut rig = Rig::established();
+    let one = Zxid::new(3, 1);
+    rig.propose(one);
+    rig.comes(B, PacketKind::FollowerInfo, 2, 2);
+    let orders = rig.hear(B, ack_epoch(Zxid::new(2, 3), 2));
+    let last_two = [Send(B, proposal(one)), Send(B, about(PacketKind::NewLeader, Zxid::new(3, 0)))];
+    assert!(orders.ends_with(&last_two), "{orders:?}");
+    let observer = LinkId(7);
+    rig.comes(observer, PacketKind::ObserverInfo, 9, 2);
+    let orders = rig.hear(observer, ack_epoch(Zxid::new(2, 3), 2));
+    assert!(!orders.contains(&Send(observer, proposal(one))));
+    rig.hear(A, about(PacketKind::Ack, one));
+    let orders = rig.durable(one);
+    let inform = Message { kind: PacketKind::Inform, ..proposal(one) };
+    assert!(orders.contains(&Send(observer, inform)) && orders.contains(&Send(B, about(PacketKind::Commit, one))));
+}
+
+/// Found by the simulation. What it has acknowledged before it cuts off, and until it has it again it is nobody's.
+#[test]
+fn a_voter_that_comes_again_does_not_count_for_what_it_acknowledged_before() {
+    let mut rig = Rig::established();
+    let one = Zxid::new(3, 1);
+    rig.propose(one);
+    assert_eq!(rig.hear(A, about(PacketKind::Ack, one)), []);
+    rig.0.connected(B);
+    let orders = rig.hear(B, info(PacketKind::FollowerInfo, 1, 3));
+    assert!(matches!(&orders[..], [Drop(A, _), Send(B, _)]), "the older link is closed: {orders:?}");
+    assert_eq!(rig.hear(A, about(PacketKind::Ack, one)), []);
+    rig.hear(B, ack_epoch(one, -1));
+    assert_eq!(rig.durable(one), [], "the leader's own disk alone");
+    rig.hear(B, about(PacketKind::Ack, Zxid::new(3, 0)));
+    assert_eq!(rig.hear(B, about(PacketKind::Ack, one)), [Send(B, about(PacketKind::Commit, one)), Commit(one)]);
+}
+
+#[test]
+fn the_bytes_of_a_proposal_are_the_same_memory_for_every_learner() {
+    let mut rig = Rig::established();
+    rig.comes(B, PacketKind::FollowerInfo, 2, 2);
+    rig.hear(B, ack_epoch(Zxid::new(2, 3), 2));
+    let (one, data) = (Zxid::new(3, 1), bytes(Zxid::new(3, 1)));
+    let mut out = vec![];
+    rig.0.propose(one, data.clone(), &mut out);
+    let sent: Vec<*const u8> = out
+        .iter()
+        .map(|order| match order {
+            Send(_, message) => message.bytes().as_ptr(),
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert_eq!(sent, [data.as_ptr(), data.as_ptr()]);
+}
+
+#[test]
+fn zookeeper_1277_an_epoch_that_is_used_up_ends() {
+    let mut rig = Rig::established();
+    rig.0.proposed = Zxid::new(3, u32::MAX - 1);
+    assert_eq!(rig.0.next(), Some(Zxid::new(3, u32::MAX)));
+    rig.0.proposed = Zxid::new(3, u32::MAX);
+    assert_eq!(rig.0.next(), None, "it never carries into the epoch");
+}
+
+#[test]
+fn what_makes_no_sense_costs_the_link_and_nothing_else() {
+    let mut rig = Rig::established();
+    for said in [
+        about(PacketKind::Ack, Zxid::new(3, 99)),
+        about(PacketKind::UpToDate, Zxid::ZERO),
+        info(PacketKind::FollowerInfo, 1, u32::MAX),
+    ] {
+        rig.0.connected(B);
+        rig.hear(B, info(PacketKind::FollowerInfo, 2, 2));
+        rig.hear(B, ack_epoch(Zxid::new(2, 3), 2));
+        rig.hear(B, about(PacketKind::Ack, Zxid::new(3, 0)));
+        let orders = rig.hear(B, said.clone());
+        assert!(matches!(&orders[..], [Drop(B, _)]), "{said:?}: {orders:?}");
+        assert!(rig.0.is_established() && rig.hear(B, said).is_empty(), "the link is gone");
+    }
+    rig.0.connected(B);
+    let orders = rig.hear(B, info(PacketKind::FollowerInfo, 2, u32::MAX));
+    assert!(matches!(&orders[..], [Drop(B, why)] if why.contains("impossible epoch")), "{orders:?}");
+}
+
+#[test]
+fn without_a_quorum_that_is_connected_it_knows() {
+    let mut rig = Rig::established();
+    assert!(rig.0.has_quorum());
+    rig.0.disconnected(A);
+    assert!(!rig.0.has_quorum());
+}
