@@ -206,9 +206,14 @@ impl Leadership {
         assert!(before.is_none(), "a link is used once");
     }
 
-    /// A learner's link is gone.
+    /// A learner's link is gone. Until the epoch is established, only those count that are still there: a leader that is
+    /// established by the words of members that have left would serve clients from the past.
     pub fn disconnected(&mut self, link: LinkId) {
-        self.learners.remove(&link);
+        if let Some(gone) = self.learners.remove(&link)
+            && self.phase != Phase::Broadcast
+        {
+            self.synchronized.remove(&gone.sid);
+        }
     }
 
     /// A learner said something.

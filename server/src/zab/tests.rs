@@ -254,14 +254,18 @@ impl Cluster {
                 leadership::Order::Promise(epoch) => disk.accepted = epoch,
                 leadership::Order::TakeOver(epoch) => disk.current = epoch,
                 leadership::Order::Serve(epoch) => {
+                    let is_newest = self.established.last().is_none_or(|last| epoch > *last);
                     assert!(self.established.insert(epoch), "seed {}: epoch {epoch} was established twice", self.seed);
                     let log = &self.members[index].disk.log;
+                    // One that is late, and does not know of its successor yet, has part of what that has.
+                    let (longer, shorter) = if is_newest { (log, &self.committed) } else { (&self.committed, log) };
                     assert!(
-                        log.starts_with(&self.committed),
-                        "seed {}: the leader of epoch {epoch} lacks what was committed",
-                        self.seed
+                        longer.starts_with(shorter),
+                        "seed {}: the leader of epoch {epoch} lacks what was committed\n{}",
+                        self.seed,
+                        self.describe()
                     );
-                    self.committed = log.clone();
+                    self.committed = longer.clone();
                     self.members[index].election.established(epoch.into());
                 }
                 leadership::Order::Commit(upto) => self.check_committed(index, upto),
