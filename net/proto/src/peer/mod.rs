@@ -10,6 +10,7 @@
 pub mod hello;
 pub mod learner;
 pub mod packet;
+pub mod snapshot;
 pub mod vote;
 
 pub use hello::Hello;
