@@ -4,7 +4,11 @@
 //! A standalone server is an ensemble of one: it leads, it is its own quorum, and its own durable log is the only vote. The
 //! path of its writes is this one and no other.
 //!
-//! **Not here**: messages between members, election, synchronization (an ensemble of one needs none of them).
+//! Of an ensemble of several there is more, each a machine by itself that hears messages and gives orders: an [`election`] ends
+//! with somebody's [`leadership`], whose epoch the others join as a [`learner`]; what they lack is decided by [`sync`]. No server
+//! runs these yet; `tests` runs all of them together.
+//!
+//! **Not here**: links and time-outs, the log, sessions and requests.
 
 pub mod ensemble;
 
