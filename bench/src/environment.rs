@@ -2,7 +2,7 @@
 //!
 //! **Invariants**: collecting never fails; what cannot be found out is left empty.
 //!
-//! **Not here**: what the server says about itself ([`crate::load::observe`]).
+//! **Not here**: what the server says about itself (`load/observe.rs`).
 
 #![expect(clippy::disallowed_methods, reason = "a report carries its date")]
 

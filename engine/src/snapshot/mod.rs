@@ -1,6 +1,6 @@
 //! Snapshots: fuzzy images of the tree on the snapshot disk, so that a restart does not have to replay the whole log.
 //!
-//! - [`format`]: the bytes of a file: a header, blocks with checksums that are chained, a footer with the range of zxids.
+//! - [`mod@format`]: the bytes of a file: a header, blocks with checksums that are chained, a footer with the range of zxids.
 //! - [`schedule`]: when the next one is taken.
 //! - [`writer`]: walks over the tree while it is in use, and streams to a temporary name.
 //! - [`reader`]: checks a file, and builds a tree from it.

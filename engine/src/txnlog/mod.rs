@@ -1,6 +1,6 @@
 //! The transaction log: segments of batches of records, appended by group commit, read back at a restart.
 //!
-//! - [`format`]: the bytes of a segment header, a batch and a record, and what makes them belong where they are.
+//! - [`mod@format`]: the bytes of a segment header, a batch and a record, and what makes them belong where they are.
 //! - [`group`]: the open batch, and when it is cut.
 //! - [`segment`]: files with names and salts, made ready ahead of need by a thread of their own.
 //! - [`workshop`]: how they are made and let go, step by step, so that a power loss between any two does no harm.

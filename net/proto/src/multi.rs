@@ -1,6 +1,6 @@
 //! The transaction of several operations: a sequence of (header, record), ended by a header that says done.
 //!
-//! Requests and results share the framing ([`MultiHeader`]). A [`MultiRequest`] is checked once and stays encoded; its
+//! Requests and results share the framing (`MultiHeader`). A [`MultiRequest`] is checked once and stays encoded; its
 //! operations are read as they are walked over.
 
 use crate::error::ErrorCode;

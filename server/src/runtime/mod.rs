@@ -1,6 +1,6 @@
 //! The threads of one server: which there are, what they share, how they start and end.
 //!
-//! `core-0` drives the replica and the log ([`leading`]) besides its own clients; `core-1`… serve clients only. What decides is
+//! `core-0` drives the replica and the log (`leading`) besides its own clients; `core-1`… serve clients only. What decides is
 //! pure and lives elsewhere ([`crate::replica`], [`crate::worker`]); here is what waits, reads, writes and carries out.
 //!
 //! **Invariants**: the tree is written by `core-0` only, and what that leads to is queued for every core before its lock is
