@@ -79,7 +79,6 @@ struct Proposal {
 /// The machine.
 #[derive(Debug)]
 pub struct Learner {
-    me: ServerId,
     is_observer: bool,
     standing: Standing,
     /// The epoch of the leader that it follows, once it is named.
@@ -104,7 +103,6 @@ impl Learner {
         out.push(Order::Send(Message::with(kind, Zxid::new(standing.accepted, 0), info.to_vec())));
         let last = standing.last;
         Learner {
-            me,
             is_observer,
             standing,
             epoch: standing.accepted,
@@ -115,11 +113,6 @@ impl Learner {
             durable: last,
             told: last,
         }
-    }
-
-    /// Which member this is.
-    pub fn me(&self) -> ServerId {
-        self.me
     }
 
     /// The epoch of the leader that it follows, or what it has promised before it knows.
