@@ -2,10 +2,9 @@
 
 mod common;
 
-use common::{PATIENCE, Server, command, run_to_end, segments, temp_dir, wait};
+use common::{PATIENCE, Server, command, create, run_to_end, segments, temp_dir, wait};
 use corral_net::client::four_letter_word;
-use corral_proto::acl::AclList;
-use corral_proto::request::{CreateRequest, PathWatch, Request};
+use corral_proto::request::{PathWatch, Request};
 use std::fs;
 
 fn refused(dir: &std::path::Path, settings: &[&str], code: i32, words: &[&str]) {
@@ -113,9 +112,7 @@ fn a_damaged_log_is_named_and_nothing_is_served() {
     let server = Server::start(dir.path(), &[]);
     let mut client = server.client();
     for n in 0..20 {
-        let path = format!("/n{n}");
-        let create = CreateRequest { path: &path, data: Some(b"x"), acl: AclList::OPEN, flags: 0 };
-        client.request(&Request::Create(create)).unwrap();
+        create(&mut client, &format!("/n{n}"), b"x").unwrap();
     }
     server.kill();
     let segment = segments(dir.path()).remove(0);
@@ -131,8 +128,7 @@ fn sigterm_finishes_what_is_in_flight_and_exits_with_0() {
         let dir = temp_dir();
         let mut server = Server::start(dir.path(), &[]);
         let mut client = server.client();
-        let create = CreateRequest { path: "/kept", data: None, acl: AclList::OPEN, flags: 0 };
-        client.request(&Request::Create(create)).unwrap();
+        create(&mut client, "/kept", b"").unwrap();
         assert_eq!(server.terminate(signal).code(), Some(0));
         let server = Server::start(dir.path(), &[]);
         let found = server.client().request(&Request::Exists(PathWatch { path: "/kept", watch: false })).is_ok();
