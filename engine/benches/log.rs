@@ -7,7 +7,7 @@
 #![expect(clippy::disallowed_methods, reason = "a bench asks where to write, and measures time")]
 
 use corral_engine::disk::device::Device;
-use corral_engine::disk::{Disk, LogIo, LogSync, Mode};
+use corral_engine::disk::{LogIo, LogSync, Mode};
 use corral_engine::txnlog::{Group, Log, LogOptions, recover};
 use corral_proto::{Jute, SessionId, Txn, TxnEntry, TxnHeader, Xid, Zxid};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
@@ -103,14 +103,7 @@ impl Rig {
             self.ready.recv().expect("the next segment");
             begin = Instant::now();
         }
-        while !self.log.is_idle() {
-            if let Device::Ring(ring) = self.log.disk()
-                && !ring.has_completions()
-            {
-                ring.wait_for_write().expect("the disk is well");
-            }
-            self.log.complete(|_| ()).expect("the disk is well");
-        }
+        self.log.settle(&self.ready).expect("the disk is well");
         begin.elapsed()
     }
 }

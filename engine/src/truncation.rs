@@ -134,22 +134,7 @@ fn go_on(options: &LogOptions, recovered: &Recovered, cut: Cut) -> Result<(), St
     for (zxid, bytes) in &cut.kept {
         log.group.append_encoded(*zxid, bytes, Duration::ZERO);
     }
-    while !log.is_idle() {
-        log.submit(Duration::ZERO, |_| ())?;
-        if let Some(shortage) = log.shortage() {
-            let why = format!("the log cannot be cut back: {}", shortage.error);
-            return Err(StorageError::Refused { path: options.dir.clone(), why });
-        }
-        match (log.in_flight(), log.disk()) {
-            (0, _) => drop(ready.recv()),
-            (_, Device::Ring(ring)) => {
-                ring.wait_for_write().map_err(StorageError::io("wait for a write to", &options.dir))?;
-            }
-            _ => {}
-        }
-        log.complete(|_| ())?;
-    }
-    Ok(())
+    log.settle(&ready)
 }
 
 /// Nothing of the segments that a restore from `base` begins with is kept: they go, newest first, so that what is left is a whole

@@ -11,15 +11,19 @@ use corral_engine::disk::device::Device;
 use corral_engine::disk::{BLOCK, LogIo, LogSync, Mode, round_up};
 use corral_engine::txnlog::format::SegmentHeader;
 use corral_engine::txnlog::group::BATCH_BYTES;
-use corral_engine::txnlog::segment::file_name;
-use corral_engine::txnlog::{Position, segment};
+use corral_engine::txnlog::segment::{Supply, file_name};
+use corral_engine::txnlog::workshop::{Files, Workshop};
+use corral_engine::txnlog::{Log, LogOptions, Position, segment};
 use corral_proto::Zxid;
-use rand::Rng;
 use rand::rngs::SmallRng;
-use std::fs;
+use rand::{Rng, SeedableRng};
+use std::fs::{self, File};
 use std::io;
 use std::os::fd::AsRawFd;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::mpsc::channel;
+use std::time::Duration;
 
 /// The smallest segment that the tests use, so that switches are frequent.
 const SMALL: u64 = 64 << 10;
@@ -374,4 +378,63 @@ fn a_new_segment_says_what_it_is_before_anything_is_in_it() {
         assert_eq!(bytes.len() as u64, header.size);
         assert!(bytes[BLOCK..].iter().all(|byte| *byte == 0));
     }
+}
+
+/// A disk without room for a segment.
+struct Full;
+
+impl Files for Full {
+    fn create(&mut self, _: &Path, _: &[u8; BLOCK], _: u64) -> io::Result<File> {
+        Err(io::ErrorKind::StorageFull.into())
+    }
+
+    fn overwrite(&mut self, _: &Path, _: &[u8; BLOCK]) -> io::Result<File> {
+        Err(io::ErrorKind::StorageFull.into())
+    }
+
+    fn sync(&mut self, _: &File, _: &Path) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn rename(&mut self, _: &Path, _: &Path) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn remove(&mut self, _: &Path) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn sync_dir(&mut self, _: &Path) -> Result<(), StorageError> {
+        Ok(())
+    }
+
+    fn open(&mut self, path: &Path) -> io::Result<File> {
+        File::open(path)
+    }
+}
+
+/// A tool that writes a log has nobody who makes room: it ends with the reason, where a server waits and tries again.
+#[test]
+fn whoever_writes_a_log_and_does_nothing_else_is_told_that_there_is_no_room() {
+    let dir = tempdir();
+    let mode = mode(LogIo::Pwrite, LogSync::None);
+    let recovered = read_back(dir.path()).unwrap().1;
+    let (wake, ready) = channel();
+    let workshop = Workshop::new(dir.path(), Full, SmallRng::seed_from_u64(1));
+    let wake = Arc::new(move || wake.send(()).unwrap_or(()));
+    let supply = Supply::start(workshop, dir.path(), 1 << 16, 1, wake).unwrap();
+    let options = LogOptions {
+        dir: dir.path().to_owned(),
+        mode: mode.clone(),
+        segment_bytes: 1 << 16,
+        pipeline_depth: 1,
+        group_commit_delay: Duration::ZERO,
+    };
+    let mut log = Log::over(&options, Device::open(&mode).unwrap(), &recovered, supply);
+    log.group.append_encoded(Zxid(1), b"a transaction", NOW);
+    let error = log.settle(&ready).unwrap_err();
+    assert!(
+        matches!(&error, StorageError::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull),
+        "{error}"
+    );
 }

@@ -8,8 +8,8 @@
 use super::figures::Sample;
 use crate::load::measure::histogram;
 use crate::report::Latency;
+use corral_engine::disk::Mode;
 use corral_engine::disk::device::Device;
-use corral_engine::disk::{Disk, Mode};
 use corral_engine::txnlog::{Log, LogOptions, recover};
 use corral_proto::{SessionId, Txn, TxnEntry, TxnHeader, Xid, Zxid};
 use std::fs;
@@ -65,14 +65,7 @@ fn commits(dir: &Path, time: Duration, stop: &AtomicBool) -> Result<Sample, Stri
             ready.recv().map_err(|_| "the log gave up")?;
             begin = Instant::now();
         }
-        while !log.is_idle() {
-            if let Device::Ring(ring) = log.disk()
-                && !ring.has_completions()
-            {
-                ring.wait_for_write().map_err(|error| format!("io_uring: {error}"))?;
-            }
-            log.complete(|_| ()).map_err(text)?;
-        }
+        log.settle(&ready).map_err(text)?;
         let now = Instant::now();
         if zxid <= WARM_UP {
             start = now;

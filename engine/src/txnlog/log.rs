@@ -14,6 +14,7 @@ use super::group::{Group, PlacedBatch};
 use super::recovery::Recovered;
 use super::segment::{Segment, Shortage, Supply, Wake, file_name};
 use super::workshop::{RealFiles, Workshop};
+use crate::disk::device::Device;
 use crate::disk::{BLOCK, Completion, Disk, Mode, Write};
 use crate::error::StorageError;
 use crate::histogram::Histogram;
@@ -22,6 +23,7 @@ use rand::SeedableRng;
 use rand::rngs::SmallRng;
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
 /// How the log is kept.
@@ -356,5 +358,30 @@ impl<D: Disk> Log<D> {
             self.histograms.batch_bytes.record(write.written_bytes);
         }
         Ok((self.durable > before).then_some(Durable(self.durable)))
+    }
+}
+
+impl Log<Device> {
+    /// Writes out everything that was appended and waits until it is durable, for whoever has nothing else to do meanwhile; `ready`
+    /// hears of every wake ([`Log::open`]).
+    ///
+    /// # Errors
+    /// As [`Log::complete`], and when a segment cannot be made: nobody waits for room here.
+    pub fn settle(&mut self, ready: &Receiver<()>) -> Result<(), StorageError> {
+        while !self.is_idle() {
+            self.submit(Duration::ZERO, |_| ())?;
+            if let Some(error) = self.supply.give_up() {
+                return Err(error);
+            }
+            match &mut self.disk {
+                _ if self.in_flight.is_empty() => ready.recv().expect("a log that waits for a segment is woken"),
+                Device::Ring(ring) if !ring.has_completions() => {
+                    ring.wait_for_write().map_err(StorageError::io("wait for a write to", &self.dir))?;
+                }
+                _ => {}
+            }
+            self.complete(|_| ())?;
+        }
+        Ok(())
     }
 }

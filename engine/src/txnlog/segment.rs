@@ -184,8 +184,11 @@ impl Supply {
 
     /// Takes note of what was made or could not be, and orders again what could not when it is time to.
     pub fn poll(&mut self, now: Duration) {
-        if let Ok(result) = self.ready.try_recv() {
-            let bytes = self.ordered.take().expect("only what was ordered is made");
+        // Asked on every step of the server: as long as nothing is ordered, the channel need not be looked at.
+        if let Some(bytes) = self.ordered
+            && let Ok(result) = self.ready.try_recv()
+        {
+            self.ordered = None;
             match result {
                 Ok(segment) => (self.made, self.shortage) = (Some(segment), None),
                 Err(error) => {
@@ -203,16 +206,21 @@ impl Supply {
 
     /// When [`Supply::poll`] has something to do even if nothing happens until then.
     pub fn deadline(&self) -> Option<Duration> {
-        match &self.shortage {
-            _ if !self.ready.is_empty() => Some(Duration::ZERO),
-            Some(shortage) if self.ordered.is_none() => Some(shortage.retry_at),
-            _ => None,
+        match (&self.shortage, self.ordered) {
+            (_, Some(_)) => (!self.ready.is_empty()).then_some(Duration::ZERO),
+            (Some(shortage), None) => Some(shortage.retry_at),
+            (None, None) => None,
         }
     }
 
     /// Why the next segment is not there, since it last was.
     pub fn shortage(&self) -> Option<&Shortage> {
         self.shortage.as_ref()
+    }
+
+    /// The same for whoever does not wait for room: it is ordered no more by itself.
+    pub fn give_up(&mut self) -> Option<StorageError> {
+        self.shortage.take().map(|shortage| shortage.error)
     }
 
     /// How often a segment could not be made.

@@ -125,17 +125,7 @@ impl Writer {
 
     fn write_out(&mut self) -> Result<(), Failure> {
         self.gathered = 0;
-        loop {
-            self.log.submit(NOW, |_| ())?;
-            self.log.complete(|_| ())?;
-            if self.log.is_idle() {
-                return Ok(());
-            }
-            // Blocking writes are done when they are submitted: what is left waits for a segment.
-            if self.log.in_flight() == 0 && self.log.deadline().is_none() && self.ready.recv().is_err() {
-                return Err(Failure::Failed(format!("no more segments are made in {}", self.dir.display())));
-            }
-        }
+        Ok(self.log.settle(&self.ready)?)
     }
 
     /// Writes the rest, reads everything back, and compares.
