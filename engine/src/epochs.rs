@@ -45,9 +45,10 @@ impl Epochs {
             Err(source) => return Err(StorageError::Io { op: "read", path, source }),
         };
         let (accepted, current) = parse(&text).map_err(|why| corrupt(why.to_owned()))?;
-        if last.epoch() > current {
+        // Of an epoch that was promised the log may hold something before it is taken over: that comes last.
+        if last.epoch() > accepted {
             return Err(corrupt(format!(
-                "it says that this server is in epoch {current}, but its log holds transaction {last} of a later one"
+                "it says that this server has promised epoch {accepted}, but its log holds transaction {last} of a later one"
             )));
         }
         Ok(Epochs { dir: dir.to_owned(), accepted, current })
@@ -143,6 +144,9 @@ mod tests {
         let dir = tempfile::tempdir_in(".").unwrap();
         Epochs::open(dir.path(), Zxid::new(3, 9)).unwrap();
         assert!(Epochs::open(dir.path(), Zxid::new(4, 1)).unwrap_err().to_string().contains("epoch 3"));
+        Epochs::open(dir.path(), Zxid::new(3, 9)).unwrap().promise(4).unwrap();
+        let stopped = Epochs::open(dir.path(), Zxid::new(4, 1)).expect("stopped before it was taken over");
+        assert_eq!(numbers(&stopped), (4, 3));
         let path = dir.path().join(FILE);
         let good = fs::read(&path).unwrap();
         for at in 0..good.len() {

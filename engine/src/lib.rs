@@ -20,6 +20,7 @@ pub mod tree;
 
 pub mod snapshot;
 
+pub mod adoption;
 pub mod epochs;
 pub mod restore;
 pub mod truncation;

@@ -18,6 +18,7 @@ use crate::tree::Tree;
 use crate::txnlog::{Recovered, recover_after};
 use corral_proto::{TxnEntry, Zxid};
 use crossbeam::channel::bounded;
+use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 
 /// A tree that may be served, and where it came from.
@@ -31,7 +32,12 @@ pub struct Restored {
     pub snapshot: Option<(PathBuf, u64)>,
     /// Snapshots that did not check out, and why.
     pub unusable: Vec<(PathBuf, StorageError)>,
+    /// The newest transactions of the log that were applied, at least [`NEWEST`] if there were as many.
+    pub newest: Vec<(Zxid, Vec<u8>)>,
 }
+
+/// Transactions that a restore keeps at hand for other members.
+pub const NEWEST: usize = 500;
 
 /// How far a restore has come, for people who wait for it.
 #[derive(Clone, Copy, Debug)]
@@ -68,19 +74,22 @@ pub fn restore(
         Some((tree, path, nodes)) => (tree, Some((path, nodes))),
         None => (Tree::new(seed), None),
     };
-    let recovered = replay(log, &mut tree, |replayed| progress(Progress::Replayed(replayed)))?;
+    let (recovered, newest) = replay(log, &mut tree, |replayed| progress(Progress::Replayed(replayed)))?;
     if let Err(why) = tree.is_whole() {
         let file = snapshot.map_or_else(|| log.to_owned(), |(path, _)| path);
         return Err(StorageError::Corrupt { file, offset: 0, why });
     }
-    Ok(Restored { tree, recovered, snapshot, unusable })
+    Ok(Restored { tree, recovered, snapshot, unusable, newest })
 }
 
 /// Transactions that are read and checked ahead of those that are applied: as many bytes a piece, and as many pieces.
 const AHEAD: (usize, usize) = (256 << 10, 8);
 
+/// The newest transactions that were applied.
+type Newest = Vec<(Zxid, Vec<u8>)>;
+
 /// Applies the log after what is in the tree. Another thread reads and checks it meanwhile.
-fn replay(log: &Path, tree: &mut Tree, mut progress: impl FnMut(u64)) -> Result<Recovered, StorageError> {
+fn replay(log: &Path, tree: &mut Tree, mut progress: impl FnMut(u64)) -> Result<(Recovered, Newest), StorageError> {
     let from = tree.last_applied();
     std::thread::scope(|scope| {
         let (ahead, pieces) = bounded::<Piece>(AHEAD.1);
@@ -97,6 +106,7 @@ fn replay(log: &Path, tree: &mut Tree, mut progress: impl FnMut(u64)) -> Result<
             recovered
         });
         let mut replayed = 0;
+        let mut kept: VecDeque<Piece> = VecDeque::new();
         for piece in pieces {
             let mut begin = 0;
             for end in &piece.ends {
@@ -106,8 +116,14 @@ fn replay(log: &Path, tree: &mut Tree, mut progress: impl FnMut(u64)) -> Result<
             }
             replayed += piece.ends.len() as u64;
             progress(replayed);
+            let others = kept.iter().skip(1).chain([&piece]).map(|piece| piece.ends.len()).sum::<usize>();
+            if others >= NEWEST {
+                kept.pop_front();
+            }
+            kept.push_back(piece);
         }
-        reader.join().expect("it does not panic")
+        let recovered = reader.join().expect("it does not panic")?;
+        Ok((recovered, kept.iter().flat_map(Piece::entries).collect()))
     })
 }
 
@@ -116,6 +132,17 @@ fn replay(log: &Path, tree: &mut Tree, mut progress: impl FnMut(u64)) -> Result<
 struct Piece {
     bytes: Vec<u8>,
     ends: Vec<usize>,
+}
+
+impl Piece {
+    fn entries(&self) -> impl Iterator<Item = (Zxid, Vec<u8>)> + '_ {
+        let begins = [0].into_iter().chain(self.ends.iter().copied());
+        begins.zip(&self.ends).map(|(begin, end)| {
+            let bytes = &self.bytes[begin..*end];
+            let entry = TxnEntry::decode(bytes).expect("it was decoded when it was read");
+            (entry.header.zxid, bytes.to_vec())
+        })
+    }
 }
 
 /// What may go when `keep` snapshots are kept: of `snapshots` (newest first) all that are older than the newest `keep` that are not

@@ -16,7 +16,11 @@ pub fn banner(config: &Config, address: SocketAddr, store: &Described, tree: &Tr
     let mut line = |what: &str, value: String| {
         let _ = writeln!(out, "  {what:<9} {value}");
     };
-    line("serving", format!("{address}, standalone, {} core threads", config.core_threads));
+    let what = match &config.members {
+        None => "standalone".to_owned(),
+        Some(members) => format!("server.{} of {}", members.me, members.all.len()),
+    };
+    line("serving", format!("{address}, {what}, {} core threads", config.core_threads));
     line("data", store.data.clone());
     line("log", store.log.clone());
     line("log mode", store.mode.clone());

@@ -26,7 +26,7 @@ pub struct Delivery {
     pub applied: Duration,
 }
 
-/// For one connection.
+/// For one connection, or all.
 #[derive(Debug)]
 pub enum Item {
     /// The answer to a request.
@@ -56,6 +56,8 @@ pub enum Item {
         /// Which one.
         conn: ConnId,
     },
+    /// Nobody is served here for now: all connections that have a session, or want one, are closed.
+    CloseAll,
 }
 
 impl Delivery {

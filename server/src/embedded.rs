@@ -8,6 +8,7 @@ use crate::config::{self, Config, Defaults};
 use crate::runtime::Server;
 use crate::store::Store;
 use corral_engine::StorageError;
+use corral_engine::epochs::Epochs;
 use corral_engine::restore::{Progress, Restored};
 use corral_engine::snapshot::reader::Done;
 use rand::{Rng, SeedableRng};
@@ -34,7 +35,8 @@ pub fn start(config: Config) -> Result<(Server, String), StartError> {
     let mut store = Store::open(&config)?;
     let seed = rand::rngs::SmallRng::from_os_rng().random();
     let before = Instant::now();
-    let Restored { tree, recovered, snapshot, .. } = store.restore(seed, narrate())?;
+    let restored = store.restore(seed, narrate())?;
+    let Restored { tree, recovered, snapshot, .. } = &restored;
     let from = snapshot
         .as_ref()
         .map_or("an empty tree".to_owned(), |(path, nodes)| format!("{nodes} nodes of {}", path.display()));
@@ -47,9 +49,11 @@ pub fn start(config: Config) -> Result<(Server, String), StartError> {
         );
     }
     let described = Described::new(&config, &store);
-    let size = TreeSize::new(&tree, &recovered);
+    let size = TreeSize::new(tree, recovered);
+    let members = config.members.as_ref();
+    let epochs = members.map(|_| Epochs::open(&config.data_dir, recovered.last)).transpose()?;
     let facts = facts(&config);
-    let server = Server::start(config.clone(), store, tree, &recovered, facts, seed).map_err(StartError::System)?;
+    let server = Server::start(config.clone(), store, restored, epochs, facts, seed).map_err(StartError::System)?;
     let banner = banner::banner(&config, server.address(), &described, &size);
     Ok((server, banner))
 }

@@ -15,6 +15,7 @@ pub mod pipeline;
 pub mod replica;
 pub mod session;
 pub mod stages;
+pub mod transfer;
 pub mod watch;
 pub mod worker;
 pub mod zab;

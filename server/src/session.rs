@@ -8,7 +8,8 @@
 //!
 //! **Not here**: the transactions that open and close sessions (the replica orders them), clocks (`now` is an argument).
 
-use corral_proto::SessionId;
+use crate::zab::leadership::LinkId;
+use corral_proto::{ErrorCode, SessionId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -23,19 +24,50 @@ pub struct ConnId {
     pub generation: u32,
 }
 
+/// Where the client of a session is connected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Owner {
+    /// Here.
+    Client(ConnId),
+    /// At the learner behind this link.
+    Learner(LinkId),
+}
+
 #[derive(Debug)]
 struct Session {
     timeout: Duration,
     bucket: Duration,
-    owner: Option<ConnId>,
+    owner: Option<Owner>,
     closing: bool,
 }
 
-/// All sessions of this server.
+/// The ids that one server gives to sessions.
+#[derive(Debug)]
+pub struct SessionIds(SessionId);
+
+impl SessionIds {
+    /// From `first` on.
+    pub fn new(first: SessionId) -> SessionIds {
+        SessionIds(first)
+    }
+
+    /// An id for a session that is about to be opened; none that is `taken`.
+    pub fn next(&mut self, taken: impl Fn(SessionId) -> bool) -> SessionId {
+        loop {
+            let id = self.0;
+            self.0 = SessionId(id.0.wrapping_add(1));
+            // 0 means no session; the lowest number marks containers.
+            if id != SessionId::NONE && id.0 != i64::MIN && !taken(id) {
+                return id;
+            }
+        }
+    }
+}
+
+/// All sessions of the ensemble, as its leader knows them.
 #[derive(Debug)]
 pub struct Sessions {
     tick: Duration,
-    next_id: SessionId,
     sessions: BTreeMap<SessionId, Session>,
     buckets: BTreeMap<Duration, BTreeSet<SessionId>>,
 }
@@ -64,21 +96,9 @@ pub fn password(id: SessionId) -> [u8; 16] {
 }
 
 impl Sessions {
-    /// No sessions yet; new ones are numbered from `first_id`.
-    pub fn new(tick: Duration, first_id: SessionId) -> Sessions {
-        Sessions { tick, next_id: first_id, sessions: BTreeMap::new(), buckets: BTreeMap::new() }
-    }
-
-    /// An id for a session that is about to be opened.
-    pub fn next_id(&mut self) -> SessionId {
-        loop {
-            let id = self.next_id;
-            self.next_id = SessionId(id.0.wrapping_add(1));
-            // 0 means no session; the lowest number marks containers.
-            if id != SessionId::NONE && id.0 != i64::MIN && !self.sessions.contains_key(&id) {
-                return id;
-            }
-        }
+    /// No sessions yet.
+    pub fn new(tick: Duration) -> Sessions {
+        Sessions { tick, sessions: BTreeMap::new(), buckets: BTreeMap::new() }
     }
 
     /// How many there are.
@@ -92,15 +112,15 @@ impl Sessions {
     }
 
     /// A session that was opened, now or in an earlier life of the server, with a full timeout ahead.
-    pub fn open(&mut self, id: SessionId, timeout: Duration, owner: Option<ConnId>, now: Duration) {
+    pub fn open(&mut self, id: SessionId, timeout: Duration, owner: Option<Owner>, now: Duration) {
         let bucket = self.bucket(now, timeout);
         self.sessions.insert(id, Session { timeout, bucket, owner, closing: false });
         self.buckets.entry(bucket).or_default().insert(id);
     }
 
-    /// A client goes on with a session on another connection. Returns the connection that spoke for it until now, if any;
-    /// `None` if there is no such session.
-    pub fn renew(&mut self, id: SessionId, timeout: Duration, owner: ConnId, now: Duration) -> Option<Option<ConnId>> {
+    /// A client goes on with a session elsewhere. Returns who spoke for it until now, if anybody did; `None` if there is no such
+    /// session.
+    pub fn renew(&mut self, id: SessionId, timeout: Duration, owner: Owner, now: Duration) -> Option<Option<Owner>> {
         let session = self.sessions.get_mut(&id).filter(|session| !session.closing)?;
         session.timeout = timeout;
         let before = session.owner.replace(owner).filter(|before| *before != owner);
@@ -110,7 +130,20 @@ impl Sessions {
 
     /// Whether `conn` may ask for something in the name of session `id`.
     pub fn speaks_for(&self, conn: ConnId, id: SessionId) -> bool {
-        self.sessions.get(&id).is_some_and(|session| !session.closing && session.owner == Some(conn))
+        self.sessions.get(&id).is_some_and(|session| !session.closing && session.owner == Some(Owner::Client(conn)))
+    }
+
+    /// Whether a learner may ask for something in the name of session `id`. Of a session whose client nobody has seen yet under this
+    /// leader, the first learner that speaks for it is the owner (Apache's `checkSession`).
+    ///
+    /// # Errors
+    /// The session is gone, or its client is elsewhere: what that client is told.
+    pub fn speaks_over(&mut self, link: LinkId, id: SessionId) -> Result<(), ErrorCode> {
+        let session = self.sessions.get_mut(&id).filter(|session| !session.closing).ok_or(ErrorCode::SessionExpired)?;
+        match *session.owner.get_or_insert(Owner::Learner(link)) == Owner::Learner(link) {
+            true => Ok(()),
+            false => Err(ErrorCode::SessionMoved),
+        }
     }
 
     /// Something was heard of the session.
@@ -134,8 +167,8 @@ impl Sessions {
         true
     }
 
-    /// The session is gone. Returns the connection that spoke for it.
-    pub fn close(&mut self, id: SessionId) -> Option<ConnId> {
+    /// The session is gone. Returns who spoke for it.
+    pub fn close(&mut self, id: SessionId) -> Option<Owner> {
         let session = self.sessions.remove(&id)?;
         self.leave(session.bucket, id);
         session.owner
@@ -183,7 +216,7 @@ mod tests {
 
     #[test]
     fn a_session_expires_late_rather_than_early() {
-        let mut sessions = Sessions::new(TICK, SessionId(1));
+        let mut sessions = Sessions::new(TICK);
         sessions.open(SessionId(1), secs(4), None, secs(1));
         assert_eq!(sessions.deadline(), Some(secs(6)));
         assert!(sessions.expired(secs(5)).is_empty());
@@ -199,13 +232,29 @@ mod tests {
     #[test]
     fn a_session_moves_and_only_its_newest_connection_speaks_for_it() {
         let conn = |slot| ConnId { core: 0, slot, generation: 0 };
-        let mut sessions = Sessions::new(TICK, SessionId(1));
-        sessions.open(SessionId(1), secs(4), Some(conn(1)), secs(0));
-        assert_eq!(sessions.renew(SessionId(1), secs(9), conn(2), secs(1)), Some(Some(conn(1))));
+        let at = |slot| Owner::Client(conn(slot));
+        let mut sessions = Sessions::new(TICK);
+        sessions.open(SessionId(1), secs(4), Some(at(1)), secs(0));
+        assert_eq!(sessions.renew(SessionId(1), secs(9), at(2), secs(1)), Some(Some(at(1))));
         assert!(sessions.speaks_for(conn(2), SessionId(1)) && !sessions.speaks_for(conn(1), SessionId(1)));
-        assert_eq!(sessions.renew(SessionId(9), secs(9), conn(2), secs(1)), None);
-        assert_eq!(sessions.close(SessionId(1)), Some(conn(2)));
+        assert_eq!(sessions.renew(SessionId(9), secs(9), at(2), secs(1)), None);
+        assert_eq!(sessions.close(SessionId(1)), Some(at(2)));
         assert!(sessions.is_empty() && sessions.deadline().is_none());
+    }
+
+    #[test]
+    fn a_session_belongs_to_the_first_learner_that_speaks_for_it_until_its_client_goes_elsewhere() {
+        let (one, two) = (LinkId(1), LinkId(2));
+        let mut sessions = Sessions::new(TICK);
+        assert_eq!(sessions.speaks_over(one, SessionId(1)), Err(ErrorCode::SessionExpired));
+        sessions.open(SessionId(1), secs(4), None, secs(0));
+        assert_eq!(sessions.speaks_over(one, SessionId(1)), Ok(()));
+        assert_eq!(sessions.speaks_over(two, SessionId(1)), Err(ErrorCode::SessionMoved));
+        sessions.renew(SessionId(1), secs(4), Owner::Learner(two), secs(1));
+        assert_eq!(sessions.speaks_over(one, SessionId(1)), Err(ErrorCode::SessionMoved));
+        assert_eq!(sessions.speaks_over(two, SessionId(1)), Ok(()));
+        sessions.start_closing(SessionId(1));
+        assert_eq!(sessions.speaks_over(two, SessionId(1)), Err(ErrorCode::SessionExpired));
     }
 
     /// Computed once with `java.util.Random` (Apache ZooKeeper's `generatePasswd`).
@@ -218,7 +267,7 @@ mod tests {
     #[test]
     fn ids_carry_the_server_and_are_never_zero() {
         assert_eq!(first_id(3, 0x0123_4567_89ab).0 >> 56, 3);
-        let mut sessions = Sessions::new(TICK, SessionId(0));
-        assert_eq!(sessions.next_id(), SessionId(1));
+        let mut ids = SessionIds::new(SessionId(0));
+        assert_eq!(ids.next(|id| id == SessionId(1)), SessionId(2));
     }
 }

@@ -8,6 +8,7 @@
 
 use crate::config::{self, Config};
 use corral_engine::StorageError;
+use corral_engine::adoption;
 use corral_engine::disk::{self, Mode};
 use corral_engine::restore::{self, Progress, Restored};
 use std::fs::{self, File, TryLockError};
@@ -56,6 +57,9 @@ impl Store {
 
     /// The tree that is to be served: the newest snapshot that checks out, and the log after it.
     pub fn restore(&mut self, seed: u64, progress: impl FnMut(Progress<'_>)) -> Result<Restored, StorageError> {
+        if let Some(zxid) = adoption::finish(&self.snapshot_dir, &self.log_dir)? {
+            tracing::info!("the history up to {zxid} that came from a leader has replaced the one before");
+        }
         let restored = restore::restore(&self.snapshot_dir, &self.log_dir, seed, progress)?;
         for (path, error) in &restored.unusable {
             tracing::error!("{error}; the snapshot before it is used");

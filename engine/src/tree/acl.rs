@@ -65,6 +65,11 @@ impl AclTable {
         &self.lists[id.0 as usize].as_ref().expect("has users").encoded
     }
 
+    /// The bytes of all lists.
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<[u8]>> {
+        self.ids.keys()
+    }
+
     /// How many different lists there are.
     pub fn len(&self) -> usize {
         self.ids.len()

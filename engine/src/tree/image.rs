@@ -54,26 +54,35 @@ impl Tree {
     pub fn walk(&self, from: u32, limit: usize, mut each: impl FnMut(&str, NodeImage<'_>) -> bool) -> Option<u32> {
         let mut seen = 0;
         for slot in from as usize..self.nodes.len() {
-            let Some(node) = &self.nodes[slot] else { continue };
-            let image = NodeImage {
-                data: node.data(),
-                acl: self.acls.get(node.acl),
-                czxid: node.czxid,
-                mzxid: node.mzxid,
-                pzxid: node.pzxid,
-                ctime: node.ctime,
-                mtime: node.mtime,
-                version: node.version,
-                created: node.created,
-                aversion: node.aversion,
-                owner: node.owner,
-            };
+            if self.nodes[slot].is_none() {
+                continue;
+            }
+            let id = NodeId(slot as u32);
+            let image = self.image(id);
             seen += 1;
-            if !each(&self.path(NodeId(slot as u32)), image) || seen == limit {
+            if !each(&self.path(id), image) || seen == limit {
                 return Some(slot as u32 + 1);
             }
         }
         None
+    }
+
+    /// The image of one node.
+    pub fn image(&self, id: NodeId) -> NodeImage<'_> {
+        let node = self.node(id);
+        NodeImage {
+            data: node.data(),
+            acl: self.acls.get(node.acl),
+            czxid: node.czxid,
+            mzxid: node.mzxid,
+            pzxid: node.pzxid,
+            ctime: node.ctime,
+            mtime: node.mtime,
+            version: node.version,
+            created: node.created,
+            aversion: node.aversion,
+            owner: node.owner,
+        }
     }
 
     /// Whether what is missing from a fuzzy image has been replayed: only then may the tree be served.

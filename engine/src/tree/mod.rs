@@ -143,6 +143,12 @@ impl Tree {
         self.last_applied
     }
 
+    /// An epoch has begun: what is applied next is of it. Its beginning is no transaction and leaves no other trace.
+    pub fn begin_epoch(&mut self, beginning: Zxid) {
+        assert!(beginning.counter() == 0 && beginning >= self.last_applied, "{beginning} after {}", self.last_applied);
+        self.last_applied = beginning;
+    }
+
     /// How many nodes there are, the built-in ones included.
     pub fn len(&self) -> usize {
         self.nodes.len() - self.free.len()
@@ -189,6 +195,11 @@ impl Tree {
     /// The bytes of the node's access control list, to keep beyond the tree's lock.
     pub fn acl_shared(&self, id: NodeId) -> &Arc<[u8]> {
         self.acls.shared(self.node(id).acl)
+    }
+
+    /// All access control lists that nodes have.
+    pub fn acl_lists(&self) -> impl Iterator<Item = &Arc<[u8]>> {
+        self.acls.iter()
     }
 
     /// The node's access control list.

@@ -10,6 +10,7 @@ use super::report::ServerReport;
 use super::words::VERSION;
 use crate::stages::Stage;
 use corral_engine::histogram::Histogram;
+use corral_proto::peer::PeerState;
 use std::fmt::{Display, Write};
 
 /// What a histogram counts, and how a summary of it is printed.
@@ -59,7 +60,7 @@ pub(super) fn hist(report: &ServerReport) -> String {
 }
 
 /// The metrics.
-pub(super) fn mntr(report: &ServerReport) -> String {
+pub(super) fn mntr(report: &ServerReport, mode: &str) -> String {
     let (all, replica) = (report.totals(), report.replica());
     let log = replica.log;
     let mut out = String::new();
@@ -67,7 +68,7 @@ pub(super) fn mntr(report: &ServerReport) -> String {
         let _ = writeln!(out, "zk_{key}\t{value}");
     };
     put("version", &VERSION);
-    put("server_state", &"standalone");
+    put("server_state", &mode);
     put("avg_latency", &average_ms(all.latency.sum_us, all.latency.count));
     put("max_latency", &(all.latency.max_us / 1000));
     put("min_latency", &(all.latency.min_us / 1000));
@@ -88,6 +89,11 @@ pub(super) fn mntr(report: &ServerReport) -> String {
     put("cnt_fsynctime", &log.batches);
     put("sum_fsynctime", &(replica.sync_sum_us / 1000));
     put("max_fsynctime", &(replica.sync_max_us / 1000));
+    if let Some((PeerState::Leading, (followers, observers))) = replica.state.filter(|_| !replica.alone) {
+        put("learners", &(followers + observers));
+        put("synced_followers", &followers);
+        put("synced_observers", &observers);
+    }
     let snapshots = replica.snapshots.summary();
     put("cnt_snapshottime", &snapshots.count);
     put("sum_snapshottime", &((snapshots.sum / 1e6) as u64));

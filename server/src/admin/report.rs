@@ -4,6 +4,7 @@ use crate::stages::Stages;
 use crate::worker::{ConnCounters, WorkerCounters};
 use corral_engine::histogram::Histogram;
 use corral_engine::txnlog::log::{LogCounters, LogHistograms};
+use corral_proto::peer::PeerState;
 use corral_proto::{SessionId, Zxid};
 use std::net::SocketAddr;
 
@@ -27,6 +28,10 @@ pub struct CoreReport {
 /// What the replica, the log and the tree say.
 #[derive(Clone, Debug, Default)]
 pub struct ReplicaReport {
+    /// Its role, and of a leader how many learners it has that vote, and that do not; `None` while nobody is served.
+    pub state: Option<(PeerState, (usize, usize))>,
+    /// It is its whole ensemble.
+    pub alone: bool,
     /// The newest transaction in the tree.
     pub zxid: Zxid,
     /// Nodes in the tree.
@@ -92,6 +97,19 @@ pub struct ServerReport {
     pub uptime_ms: u64,
     /// Descriptors in use, and allowed.
     pub descriptors: (u64, u64),
+}
+
+impl ReplicaReport {
+    /// What the server is, in Apache's words; `None` while nobody is served.
+    pub fn mode(&self) -> Option<&'static str> {
+        Some(match self.state?.0 {
+            _ if self.alone => "standalone",
+            PeerState::Leading => "leader",
+            PeerState::Following => "follower",
+            PeerState::Observing => "observer",
+            PeerState::Looking => return None,
+        })
+    }
 }
 
 impl ServerReport {

@@ -27,16 +27,22 @@ pub fn not_allowed(word: &str) -> String {
     format!("{word} is not executed because it is not in the whitelist.\n")
 }
 
+/// What Apache answers while it looks for a leader.
+const NOT_SERVING: &str = "This ZooKeeper instance is not currently serving requests\n";
+
 /// The answer to a word.
 pub fn answer(word: &str, facts: &ServerFacts, report: &ServerReport) -> String {
+    let Some(mode) = report.replica().mode() else {
+        return if word == "ruok" { "imok".to_owned() } else { NOT_SERVING.to_owned() };
+    };
     match word {
         "ruok" => "imok".to_owned(),
         "isro" => "rw".to_owned(),
-        "srvr" => srvr(report, false),
-        "stat" => srvr(report, true),
+        "srvr" => srvr(report, mode, false),
+        "stat" => srvr(report, mode, true),
         "cons" => report.conns().map(full_line).collect::<String>() + "\n",
         "conf" => conf(facts),
-        "mntr" => mntr(report),
+        "mntr" => mntr(report, mode),
         "hist" => hist(report),
         "dirs" => {
             format!("datadir_size: {}\nlogdir_size: {}\n", size_of(&facts.data_dir), size_of(&facts.log_dir))
@@ -45,7 +51,7 @@ pub fn answer(word: &str, facts: &ServerFacts, report: &ServerReport) -> String 
     }
 }
 
-fn srvr(report: &ServerReport, clients: bool) -> String {
+fn srvr(report: &ServerReport, mode: &str, clients: bool) -> String {
     let (all, replica) = (report.totals(), report.replica());
     let mut out = format!("Zookeeper version: {VERSION}\n");
     if clients {
@@ -56,7 +62,7 @@ fn srvr(report: &ServerReport, clients: bool) -> String {
     let _ = write!(
         out,
         "Latency min/avg/max: {}/{}/{}\nReceived: {}\nSent: {}\nConnections: {}\nOutstanding: {}\nZxid: {}\n\
-         Mode: standalone\nNode count: {}\n",
+         Mode: {mode}\nNode count: {}\n",
         all.latency.min_us / 1000,
         average_ms(all.latency.sum_us, all.latency.count),
         all.latency.max_us / 1000,

@@ -7,7 +7,7 @@
 //! - *supported*: has its effect; the default stands here and nowhere else;
 //! - *not yet*: without effect for now, which the operator is told in one line of warning;
 //! - *ignored*: without effect and without a word, since nothing is lost: the key tunes the Java server's own parts,
-//!   or speaks about a server's peers, and a server alone has none;
+//!   or speaks about a server's peers, and a server alone has none (a member of an ensemble is told as of *not yet*);
 //! - *refused*: a server without that effect would be unsafe or another one than was asked for, so it does not start.
 //!
 //! **Invariants**: names are unique; a default is a value that its own kind accepts, unless it says in parentheses on
@@ -142,9 +142,10 @@ pub fn nearest(key: &str) -> Option<&'static str> {
 /// Similarity from which on a name is worth suggesting: the test below has what must be above and what below.
 const NEAR: f64 = 0.91;
 
-const ALONE: &str = "speaks about peers, and a server alone has none";
+pub(super) const ALONE: &str = "speaks about peers, and a server alone has none";
 const JAVA: &str = "tunes machinery of the Java server that does not exist here";
-const ENSEMBLE: &str = "an ensemble is not supported yet by this version";
+const DYNAMIC: &str = "dynamic configuration is not supported yet";
+const LONE: &str = "a server alone that runs as an ensemble of one is not supported yet";
 const TLS: &str = "TLS is not supported yet";
 const SASL: &str = "SASL is not supported yet";
 
@@ -212,14 +213,21 @@ pub const KEYS: &[Key] = &[
     supported("clientPortListenBacklog", Kind::Int(-1, I32), "-1",
         "connections waiting to be accepted; -1 leaves it to the system"),
     supported("server.*", Kind::Text, "(none)",
-        "a member of the ensemble; so far one at most, which then runs standalone"),
-    refused("group.*", ENSEMBLE), refused("weight.*", ENSEMBLE), refused("dynamicConfigFile", ENSEMBLE),
-    only("peerType", Kind::OneOf(&["participant", "observer"]), "participant", ENSEMBLE),
+        "a member of the ensemble, host:quorumPort:electionPort[:role][;[host:]clientPort]; one alone runs standalone"),
+    supported("group.*", Kind::Text, "(none)", "servers of one group of a hierarchical quorum, separated by colons"),
+    supported("weight.*", Kind::Text, "(1)", "what a server's vote counts in its group"),
+    supported("peerType", Kind::OneOf(&["participant", "observer"]), "(as its server line says)",
+        "whether this member votes; its server line must say the same"),
+    supported("initLimit", Kind::Int(1, 1 << 20), "10", "ticks that a member has to connect to its leader and to catch up"),
+    supported("syncLimit", Kind::Int(1, 1 << 20), "5", "ticks after which a member that was not heard of is given up"),
+    supported("leaderServes", Kind::YesNo, "yes", "whether a leader serves clients itself"),
+    supported("quorumListenOnAllIPs", Kind::Bool, "false",
+        "listen for the other members on all addresses, not only on the one that is listed"),
+    refused("dynamicConfigFile", DYNAMIC),
     only("electionAlg", INT, "3", "there is no other algorithm than 3, the fast leader election"),
-    only("standaloneEnabled", Kind::Bool, "true", ENSEMBLE), refused("secureClientPort", TLS),
-    refused("secureClientPortAddress", TLS), alone("version", Kind::Text), alone("initLimit", INT),
-    alone("syncLimit", INT), alone("connectToLearnerMasterLimit", INT), alone("leaderServes", Kind::YesNo),
-    alone("reconfigEnabled", Kind::Bool), alone("quorumListenOnAllIPs", Kind::Bool), alone("observerMasterPort", INT),
+    only("standaloneEnabled", Kind::Bool, "true", LONE), refused("secureClientPort", TLS),
+    refused("secureClientPortAddress", TLS), alone("version", Kind::Text),
+    alone("connectToLearnerMasterLimit", INT), alone("reconfigEnabled", Kind::Bool), alone("observerMasterPort", INT),
     alone("syncEnabled", Kind::Bool), alone("observer.syncEnabled", Kind::Bool), alone("oraclePath", Kind::Text),
     supported("autopurge.snapRetainCount", Kind::Int(1, i32::MAX as i64), "3",
         "snapshots that are kept, with the log that the oldest of them needs; below 3 is corrected to 3"),

@@ -1,36 +1,45 @@
-//! The servers that are listed, `server.N=…`, and what such a line has a say in: where clients are served.
+//! The servers that are listed, `server.N=…`: who belongs to the ensemble, where its members are reached, which of them this server
+//! is, and where it serves clients, which its line may say too.
 //!
-//! So far a server is alone. One line that lists it is accepted, as Apache's server does with one participant:
-//! deployments write it also for a single server, and the official container image has the client port nowhere else.
+//! One line that lists a single server is accepted and means a server alone, as with Apache's: deployments write it also for a
+//! single server, and the official container image has the client port nowhere else.
 //!
-//! **Invariants**: more than one server, or an observer, is an error: a member of an ensemble that answered alone would
-//! promise what its peers know nothing of.
+//! **Invariants**: a member of an ensemble knows its own number, and its own line is there.
 //!
-//! **Not here**: `myid` (`resolve::my_id`), resolving host names, the peers' own ports.
+//! **Not here**: resolving host names, what a quorum is ([`crate::zab::ensemble`]).
 
-use super::ConfigError;
-use super::file::Setting;
+use super::file::{Origin, Setting};
 use super::resolve::{Given, bad, missing};
+use super::{ConfigError, MemberAddress, Members};
+use crate::zab::Ensemble;
+use crate::zab::ensemble::Voter;
+use corral_proto::ServerId;
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::io;
 use std::path::Path;
+use std::sync::Arc;
 
-/// A server's line: `host:quorumPort:electionPort[:role][;[clientHost:]clientPort]`. Of the part before the semicolon
-/// only the form matters to a server alone.
+/// A server's line: `host:quorumPort:electionPort[:role][;[clientHost:]clientPort]`.
 pub(super) struct Member<'a> {
     /// Its number.
     pub(super) id: u8,
     setting: &'a Setting,
+    address: MemberAddress,
+    /// There are more addresses than the first.
+    has_more: bool,
     /// Where it serves clients, if the line says so. The address may be missing.
     client: Option<(Option<String>, u16)>,
 }
 
-/// The one server that may be listed.
-pub(super) fn listed(given: &Given) -> Result<Option<Member<'_>>, ConfigError> {
-    let mut listed = given.family("server.");
-    let (Some(setting), second) = (listed.next(), listed.next()) else { return Ok(None) };
-    if let Some(second) = second {
-        let wrong = format!("an ensemble ({} servers) is not supported yet by this version", 2 + listed.count());
-        return Err(bad(second, wrong, "one server at most"));
-    }
+/// The servers that are listed, by their numbers.
+pub(super) fn listed(given: &Given) -> Result<Vec<Member<'_>>, ConfigError> {
+    let mut listed: Vec<Member<'_>> = given.family("server.").map(member).collect::<Result<_, _>>()?;
+    listed.sort_by_key(|member| member.id);
+    Ok(listed)
+}
+
+fn member(setting: &Setting) -> Result<Member<'_>, ConfigError> {
     let Ok(id) = setting.key["server.".len()..].parse() else {
         return Err(bad(setting, "is no server's number".into(), "server.0 to server.255"));
     };
@@ -39,27 +48,175 @@ pub(super) fn listed(given: &Given) -> Result<Option<Member<'_>>, ConfigError> {
         None => (setting.value.as_str(), None),
     };
     let client = client.map(host_and_port);
-    let roles: Option<Vec<&str>> = peer.split('|').map(role).collect();
-    match (roles, &client) {
+    let addresses: Option<Vec<MemberAddress>> = peer.split('|').map(address).collect();
+    match (addresses, &client) {
         (None, _) | (_, Some(None)) => {
             let allowed = "host:port:port[:participant|:observer][;[host:]port]";
             Err(bad(setting, format!("{:?} is not a server's line", setting.value), allowed))
         }
-        (Some(roles), _) if roles.contains(&"observer") => {
-            Err(bad(setting, "an observer needs an ensemble, which is not supported yet".into(), "a participant"))
+        (Some(mut addresses), _) => {
+            let has_more = addresses.len() > 1;
+            Ok(Member { id, setting, address: addresses.swap_remove(0), has_more, client: client.flatten() })
         }
-        (Some(_), _) => Ok(Some(Member { id, setting, client: client.flatten() })),
     }
 }
 
-/// The role in `host:port:port[:role]`, if that is what it is.
-fn role(address: &str) -> Option<&str> {
-    let end = if address.starts_with('[') { address.find(']')? + 1 } else { address.find(':')? };
-    let mut rest = address[end..].strip_prefix(':')?.split(':');
-    let ports = [rest.next()?, rest.next()?];
-    let fine = end > 0 && ports.iter().all(|port| port.parse::<u16>().is_ok_and(|port| port > 0));
-    let role = rest.next().unwrap_or("participant");
-    (fine && rest.next().is_none() && ["participant", "observer"].contains(&role)).then_some(role)
+/// `host:port:port[:role]`.
+fn address(text: &str) -> Option<MemberAddress> {
+    let end = if text.starts_with('[') { text.find(']')? + 1 } else { text.find(':')? };
+    let mut rest = text[end..].strip_prefix(':')?.split(':');
+    let mut port = || rest.next()?.parse::<u16>().ok().filter(|port| *port > 0);
+    let (quorum_port, election_port) = (port()?, port()?);
+    let is_observer = match rest.next() {
+        None | Some("participant") => false,
+        Some("observer") => true,
+        Some(_) => return None,
+    };
+    let host = bare(&text[..end])?;
+    rest.next().is_none().then_some(MemberAddress { host, quorum_port, election_port, is_observer })
+}
+
+/// What `myid` says; nothing if it is not there. Of a server alone it need not be.
+fn my_id(path: &Path, text: io::Result<String>, listed: &[Member<'_>]) -> Result<Option<u8>, ConfigError> {
+    let text = match text {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(source) => return Err(ConfigError::Read { path: path.into(), source }),
+    };
+    let value = text.lines().next().unwrap_or("").trim();
+    let numbers: Vec<String> = listed.iter().map(|member| member.id.to_string()).collect();
+    let wrong = match value.parse() {
+        Ok(id) if listed.iter().any(|member| member.id == id) => return Ok(Some(id)),
+        Ok::<u8, _>(id) => format!("this is server {id}, which is not among those that are listed"),
+        Err(_) => format!("{value:?} is no server's number"),
+    };
+    let origin = Origin::File { path: path.into(), line: 1 };
+    Err(ConfigError::BadValue { origin, key: "myid".into(), wrong, allowed: numbers.join(", ") })
+}
+
+/// Which of the `listed` servers this is, and the ensemble, if it is one. `read` reads `<dataDir>/myid`.
+pub(super) fn members(
+    given: &Given,
+    listed: &[Member<'_>],
+    data_dir: &Path,
+    read: impl Fn(&Path) -> io::Result<String>,
+    warnings: &mut Vec<String>,
+) -> Result<(Option<u8>, Option<Members>), ConfigError> {
+    let path = data_dir.join("myid");
+    let me = match listed {
+        [] => None,
+        listed => my_id(&path, read(&path), listed)?,
+    };
+    let Some(last) = listed.last() else { return Ok((None, None)) };
+    let voters = listed.iter().filter(|member| !member.address.is_observer).count();
+    if voters < 2 {
+        if let Some(observer) = listed.iter().find(|member| member.address.is_observer) {
+            let wrong = "an observer needs an ensemble to observe".to_owned();
+            return Err(bad(observer.setting, wrong, "beside at least two participants"));
+        }
+        warnings.push(format!(
+            "only one server is configured (server.{}): running standalone, without an ensemble",
+            last.id
+        ));
+        return Ok((me, None));
+    }
+    let Some(me) = me else {
+        let wrong = "is not there, and says which of the listed servers this is".to_owned();
+        let numbers: Vec<String> = listed.iter().map(|member| member.id.to_string()).collect();
+        let origin = Origin::File { path, line: 1 };
+        return Err(ConfigError::BadValue { origin, key: "myid".into(), wrong, allowed: numbers.join(", ") });
+    };
+    for member in listed {
+        let twice = |other: &&Member<'_>| other.id < member.id && other.address.collides_with(&member.address);
+        if let Some(other) = listed.iter().find(twice) {
+            let wrong = format!("{:?} has a host and a port that server.{} has, too", member.setting.value, other.id);
+            return Err(bad(member.setting, wrong, "ports of its own for each server of a host"));
+        }
+        if member.address.quorum_port == member.address.election_port {
+            let wrong = "the two ports are the same".to_owned();
+            return Err(bad(member.setting, wrong, "host:quorumPort:electionPort"));
+        }
+        if member.has_more {
+            let wrong = "several addresses of one server are not supported yet".to_owned();
+            return Err(bad(member.setting, wrong, "one address"));
+        }
+    }
+    if voters % 2 == 0 {
+        warnings.push(format!(
+            "{voters} participants tolerate no more failures than {}: consider an odd number",
+            voters - 1
+        ));
+    }
+    let role = |observer: bool| if observer { "observer" } else { "participant" };
+    let mine = listed.iter().find(|member| member.id == me).expect("checked when it was read");
+    if let Some(setting) = given.get("peerType").filter(|setting| setting.value != role(mine.address.is_observer)) {
+        let listed = role(mine.address.is_observer);
+        warnings.push(format!("peerType={} is overruled: server.{me} is listed as {listed}", setting.value));
+    }
+    let (groups, weights) = (groups(given, listed)?, weights(given, listed)?);
+    let voter = |member: &Member<'_>| {
+        let weight = weights.get(&member.id).copied().unwrap_or(1);
+        (number(member.id), Voter { weight, group: groups.get(&member.id).copied() })
+    };
+    let (observers, voters): (Vec<_>, Vec<_>) = listed.iter().partition(|member| member.address.is_observer);
+    let ensemble = Ensemble::new(voters.into_iter().map(voter), observers.into_iter().map(|member| number(member.id)));
+    let ensemble = ensemble.map_err(|why| {
+        let setting = given.family("group.").chain(given.family("weight.")).next().unwrap_or(last.setting);
+        bad(setting, why.to_string(), "each participant in one group, and weights above 0")
+    })?;
+    let text = text(listed, given);
+    let all = listed.iter().map(|member| (member.id, member.address.clone())).collect();
+    Ok((Some(me), Some(Members { me, all, ensemble: Arc::new(ensemble), text })))
+}
+
+fn number(id: u8) -> ServerId {
+    ServerId(id.into())
+}
+
+/// The group that each server is in, where there are groups: `group.G=1:2:3`.
+fn groups(given: &Given, listed: &[Member<'_>]) -> Result<BTreeMap<u8, u32>, ConfigError> {
+    let mut groups = BTreeMap::new();
+    for setting in given.family("group.") {
+        let allowed = "group.G=server:server…, each server in one group";
+        let Ok(group) = setting.key["group.".len()..].parse() else {
+            return Err(bad(setting, "is no group's number".into(), allowed));
+        };
+        for text in setting.value.split(':') {
+            let id = text.parse().ok().filter(|id| listed.iter().any(|member| member.id == *id));
+            let Some(id) = id else { return Err(bad(setting, format!("{text:?} is not listed"), allowed)) };
+            if groups.insert(id, group).is_some() {
+                return Err(bad(setting, format!("server.{id} is in another group, too"), allowed));
+            }
+        }
+    }
+    Ok(groups)
+}
+
+fn weights(given: &Given, listed: &[Member<'_>]) -> Result<BTreeMap<u8, u32>, ConfigError> {
+    let weight = |setting: &Setting| {
+        let allowed = "weight.N=a whole number, of a server N that is listed";
+        let id = setting.key["weight.".len()..].parse().ok();
+        let id = id.filter(|id| listed.iter().any(|member| member.id == *id));
+        match (id, setting.value.parse()) {
+            (Some(id), Ok(weight)) => Ok((id, weight)),
+            _ => Err(bad(setting, format!("{:?} is no server's weight", setting.value), allowed)),
+        }
+    };
+    given.family("weight.").map(weight).collect()
+}
+
+/// The ensemble as members tell it each other (Apache's `QuorumVerifier.toString`); it was never changed, so its version is 0.
+fn text(listed: &[Member<'_>], given: &Given) -> String {
+    let mut text = String::new();
+    for Member { id, address: MemberAddress { host, quorum_port, election_port, is_observer }, .. } in listed {
+        let host = if host.contains(':') { format!("[{host}]") } else { host.clone() };
+        let role = if *is_observer { "observer" } else { "participant" };
+        let _ = writeln!(text, "server.{id}={host}:{quorum_port}:{election_port}:{role}");
+    }
+    for setting in given.family("group.").chain(given.family("weight.")) {
+        let _ = writeln!(text, "{}={}", setting.key, setting.value);
+    }
+    text + "version=0"
 }
 
 /// `port`, `host:port` or `[address]:port`.
@@ -138,8 +295,8 @@ mod tests {
             None => vec![],
         };
         settings.extend(overrides.iter().map(|argument| file::parse_override(argument).unwrap()));
-        let resolved = resolve::resolve(settings, path, &Defaults { cores: 1 }).map_err(|error| error.to_string())?;
-        Ok((resolved.config, resolved.warnings))
+        let none = |_: &Path| Err(io::ErrorKind::NotFound.into());
+        resolve::resolve(settings, path, &Defaults { cores: 1 }, none).map_err(|error| error.to_string())
     }
 
     #[track_caller]
@@ -191,22 +348,116 @@ mod tests {
         );
     }
 
+    const THREE: &str = "clientPort=2181\nserver.1=a:2888:3888\nserver.2=b:2888:3888;2182\nserver.3=[::1]:2888:3888";
+
+    /// As [`with`] a file, of the server with this number.
+    fn member(id: &str, text: &str) -> Result<(Config, Vec<String>), String> {
+        let settings = file::parse(Path::new("zoo.cfg"), &format!("dataDir=/d\n{text}")).unwrap();
+        let read = |path: &Path| {
+            assert_eq!(path, Path::new("/d/myid"));
+            Ok(id.to_owned())
+        };
+        let path = Some(Path::new("zoo.cfg"));
+        resolve::resolve(settings, path, &Defaults { cores: 1 }, read).map_err(|error| error.to_string())
+    }
+
     #[test]
-    fn an_ensemble_is_refused() {
-        refused(
-            "server.1=a:2888:3888\nserver.2=b:2888:3888\nserver.3=c:2888:3888",
-            "zoo.cfg:3: server.2: an ensemble (3 servers) is not supported yet by this version; \
-             allowed: one server at most",
+    fn the_members_of_an_ensemble_and_which_of_them_this_is() {
+        let (config, warnings) =
+            member("3\n", &format!("{THREE}\nserver.9=d:2888:3888:observer\nsyncLimit=7")).unwrap();
+        let members = config.members.unwrap();
+        assert_eq!((config.server_id, members.me, config.sync_limit, config.client_port), (3, 3, 7, 2181));
+        assert_eq!(members.all[&3].election_address(), "[::1]:3888");
+        assert!(members.ensemble.is_voter(ServerId(2)) && !members.ensemble.is_voter(ServerId(9)));
+        assert_eq!(
+            members.text,
+            "server.1=a:2888:3888:participant\nserver.2=b:2888:3888:participant\n\
+             server.3=[::1]:2888:3888:participant\nserver.9=d:2888:3888:observer\nversion=0"
         );
-        refused(
-            "server.1=a:2888:3888:observer",
-            "zoo.cfg:2: server.1: an observer needs an ensemble, which is not supported yet; allowed: a participant",
+        assert_eq!(warnings, [""; 0]);
+        // The line of another server says nothing of where this one serves clients.
+        assert_eq!(
+            member("1", &format!("{THREE}\nserver.4=e:1:2")).unwrap().1.len(),
+            1,
+            "four are not better than three"
         );
+    }
+
+    #[test]
+    fn groups_and_weights() {
+        let text = format!("{THREE}\ngroup.1=1:2\ngroup.2=3\nweight.2=0");
+        let members = member("1", &text).unwrap().0.members.unwrap();
+        assert!(
+            members.ensemble.is_quorum(|id| id != ServerId(2)) && !members.ensemble.is_quorum(|id| id == ServerId(1))
+        );
+        assert!(
+            members.text.contains("participant\ngroup.1=1:2\ngroup.2=3\nweight.2=0\nversion=0"),
+            "{}",
+            members.text
+        );
+        for (line, error) in [
+            ("group.1=1:2:7", "group.1: \"7\" is not listed"),
+            ("group.1=1:2:3\ngroup.2=3", "group.2: server.3 is in another group, too"),
+            ("group.1=1:2", "group.1: server.3 is in no group, but others are"),
+            ("group.x=1", "group.x: is no group's number"),
+            ("weight.7=1", "weight.7: \"1\" is no server's weight"),
+            ("weight.1=-1", "weight.1: \"-1\" is no server's weight"),
+        ] {
+            let refused = member("1", &format!("{THREE}\n{line}")).unwrap_err();
+            assert!(refused.contains(error), "{refused}");
+        }
+    }
+
+    #[test]
+    fn what_makes_no_ensemble() {
+        let none = with(Some(THREE), &[]).unwrap_err();
+        assert_eq!(
+            none,
+            "/d/myid:1: myid: is not there, and says which of the listed servers this is; allowed: 1, 2, 3"
+        );
+        for (id, text, error) in [
+            (
+                "4",
+                THREE,
+                "/d/myid:1: myid: this is server 4, which is not among those that are listed; allowed: 1, 2, 3",
+            ),
+            ("one", THREE, "/d/myid:1: myid: \"one\" is no server's number; allowed: 1, 2, 3"),
+            (
+                "1",
+                "clientPort=1\nserver.1=a:1:2\nserver.2=a:3:2",
+                "zoo.cfg:4: server.2: \"a:3:2\" has a host and a port that server.1 has, too; \
+                 allowed: ports of its own for each server of a host",
+            ),
+            (
+                "1",
+                "clientPort=1\nserver.1=a:1:1\nserver.2=b:1:2",
+                "zoo.cfg:3: server.1: the two ports are the same; allowed: host:quorumPort:electionPort",
+            ),
+            (
+                "1",
+                "clientPort=1\nserver.1=a:1:2|b:1:2\nserver.2=b:3:4",
+                "zoo.cfg:3: server.1: several addresses of one server are not supported yet; allowed: one address",
+            ),
+            (
+                "1",
+                "clientPort=1\nserver.1=a:1:2:observer",
+                "zoo.cfg:3: server.1: an observer needs an ensemble to observe; allowed: beside at least two participants",
+            ),
+        ] {
+            assert_eq!(member(id, text).unwrap_err(), error);
+        }
         refused(
             "dynamicConfigFile=/conf/zoo.cfg.dynamic",
-            "zoo.cfg:2: dynamicConfigFile: an ensemble is not supported yet by this version; \
-             allowed: only without this key",
+            "zoo.cfg:2: dynamicConfigFile: dynamic configuration is not supported yet; allowed: only without this key",
         );
+    }
+
+    #[test]
+    fn what_speaks_about_peers_is_told_of_only_where_there_are_any() {
+        let text = "clientPort=2181\nobserverMasterPort=2222\nsnapshotSizeFactor=0.5";
+        assert_eq!(with(Some(text), &[]).unwrap().1, [""; 0]);
+        let (_, warnings) = member("1", &format!("{THREE}\nobserverMasterPort=2222")).unwrap();
+        assert_eq!(warnings, ["not supported yet, ignored: observerMasterPort"]);
     }
 
     #[test]

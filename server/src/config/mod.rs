@@ -21,10 +21,12 @@ mod resolve;
 
 pub use file::{Origin, Setting};
 
+use crate::zab::Ensemble;
 use corral_engine::snapshot::format::Compression;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// What the machine has a say in.
 #[derive(Clone, Copy, Debug)]
@@ -38,6 +40,16 @@ pub struct Defaults {
 pub struct Config {
     /// This server's number: what `<dataDir>/myid` says when the file lists servers, otherwise 0.
     pub server_id: u8,
+    /// The ensemble that it is a member of; `None` of a server alone.
+    pub members: Option<Members>,
+    /// Ticks that a member has to connect to its leader and to be synchronized.
+    pub init_limit: u32,
+    /// Ticks after which a member that was not heard of is given up.
+    pub sync_limit: u32,
+    /// Whether a leader serves clients itself.
+    pub leader_serves: bool,
+    /// Listen for the other members on all addresses, not only on the one that is listed.
+    pub quorum_listen_on_all: bool,
     /// Directory of snapshots, epochs and `myid`. It need not exist yet.
     pub data_dir: PathBuf,
     /// Directory of the transaction log; often the same.
@@ -82,6 +94,45 @@ pub struct Config {
     pub replica_own_core: bool,
     /// Four-letter words that are answered.
     pub words: FourLetterWords,
+}
+
+/// An ensemble, as one of its members knows it.
+#[derive(Clone, Debug)]
+pub struct Members {
+    /// Which member this server is.
+    pub me: u8,
+    /// Where each of them is reached, itself included.
+    pub all: BTreeMap<u8, MemberAddress>,
+    /// Who votes.
+    pub ensemble: Arc<Ensemble>,
+    /// The same as the members tell it each other.
+    pub text: String,
+}
+
+/// Where a member is reached by the others.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MemberAddress {
+    /// Its host name or address, IPv6 without brackets.
+    pub host: String,
+    /// Where learners connect to it when it leads.
+    pub quorum_port: u16,
+    /// Where the others tell it their votes.
+    pub election_port: u16,
+    /// It does not vote.
+    pub is_observer: bool,
+}
+
+impl MemberAddress {
+    /// The address of its election port, IPv6 in brackets.
+    pub fn election_address(&self) -> String {
+        let Self { host, election_port, .. } = self;
+        if host.contains(':') { format!("[{host}]:{election_port}") } else { format!("{host}:{election_port}") }
+    }
+
+    fn collides_with(&self, other: &MemberAddress) -> bool {
+        let ports = [other.quorum_port, other.election_port];
+        self.host == other.host && [self.quorum_port, self.election_port].iter().any(|port| ports.contains(port))
+    }
 }
 
 /// How the transaction log is written.
@@ -286,17 +337,7 @@ pub fn load(
     for argument in overrides {
         settings.push(file::parse_override(argument)?);
     }
-    let mut resolved = resolve::resolve(settings, path, defaults)?;
-    if let Some(listed) = resolved.listed {
-        let path = resolved.config.data_dir.join("myid");
-        match std::fs::read_to_string(&path) {
-            Ok(text) => resolved.config.server_id = resolve::my_id(&path, &text, listed)?,
-            // Apache, too, lets a server alone do without.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(source) => return Err(ConfigError::Read { path, source }),
-        }
-    }
-    Ok((resolved.config, resolved.warnings))
+    resolve::resolve(settings, path, defaults, |path| std::fs::read_to_string(path))
 }
 
 #[cfg(test)]
@@ -353,7 +394,7 @@ mod tests {
         assert_eq!((id(&listed).unwrap(), id(&alone).unwrap()), (7, 0));
         write(dir.path(), "myid", "8\n");
         let error = id(&listed).unwrap_err().to_string();
-        let expected = format!("{}/myid:1: myid: this is server 8, but only server.7 is", dir.path().display());
+        let expected = format!("{}/myid:1: myid: this is server 8, which is not", dir.path().display());
         assert!(error.starts_with(&expected), "{error}");
         assert_eq!(id(&alone).unwrap(), 0);
     }

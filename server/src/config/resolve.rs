@@ -12,42 +12,29 @@
 //! **Not here**: the keys' names, kinds and defaults (`keys`); servers and the client's address (`member`); reading
 //! files.
 
-use super::file::{Origin, Setting, one_line};
+use super::file::{Setting, one_line};
 use super::keys::{self, Standing};
 use super::member;
 use super::{Config, ConfigError, Defaults, FourLetterWords, LogConfig, LogIo, LogSync, SnapshotConfig};
 use corral_engine::snapshot::format::Compression;
 use std::collections::BTreeSet;
+use std::io;
 use std::path::{Path, PathBuf};
 
 /// As many snapshots are kept at least, as with Apache: the newest may turn out to be unreadable.
 const SNAP_RETAIN_MIN: u32 = 3;
 
-/// What can be known without reading `myid`.
-#[derive(Debug)]
-pub(super) struct Resolved {
-    /// Complete but for the server's number, which is 0.
-    pub(super) config: Config,
-    /// One line each.
-    pub(super) warnings: Vec<String>,
-    /// The number of the one server that is listed.
-    pub(super) listed: Option<u8>,
-}
-
 /// Judges `settings` and fills in defaults; the later of two equal keys counts. `file` is the file they came from, if
-/// any.
+/// any; `read` reads `myid`. With the configuration come warnings, one line each.
 pub(super) fn resolve(
     settings: Vec<Setting>,
     file: Option<&Path>,
     defaults: &Defaults,
-) -> Result<Resolved, ConfigError> {
+    read: impl Fn(&Path) -> io::Result<String>,
+) -> Result<(Config, Vec<String>), ConfigError> {
     let given = Given::new(settings);
-    let mut warnings = given.judge()?;
-    let member = member::listed(&given)?;
-    if let Some(member) = &member {
-        let id = member.id;
-        warnings.push(format!("only one server is configured (server.{id}): running standalone, without an ensemble"));
-    }
+    let listed = member::listed(&given)?;
+    let mut warnings = given.judge(listed.len() > 1)?;
 
     let data_dir = match (given.get("dataDir"), file) {
         (Some(setting), _) => PathBuf::from(&setting.value),
@@ -62,7 +49,9 @@ pub(super) fn resolve(
         }
     }
 
-    let (client_address, client_port) = member::client(&given, file, member.as_ref())?;
+    let (me, members) = member::members(&given, &listed, &data_dir, read, &mut warnings)?;
+    let mine = listed.iter().find(|member| me == Some(member.id) || listed.len() == 1);
+    let (client_address, client_port) = member::client(&given, file, mine)?;
     let tick_ms: u32 = given.int("tickTime");
     let (min_session_timeout_ms, max_session_timeout_ms) = session_timeouts(&given, tick_ms)?;
 
@@ -104,7 +93,12 @@ pub(super) fn resolve(
     }
 
     let config = Config {
-        server_id: 0,
+        server_id: me.unwrap_or(0),
+        members,
+        init_limit: given.int("initLimit"),
+        sync_limit: given.int("syncLimit"),
+        leader_serves: given.flag("leaderServes"),
+        quorum_listen_on_all: given.flag("quorumListenOnAllIPs"),
         data_dir,
         log_dir,
         datadir_autocreate: given.flag("datadir.autocreate"),
@@ -126,19 +120,7 @@ pub(super) fn resolve(
         replica_own_core,
         words: words(given.text("4lw.commands.whitelist"), &mut warnings),
     };
-    Ok(Resolved { config, warnings, listed: member.map(|member| member.id) })
-}
-
-/// The number in `myid`, whose `text` this is; it must be the one that is `listed`.
-pub(super) fn my_id(path: &Path, text: &str, listed: u8) -> Result<u8, ConfigError> {
-    let value = text.lines().next().unwrap_or("").trim();
-    let wrong = match value.parse() {
-        Ok(id) if id == listed => return Ok(id),
-        Ok::<u8, _>(id) => format!("this is server {id}, but only server.{listed} is listed"),
-        Err(_) => format!("{value:?} is no server's number"),
-    };
-    let origin = Origin::File { path: path.into(), line: 1 };
-    Err(ConfigError::BadValue { origin, key: "myid".into(), wrong, allowed: listed.to_string() })
+    Ok((config, warnings))
 }
 
 /// The settings that count.
@@ -154,8 +136,9 @@ impl Given {
         Given(counting)
     }
 
-    /// Holds each setting against the table. Returns the warnings.
-    fn judge(&self) -> Result<Vec<String>, ConfigError> {
+    /// Holds each setting against the table. Returns the warnings. Where there are `peers`, keys that speak about them and have no
+    /// effect are missed.
+    fn judge(&self, peers: bool) -> Result<Vec<String>, ConfigError> {
         let mut not_yet = Vec::new();
         for setting in &self.0 {
             let (origin, key) = (setting.origin.clone(), setting.key.clone());
@@ -166,8 +149,9 @@ impl Given {
                 return Err(bad(setting, format!("{:?} {wrong}", setting.value), &known.kind.to_string()));
             }
             match known.standing {
-                Standing::Supported { .. } | Standing::Ignored(_) => {}
                 Standing::NotYet => not_yet.push(one_line(&key)),
+                Standing::Ignored(why) if why == keys::ALONE && peers => not_yet.push(one_line(&key)),
+                Standing::Supported { .. } | Standing::Ignored(_) => {}
                 Standing::Refused { except: Some(value), .. } if value.eq_ignore_ascii_case(&setting.value) => {}
                 Standing::Refused { reason, except: allowed } => {
                     return Err(ConfigError::Refused { origin, key, reason, allowed });
@@ -281,20 +265,20 @@ mod tests {
     const BASE: &str = "dataDir=/d\nclientPort=2181\n";
 
     /// Resolves a file of this text and the arguments of `-o`.
-    fn with(text: &str, overrides: &[&str]) -> Result<Resolved, ConfigError> {
+    fn with(text: &str, overrides: &[&str]) -> Result<(Config, Vec<String>), ConfigError> {
         let path = Path::new("zoo.cfg");
         let mut settings = file::parse(path, text)?;
         settings.extend(overrides.iter().map(|argument| file::parse_override(argument).unwrap()));
-        resolve(settings, Some(path), &Defaults { cores: 4 })
+        resolve(settings, Some(path), &Defaults { cores: 4 }, |_| Err(io::ErrorKind::NotFound.into()))
     }
 
     /// What two lines of base and then `text` come to.
     fn ok(text: &str) -> Config {
-        with(&format!("{BASE}{text}"), &[]).unwrap().config
+        with(&format!("{BASE}{text}"), &[]).unwrap().0
     }
 
     fn warnings(text: &str) -> Vec<String> {
-        with(&format!("{BASE}{text}"), &[]).unwrap().warnings
+        with(&format!("{BASE}{text}"), &[]).unwrap().1
     }
 
     /// The error of `text` after two lines of base.
@@ -325,8 +309,9 @@ clientPort=2181
 # https://prometheus.io Metrics Exporter
 #metricsProvider.className=org.apache.zookeeper.metrics.prometheus.PrometheusMetricsProvider
 ";
-        let Resolved { config, warnings, listed } = with(sample, &[]).unwrap();
-        assert_eq!((warnings, listed), (vec![], None));
+        let (config, warnings) = with(sample, &[]).unwrap();
+        assert_eq!(warnings, [""; 0]);
+        assert_eq!((config.init_limit, config.sync_limit, config.members.is_none()), (10, 5, true));
         assert_eq!(
             (config.tick_ms, config.min_session_timeout_ms, config.max_session_timeout_ms),
             (2000, 4000, 40_000)
@@ -395,7 +380,6 @@ clientPort=2181
             "zoo.cfg:3: electionAlg: there is no other algorithm than 3, the fast leader election; allowed: 3",
         );
         for (key, bad, good) in [
-            ("peerType", "observer", "participant"),
             ("standaloneEnabled", "false", "true"),
             ("enforce.auth.enabled", "true", "False"),
             ("DigestAuthenticationProvider.digestAlg", "SHA-256", "SHA1"),
@@ -436,7 +420,7 @@ clientPort=2181
     #[test]
     fn force_sync_and_log_sync() {
         let sync = |text: &str, overrides: &[&str]| {
-            with(&format!("{BASE}{text}"), overrides).map(|resolved| resolved.config.log.sync).ok()
+            with(&format!("{BASE}{text}"), overrides).map(|(config, _)| config.log.sync).ok()
         };
         for (text, overrides, expected) in [
             ("forceSync=no", &[][..], Some(LogSync::None)),

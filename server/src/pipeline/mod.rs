@@ -21,7 +21,7 @@ pub struct WriteRequest<'a> {
     pub session: SessionId,
     /// What the client calls it.
     pub xid: Xid,
-    /// The operation; one for which [`is_write`] holds.
+    /// The operation; one for which [`goes_to_replica`] holds.
     pub op: corral_proto::OpCode,
     /// Its body, not looked at yet.
     pub body: &'a [u8],
@@ -33,4 +33,9 @@ pub struct WriteRequest<'a> {
 pub const fn is_write(op: corral_proto::OpCode) -> bool {
     use corral_proto::OpCode::*;
     matches!(op, Create | Create2 | Delete | SetData | SetAcl | Multi | CloseSession)
+}
+
+/// Whether the replica answers it: every write, and `sync`, which waits for writes.
+pub const fn goes_to_replica(op: corral_proto::OpCode) -> bool {
+    is_write(op) || matches!(op, corral_proto::OpCode::Sync)
 }

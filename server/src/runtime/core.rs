@@ -5,20 +5,19 @@
 //!
 //! **Invariant**: no sleep without having looked at every queue after having said so ([`corral_net::Doorbell`]).
 
-use super::leading::Leading;
+use super::driver::Driver;
+use super::peers::OPEN;
 use super::port::{Direct, Queue, Timed, ToReplica, Way};
 use super::sockets::{DRAIN, Got, SCRATCH, Socket, State};
-use super::{BELL, LISTENER, Shared};
+use super::{BELL, Begin, LINKS, LISTENER, Shared};
 use crate::admin::report::{ConnReport, CoreReport};
 use crate::admin::words;
 use crate::delivery::Delivery;
 use crate::replica::Now;
 use crate::stages::{Stage, Stages};
-use crate::store::Store;
 use crate::worker::{Worker, WorkerOptions};
 use corral_engine::Tree;
 use corral_engine::disk::device::Device;
-use corral_engine::txnlog::Recovered;
 use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token};
 use std::io::ErrorKind;
@@ -42,7 +41,7 @@ pub(super) struct Core {
     listener: Option<TcpListener>,
     worker: Worker,
     sockets: Vec<Option<Socket>>,
-    leading: Option<Leading>,
+    driver: Option<Driver>,
     stages: Stages,
     /// Sockets to be read although the poll says nothing: they were readable when the worker wanted no more of them.
     again: Vec<u32>,
@@ -62,7 +61,7 @@ impl Core {
         shared: Arc<Shared>,
         poll: Poll,
         mut listener: Option<TcpListener>,
-        store: Option<(Store, Recovered)>,
+        begin: Option<Begin>,
         seed: u64,
     ) -> Result<Core, String> {
         if let Some(listener) = &mut listener {
@@ -77,7 +76,11 @@ impl Core {
             timeouts_ms: (config.min_session_timeout_ms as i32, config.max_session_timeout_ms as i32),
             outstanding_max: config.global_outstanding_limit as usize,
         });
-        let leading = store.map(|(store, recovered)| Leading::new(&shared, store, &recovered, seed)).transpose()?;
+        let driver = begin.map(|begin| {
+            let Begin { store, recovered, membership } = begin;
+            Driver::new(&shared, poll.registry(), store, &recovered, membership, seed)
+        });
+        let driver = driver.transpose()?;
         // Sessions hear of their clients' pings twice a tick, as from Apache's followers.
         let housekeeping = Duration::from_millis(u64::from(config.tick_ms / 2).clamp(1, 1000));
         Ok(Core {
@@ -87,7 +90,7 @@ impl Core {
             listener,
             worker,
             sockets: Vec::new(),
-            leading,
+            driver,
             stages: Stages::default(),
             again: Vec::new(),
             asking: Vec::new(),
@@ -113,6 +116,11 @@ impl Core {
                 match event.token() {
                     BELL => {}
                     LISTENER => self.accept(now),
+                    Token(token) if token >= LINKS => {
+                        let readable = event.is_readable() || event.is_read_closed() || event.is_error();
+                        let peers = self.driver.as_mut().and_then(|driver| driver.peers.as_mut());
+                        peers.expect("links are core-0's").event(token, readable);
+                    }
                     Token(slot) => {
                         if let Some(socket) = self.sockets.get_mut(slot).and_then(Option::as_mut) {
                             socket.half_closed |= event.is_read_closed() || event.is_error();
@@ -140,8 +148,13 @@ impl Core {
             if now.uptime >= self.next_housekeeping {
                 self.keep_house(now);
             }
-            if self.shared.stopping() && self.wind_up(now) {
-                return Ok(());
+            if self.shared.stopping() {
+                if let Some(failure) = self.shared.failure.lock().take() {
+                    return Err(failure);
+                }
+                if self.wind_up(now) {
+                    return Ok(());
+                }
             }
         }
     }
@@ -150,7 +163,7 @@ impl Core {
         let bell = &self.shared.lines[self.index].bell;
         bell.about_to_sleep();
         let now = self.shared.uptime();
-        let deadline = self.leading.as_ref().and_then(Leading::deadline);
+        let deadline = self.driver.as_ref().and_then(Driver::deadline);
         let until = deadline.into_iter().fold(self.next_housekeeping, Duration::min);
         let mut timeout = until.saturating_sub(now);
         if self.has_work() {
@@ -159,7 +172,7 @@ impl Core {
             timeout = timeout.min(STOP_STEP);
         }
         let failed = |error: std::io::Error| format!("cannot wait for events: {error}");
-        let ring = self.leading.as_mut().map(|leading| leading.log.disk());
+        let ring = self.driver.as_mut().map(Driver::disk);
         if let Some(Device::Ring(ring)) = ring {
             let readable = ring.wait(self.poll.as_raw_fd(), timeout);
             if !readable.inspect_err(|_| bell.awake()).map_err(failed)? {
@@ -185,12 +198,14 @@ impl Core {
         let inbox = self.index == 0 && !self.shared.inbox.is_empty();
         // A core that was behind may have caught up, and rung, while this one was not asleep yet.
         let applicable = self
-            .leading
+            .driver
             .as_ref()
-            .is_some_and(|leading| leading.replica.has_committed() && !self.shared.apply_waits.load(Ordering::SeqCst));
+            .is_some_and(|driver| driver.replica.has_committed() && !self.shared.apply_waits.load(Ordering::SeqCst));
         // Reports may have come while this core was not asleep yet, so that nobody rang.
         let answerable = self.asking.iter().any(|(_, _, wanted)| self.shared.reported(*wanted));
+        let peers = self.driver.as_ref().and_then(|driver| driver.peers.as_ref());
         !self.again.is_empty()
+            || peers.is_some_and(|peers| peers.has_work())
             || answerable
             || applicable
             || self.worker.has_ready()
@@ -205,10 +220,11 @@ impl Core {
     fn with_tree<R>(&mut self, now: Now, work: impl FnOnce(&mut Worker, &Tree, &mut Timed<'_>) -> R) -> R {
         let tree = self.shared.tree.read();
         let line = &self.shared.lines[self.index];
-        let result = match &mut self.leading {
-            Some(leading) => {
-                let Leading { replica, log, timeline, .. } = leading;
-                let direct = Direct { replica, log: &mut log.group, timeline, now };
+        let result = match &mut self.driver {
+            Some(driver) => {
+                let Driver { replica, log, timeline, .. } = driver;
+                let log = &mut log.as_mut().expect(OPEN).group;
+                let direct = Direct { replica, log, timeline, now };
                 let mut port = Timed::new(&self.shared, &mut self.stages, Way::Direct(direct));
                 work(&mut self.worker, &tree, &mut port)
             }
@@ -232,21 +248,24 @@ impl Core {
 
     /// What the replica, the log and the worker have to do besides what sockets bring.
     fn step(&mut self, now: Now) -> Result<(), String> {
-        if let Some(leading) = &mut self.leading {
-            if leading.replica.deadline().is_some_and(|deadline| deadline <= now.uptime) {
+        if let Some(driver) = &mut self.driver {
+            if driver.replica.next_expiry().is_some_and(|deadline| deadline <= now.uptime) {
                 // Whoever was heard of in this very round must not expire in it, however long the round before took.
-                leading.replica.touch(&self.worker.take_heard(), now.uptime);
+                driver.replica.touch(&self.worker.take_heard(), now.uptime);
             }
-            leading.take_inbox(&self.shared, now);
-            leading.submit(now)?;
+            driver.take_inbox(&self.shared, now);
+            driver.hear_peers(&self.shared, now)?;
+            driver.submit(now)?;
             let later = self.shared.now();
-            leading.complete(later)?;
-            let own = leading.apply(&self.shared, !self.worker.watches().is_empty(), later);
+            driver.complete(later)?;
+            driver.tell_peers(&self.shared, later)?;
+            let own = driver.apply(&self.shared, !self.worker.watches().is_empty(), later);
             self.deliver(own, later);
             // What was held behind an answered write may have become the next batch, and the disk may be free.
-            let leading = self.leading.as_mut().expect("still leading");
-            leading.submit(later)?;
-            leading.see_to_snapshots(later);
+            let driver = self.driver.as_mut().expect("still driver");
+            driver.submit(later)?;
+            driver.tell_peers(&self.shared, later)?;
+            driver.see_to_snapshots(later);
         }
         if self.worker.is_stalled() || !self.shared.lines[self.index].deliveries.is_empty() {
             self.with_tree(now, |worker, tree, port| worker.retry(tree, port, now.uptime));
@@ -418,7 +437,7 @@ impl Core {
         self.worker.take_dirty(&mut dirty);
         // The batch goes to the disk before answers go to sockets: the disk is what takes long.
         if !dirty.is_empty()
-            && let Some(Device::Ring(ring)) = self.leading.as_mut().map(|leading| leading.log.disk())
+            && let Some(Device::Ring(ring)) = self.driver.as_mut().map(Driver::disk)
         {
             ring.submit_queued();
         }
@@ -513,8 +532,8 @@ impl Core {
             Some(ConnReport { remote: socket.remote, session, since_ms: socket.since_ms, counters, outstanding })
         });
         let mut stages = self.stages.clone();
-        if let Some(leading) = &self.leading {
-            stages.add(leading.timeline.stages());
+        if let Some(driver) = &self.driver {
+            stages.add(driver.timeline.stages());
         }
         CoreReport {
             stages,
@@ -522,7 +541,7 @@ impl Core {
             outstanding: self.worker.outstanding(),
             watches: self.worker.watches().len(),
             conns: conns.collect(),
-            replica: self.leading.as_ref().map(|leading| leading.report(&self.shared)),
+            replica: self.driver.as_ref().map(|driver| driver.report(&self.shared)),
         }
     }
 
@@ -531,8 +550,8 @@ impl Core {
         self.next_housekeeping = now.uptime + self.housekeeping;
         let heard = self.worker.take_heard();
         if !heard.is_empty() {
-            match &mut self.leading {
-                Some(leading) => leading.replica.touch(&heard, now.uptime),
+            match &mut self.driver {
+                Some(driver) => driver.replica.touch(&heard, now.uptime),
                 None => {
                     if let Err(ToReplica::Heard(heard)) = self.shared.inbox.push(ToReplica::Heard(heard)) {
                         self.worker.heard_still(heard);
@@ -568,8 +587,8 @@ impl Core {
                 && self.worker.output(slot as u32).is_some_and(|(out, _)| !out.rest().is_empty())
         });
         let busy = self.worker.outstanding() > 0 || unsent;
-        let last = self.leading.as_ref().is_none_or(|leading| {
-            leading.is_idle() && self.shared.finished.load(Ordering::SeqCst) == self.shared.lines.len() - 1
+        let last = self.driver.as_ref().is_none_or(|driver| {
+            driver.is_idle() && self.shared.finished.load(Ordering::SeqCst) == self.shared.lines.len() - 1
         });
         if (busy || !last) && now.uptime < by {
             return false;
@@ -577,7 +596,7 @@ impl Core {
         for slot in 0..self.sockets.len() as u32 {
             self.close(slot);
         }
-        if self.leading.is_none() {
+        if self.driver.is_none() {
             self.shared.finished.fetch_add(1, Ordering::SeqCst);
             self.shared.lines[0].bell.ring();
         }

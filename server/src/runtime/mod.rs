@@ -1,6 +1,6 @@
 //! The threads of one server: which there are, what they share, how they start and end.
 //!
-//! `core-0` drives the replica and the log (`leading`) besides its own clients; `core-1`… serve clients only. What decides is
+//! `core-0` drives the replica and the log (`driver`) besides its own clients; `core-1`… serve clients only. What decides is
 //! pure and lives elsewhere ([`crate::replica`], [`crate::worker`]); here is what waits, reads, writes and carries out.
 //!
 //! **Invariants**: the tree is written by `core-0` only, and what that leads to is queued for every core before its lock is
@@ -11,7 +11,11 @@
 
 mod alarm;
 mod core;
-mod leading;
+mod driver;
+mod election;
+mod links;
+mod peers;
+
 mod placement;
 mod port;
 mod snapshots;
@@ -24,6 +28,8 @@ use crate::replica::Now;
 use crate::store::Store;
 use core::Core;
 use corral_engine::Tree;
+use corral_engine::epochs::Epochs;
+use corral_engine::restore::Restored;
 use corral_engine::txnlog::Recovered;
 use corral_net::Doorbell;
 use crossbeam::channel::{Receiver, bounded};
@@ -31,6 +37,7 @@ use crossbeam::queue::ArrayQueue;
 use mio::net::{TcpListener, TcpStream};
 use mio::{Poll, Token};
 use parking_lot::{Mutex, RwLock};
+use peers::{Membership, Ports};
 use port::ToReplica;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
@@ -48,6 +55,8 @@ const HANDED_OVER: usize = 256;
 
 const BELL: Token = Token(usize::MAX);
 const LISTENER: Token = Token(usize::MAX - 1);
+/// From here on tokens are those of links to other members; below they are clients'.
+const LINKS: usize = 1 << 40;
 
 /// What all threads of a server see.
 struct Shared {
@@ -63,11 +72,21 @@ struct Shared {
     apply_waits: AtomicBool,
     clients: Mutex<BTreeMap<IpAddr, usize>>,
     stopping: AtomicBool,
+    /// Why a thread that is not a core's had to stop the server.
+    failure: Mutex<Option<String>>,
     /// Cores besides `core-0` that have nothing left to do.
     finished: AtomicUsize,
     /// Goes up each time that somebody wants reports.
     reports_wanted: AtomicU64,
     facts: ServerFacts,
+}
+
+/// What `core-0` begins with.
+struct Begin {
+    store: Store,
+    recovered: Recovered,
+    /// Unless the server is alone.
+    membership: Option<Membership>,
 }
 
 /// The way to one core.
@@ -103,6 +122,12 @@ impl Shared {
         self.ring_all();
     }
 
+    /// A thread other than a core's cannot go on.
+    fn fail(&self, why: String) {
+        self.failure.lock().get_or_insert(why);
+        self.stop();
+    }
+
     fn ring_all(&self) {
         self.lines.iter().for_each(|line| line.bell.ring());
     }
@@ -136,18 +161,26 @@ pub struct Server {
 }
 
 impl Server {
-    /// Starts the threads of a server whose store was opened and recovered.
+    /// Starts the threads of a server whose store was opened and restored; a member of an ensemble has epochs.
     ///
     /// # Errors
     /// One line for the operator: the address cannot be bound, or the system refuses a thread, a poll or a ring.
     pub fn start(
         config: Config,
         store: Store,
-        tree: Tree,
-        recovered: &Recovered,
+        restored: Restored,
+        epochs: Option<Epochs>,
         facts: ServerFacts,
         seed: u64,
     ) -> Result<Server, String> {
+        let Restored { tree, recovered, newest, .. } = restored;
+        let membership = match (&config.members, epochs) {
+            (Some(members), Some(epochs)) => {
+                let ports = Ports::open(members, config.quorum_listen_on_all)?;
+                Some(Membership { members: members.clone(), epochs, newest, ports })
+            }
+            _ => None,
+        };
         let cores = config.core_threads;
         let listening = usize::from(config.replica_own_core);
         let (address, listeners) = listen(&config, cores - listening)?;
@@ -175,13 +208,14 @@ impl Server {
             apply_waits: AtomicBool::new(false),
             clients: Mutex::default(),
             stopping: AtomicBool::new(false),
+            failure: Mutex::default(),
             finished: AtomicUsize::new(0),
             reports_wanted: AtomicU64::new(0),
             facts,
         });
         let (result, ended) = bounded(cores);
         let mut server = Server { shared, threads: Vec::new(), ended, address };
-        let mut store = Some((store, recovered.clone()));
+        let mut begin = Some(Begin { store, recovered, membership });
         let mut listeners: Vec<Option<TcpListener>> = listeners.into_iter().map(Some).collect();
         for _ in 0..listening {
             listeners.insert(0, None);
@@ -189,9 +223,9 @@ impl Server {
         let (ready, started) = bounded(cores);
         for (index, (poll, listener)) in polls.into_iter().zip(listeners).enumerate() {
             let (shared, result, ready) = (server.shared.clone(), result.clone(), ready.clone());
-            let store = store.take();
+            let begin = begin.take();
             let body = move || {
-                let made = Core::new(index, shared.clone(), poll, listener, store, seed);
+                let made = Core::new(index, shared.clone(), poll, listener, begin, seed);
                 let outcome = match made {
                     Ok(mut core) => {
                         let _ = ready.send(Ok(()));

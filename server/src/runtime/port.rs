@@ -119,10 +119,10 @@ impl Port for Timed<'_> {
         taken
     }
 
-    fn open_session(&mut self, conn: ConnId, timeout_ms: i32) -> bool {
+    fn open_session(&mut self, tree: &Tree, conn: ConnId, timeout_ms: i32) -> bool {
         match &mut self.way {
             Way::Direct(Direct { replica, log, now, .. }) => {
-                replica.open_session(log, *now, conn, timeout_ms);
+                replica.open_session(tree, log, *now, conn, timeout_ms);
                 true
             }
             Way::Queue(queue) => queue.push(ToReplica::Open { conn, timeout_ms }),
@@ -161,7 +161,7 @@ impl ToReplica {
                 return direct.write(shared, tree, &request, Handed { at: now, waited });
             }
             ToReplica::Open { conn, timeout_ms } => {
-                direct.replica.open_session(direct.log, direct.now, conn, timeout_ms);
+                direct.replica.open_session(tree, direct.log, direct.now, conn, timeout_ms);
             }
             ToReplica::Renew { conn, id, password, timeout_ms } => {
                 direct.replica.renew_session(direct.now, conn, id, &password, timeout_ms);

@@ -19,6 +19,7 @@ use corral_proto::Zxid;
 use crossbeam::channel::{Receiver, Sender, bounded};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -32,7 +33,7 @@ pub(super) enum Ended {
     },
     /// It was not, for this reason.
     Failed(StorageError),
-    /// The server stops.
+    /// It was broken off.
     BrokenOff,
 }
 
@@ -41,7 +42,8 @@ pub(super) struct Snapshots {
     asked: Option<Sender<i64>>,
     ended: Receiver<Ended>,
     thread: Option<JoinHandle<()>>,
-    shared: Arc<Shared>,
+    options: SnapshotOptions,
+    cancel: Arc<AtomicBool>,
     busy: bool,
 }
 
@@ -52,12 +54,13 @@ impl Snapshots {
         let (outbox, ended) = bounded(1);
         let config = shared.config.snapshots;
         let options = SnapshotOptions { dir, compression: config.compression, rate_limit: config.rate_limit };
-        let theirs = shared.clone();
+        let cancel = Arc::new(AtomicBool::new(false));
+        let (theirs, cancelled, own) = (shared.clone(), cancel.clone(), options.clone());
         let thread = std::thread::Builder::new()
             .name("snapshot".to_owned())
             .spawn(move || {
                 for wall_ms in inbox {
-                    let ended = one(&theirs, &options, &damaged, config.retain, wall_ms);
+                    let ended = one(&theirs, &own, &damaged, config.retain, wall_ms, &cancelled);
                     if outbox.send(ended).is_err() {
                         return;
                     }
@@ -65,7 +68,7 @@ impl Snapshots {
                 }
             })
             .map_err(|error| format!("cannot start the snapshot thread: {error}"))?;
-        Ok(Snapshots { asked: Some(asked), ended, thread: Some(thread), shared: shared.clone(), busy: false })
+        Ok(Snapshots { asked: Some(asked), ended, thread: Some(thread), options, cancel, busy: false })
     }
 
     /// Asks for a snapshot. False if one is still being taken.
@@ -74,6 +77,21 @@ impl Snapshots {
         let begun = !self.busy && asked.try_send(wall_ms).is_ok();
         self.busy |= begun;
         begun
+    }
+
+    /// How and where they are taken.
+    pub(super) fn options(&self) -> SnapshotOptions {
+        self.options.clone()
+    }
+
+    /// Breaks off the one that is being taken, and waits until nobody touches the files any more.
+    pub(super) fn interrupt(&mut self) {
+        if self.busy {
+            self.cancel.store(true, Ordering::Relaxed);
+            let _ = self.ended.recv();
+            self.cancel.store(false, Ordering::Relaxed);
+            self.busy = false;
+        }
     }
 
     /// How the last one went, once.
@@ -87,7 +105,7 @@ impl Snapshots {
 impl Drop for Snapshots {
     /// One that is being taken is broken off: the log has everything.
     fn drop(&mut self) {
-        self.shared.stop();
+        self.cancel.store(true, Ordering::Relaxed);
         self.asked = None;
         while self.ended.recv().is_ok() {}
         if let Some(thread) = self.thread.take() {
@@ -96,8 +114,15 @@ impl Drop for Snapshots {
     }
 }
 
-fn one(shared: &Shared, options: &SnapshotOptions, damaged: &[PathBuf], keep: Option<usize>, wall_ms: i64) -> Ended {
-    let taken = match take(options, &shared.tree, wall_ms, &shared.stopping) {
+fn one(
+    shared: &Shared,
+    options: &SnapshotOptions,
+    damaged: &[PathBuf],
+    keep: Option<usize>,
+    wall_ms: i64,
+    cancel: &AtomicBool,
+) -> Ended {
+    let taken = match take(options, &shared.tree, wall_ms, cancel) {
         Ok(Some(taken)) => taken,
         Ok(None) => return Ended::BrokenOff,
         Err(error) => return Ended::Failed(error),

@@ -21,7 +21,7 @@ pub use conn::{ConnCounters, Latencies, Out};
 
 use crate::delivery::{Delivery, Item};
 use crate::pipeline::sequencer::undecodable;
-use crate::pipeline::{WriteRequest, is_write};
+use crate::pipeline::{WriteRequest, goes_to_replica};
 use crate::session::{self, ConnId};
 use crate::watch::Watches;
 use conn::{Conn, Phase, Slot};
@@ -65,7 +65,7 @@ pub trait Port {
     /// Hands over a write. False if there is no room now; it is offered again later.
     fn write(&mut self, tree: &Tree, request: &WriteRequest<'_>) -> bool;
     /// A client wants a new session. False if there is no room now.
-    fn open_session(&mut self, conn: ConnId, timeout_ms: i32) -> bool;
+    fn open_session(&mut self, tree: &Tree, conn: ConnId, timeout_ms: i32) -> bool;
     /// A client wants to go on with a session. False if there is no room now.
     fn renew_session(&mut self, conn: ConnId, id: SessionId, password: &[u8], timeout_ms: i32) -> bool;
 }
@@ -192,7 +192,7 @@ impl Worker {
         let timeout_ms = request.timeout_ms.clamp(shortest, longest);
         let id = ConnId { core: self.options.core, slot, generation: conn.generation };
         let taken = match request.session_id {
-            SessionId::NONE => port.open_session(id, timeout_ms),
+            SessionId::NONE => port.open_session(tree, id, timeout_ms),
             session => port.renew_session(id, session, request.password.unwrap_or_default(), timeout_ms),
         };
         if taken {
@@ -224,7 +224,7 @@ impl Worker {
         let mut d = Decoder::new(frame);
         let Ok(header) = RequestHeader::decode(&mut d) else { return self.hang_up(slot) };
         match OpCode::from_code(header.op) {
-            Some(op) if is_write(op) => {
+            Some(op) if goes_to_replica(op) => {
                 if !self.send(tree, port, since, slot, frame) {
                     self.hold(slot, 0, frame.into(), since);
                     self.stalled.push(slot);
@@ -393,6 +393,14 @@ impl Worker {
                         self.hang_up(slot);
                     }
                 }
+                Item::CloseAll => {
+                    let served = |(slot, conn): (usize, &Conn)| match conn.phase {
+                        Phase::Open(_) | Phase::Opening { .. } => Some(slot as u32),
+                        Phase::New | Phase::Closing => None,
+                    };
+                    let served: Vec<u32> = self.conns.iter().filter_map(served).collect();
+                    served.into_iter().for_each(|slot| self.hang_up(slot));
+                }
             }
         }
         changes.for_each(|change| self.tell(change));
@@ -526,10 +534,10 @@ impl Worker {
     }
 }
 
-/// The header of a frame that holds a write.
+/// The header of a frame that is for the replica.
 fn write_op(frame: &[u8]) -> Option<(RequestHeader, OpCode)> {
     let header = RequestHeader::decode(&mut Decoder::new(frame)).ok()?;
-    OpCode::from_code(header.op).filter(|op| is_write(*op)).map(|op| (header, op))
+    OpCode::from_code(header.op).filter(|op| goes_to_replica(*op)).map(|op| (header, op))
 }
 
 #[cfg(test)]

@@ -1,7 +1,4 @@
-//! Requests that are answered from the tree, without the replica: reads, ping, sync, and watches that a client sets again.
-//!
-//! A standalone server and a leader answer `sync` as soon as everything before it is answered; that is what its place in the
-//! connection's order gives.
+//! Requests that are answered from the tree, without the replica: reads, ping, and watches that a client sets again.
 //!
 //! **Not here**: order (the worker sees to it that nothing is ahead of the request).
 
@@ -57,7 +54,6 @@ fn read<'a>(
 ) -> Result<Response<'a>, ErrorCode> {
     match request {
         Request::Ping => Ok(Response::Empty),
-        Request::Sync(path) => Ok(Response::Sync(path)),
         Request::Exists(request) => {
             if request.path.contains('\0') {
                 return Err(ErrorCode::BadArguments);

@@ -88,6 +88,11 @@ impl Ensemble {
         self.is_voter(id) || self.observers.contains(&id)
     }
 
+    /// Whether there is nobody but `id`.
+    pub fn is_alone(&self, id: ServerId) -> bool {
+        self.is_voter(id) && self.voters.len() == 1 && self.observers.is_empty()
+    }
+
     /// Whether `id` may lead.
     pub fn may_lead(&self, id: ServerId) -> bool {
         self.voters.get(&id).is_some_and(|voter| voter.weight > 0)

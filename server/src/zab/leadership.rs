@@ -13,6 +13,7 @@
 //!
 //! **Not here**: the election, links and time-outs, reading transactions back from the disk, the snapshot's bytes, sessions.
 
+use super::history::History;
 use super::learner::epoch_in;
 use super::message::{Message, Standing};
 use super::sync::{Sync, decide};
@@ -56,9 +57,6 @@ pub enum Order {
 /// Later ones do not fit an `ACKEPOCH`.
 const EPOCH_MAX: u32 = i32::MAX as u32 - 1;
 
-/// Committed transactions that are kept for learners that come back, at least (`commitLogCount`).
-const RECENT: usize = 500;
-
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Stage {
     /// Connected.
@@ -91,6 +89,8 @@ enum Phase {
     Promising,
     Synchronization,
     Broadcast,
+    /// As broadcast, to nobody.
+    Alone,
 }
 
 /// The machine.
@@ -108,6 +108,8 @@ pub struct Leadership {
     synchronized: BTreeSet<ServerId>,
     learners: BTreeMap<LinkId, Learner>,
     quorum: Quorum,
+    /// The newest that has its place in the order; it is proposed once its bytes are known.
+    ordered: Zxid,
     proposed: Zxid,
     committed: Zxid,
     /// What the leader's own disk has.
@@ -116,39 +118,59 @@ pub struct Leadership {
     told: Zxid,
     /// Not committed yet, oldest first.
     outstanding: VecDeque<(Zxid, Bytes)>,
-    /// Committed, oldest first, without a gap.
-    recent: VecDeque<(Zxid, Bytes)>,
+    /// Committed.
+    history: History,
+    /// Learners that wait until everything up to there is committed, in that order.
+    syncs: VecDeque<(Zxid, LinkId)>,
 }
 
 impl Leadership {
-    /// Of a member that was elected. `recent` are the newest transactions of its history, as many as it has at hand.
+    /// Of a member that was elected. `history` has the newest transactions of its log, as many as it has at hand.
     pub fn new(
         me: ServerId,
         ensemble: Arc<Ensemble>,
         standing: Standing,
-        recent: VecDeque<(Zxid, Bytes)>,
+        history: History,
         out: &mut Vec<Order>,
     ) -> Leadership {
-        assert!(recent.back().is_none_or(|(zxid, _)| *zxid == standing.last), "the newest are at hand");
-        let mut leadership = Leadership {
+        let mut leadership = Leadership::begin(me, ensemble, standing, history, Phase::Discovery);
+        leadership.discover(out);
+        leadership
+    }
+
+    /// Of a server that is its whole ensemble. It needs nobody's promise, and goes on in the epoch that it is in.
+    pub fn alone(me: ServerId, ensemble: Arc<Ensemble>, last: Zxid) -> Leadership {
+        assert!(ensemble.is_alone(me), "others would have to be asked");
+        let standing = Standing { accepted: last.epoch(), current: last.epoch(), last };
+        Leadership::begin(me, ensemble, standing, History::new(), Phase::Alone)
+    }
+
+    fn begin(me: ServerId, ensemble: Arc<Ensemble>, standing: Standing, history: History, phase: Phase) -> Leadership {
+        assert!(history.newest().is_none_or(|newest| newest == standing.last), "the newest are at hand");
+        Leadership {
             me,
             ensemble: ensemble.clone(),
             standing,
-            phase: Phase::Discovery,
+            phase,
             promised: BTreeMap::from([(me, standing.accepted)]),
             followers: BTreeSet::new(),
             synchronized: BTreeSet::new(),
             learners: BTreeMap::new(),
             quorum: Quorum::new(ensemble, standing.last),
+            ordered: standing.last,
             proposed: standing.last,
             committed: standing.last,
             durable: standing.last,
             told: standing.last,
             outstanding: VecDeque::new(),
-            recent,
-        };
-        leadership.discover(out);
-        leadership
+            history,
+            syncs: VecDeque::new(),
+        }
+    }
+
+    /// What is at hand of the member's history; the leadership is over. Of what is outstanding it is the log that knows.
+    pub fn into_history(self) -> History {
+        self.history
     }
 
     /// The epoch, once there is one.
@@ -158,7 +180,41 @@ impl Leadership {
 
     /// Whether requests are taken.
     pub fn is_established(&self) -> bool {
-        self.phase == Phase::Broadcast
+        matches!(self.phase, Phase::Broadcast | Phase::Alone)
+    }
+
+    /// The newest proposal.
+    pub fn proposed(&self) -> Zxid {
+        self.proposed
+    }
+
+    /// The newest that a quorum has.
+    pub fn committed(&self) -> Zxid {
+        self.committed
+    }
+
+    /// What a learner over this link has acknowledged, if it votes and gets proposals.
+    pub fn acknowledged(&self, link: LinkId) -> Option<Zxid> {
+        let learner =
+            self.learners.get(&link).filter(|learner| learner.votes && learner.stage >= Stage::Synchronized)?;
+        self.quorum.acknowledged(learner.sid)
+    }
+
+    /// Who is at the other end of a link, once it has said so.
+    pub fn learner(&self, link: LinkId) -> Option<ServerId> {
+        self.learners.get(&link).filter(|learner| learner.stage > Stage::New).map(|learner| learner.sid)
+    }
+
+    /// The links to learners that are being served: those are to be pinged.
+    pub fn served(&self) -> impl Iterator<Item = LinkId> + '_ {
+        self.learners.iter().filter(|(_, learner)| learner.stage >= Stage::Sent).map(|(link, _)| *link)
+    }
+
+    /// How many learners there are that vote and have the history, and how many that do not vote.
+    pub fn synchronized(&self) -> (usize, usize) {
+        let ready = self.learners.values().filter(|learner| learner.stage == Stage::Synchronized);
+        let voters = ready.clone().filter(|learner| learner.votes).count();
+        (voters, ready.count() - voters)
     }
 
     /// The members that keep up: those whose disk has the history, and that are still connected. Without a quorum of them the
@@ -171,22 +227,38 @@ impl Leadership {
         self.ensemble.is_quorum(|voter| voter == self.me || connected(voter))
     }
 
-    /// The zxid of the next proposal; `None` when the epoch's are used up, and a new one must be elected (ZOOKEEPER-1277).
-    pub fn next(&self) -> Option<Zxid> {
+    /// Gives the next transaction its place in the order; `None` when the epoch's are used up, and a new one must be elected
+    /// (ZOOKEEPER-1277). A server alone needs no election for that.
+    pub fn order(&mut self) -> Option<Zxid> {
         assert!(self.is_established(), "nothing is proposed before the epoch is established");
-        self.proposed.next()
+        self.ordered = match self.phase {
+            Phase::Alone => next_alone(self.ordered),
+            _ => self.ordered.next()?,
+        };
+        Some(self.ordered)
     }
 
-    /// A transaction was ordered, and is on its way to the log: the learners get the same bytes.
+    /// A transaction that was ordered is on its way to the log: the learners get the same bytes.
     pub fn propose(&mut self, zxid: Zxid, bytes: Bytes, out: &mut Vec<Order>) {
-        assert!(Some(zxid) == self.next(), "{zxid} is proposed after {}", self.proposed);
+        assert!(zxid > self.proposed && zxid <= self.ordered, "{zxid} is proposed after {}", self.proposed);
         self.proposed = zxid;
+        if self.phase == Phase::Alone {
+            return;
+        }
         for (link, learner) in &self.learners {
             if learner.stage >= Stage::Sent && !learner.is_observer {
                 out.push(Order::Send(*link, Message::with(PacketKind::Proposal, zxid, bytes.clone())));
             }
         }
         self.outstanding.push_back((zxid, bytes));
+    }
+
+    /// A learner wants to know when everything is committed that was ordered before.
+    pub fn sync(&mut self, link: LinkId, out: &mut Vec<Order>) {
+        match self.ordered > self.committed {
+            true => self.syncs.push_back((self.ordered, link)),
+            false => out.push(Order::Send(link, SYNCED)),
+        }
     }
 
     /// The leader's own log has everything up to `durable`: that is its vote.
@@ -210,7 +282,7 @@ impl Leadership {
     /// established by the words of members that have left would serve clients from the past.
     pub fn disconnected(&mut self, link: LinkId) {
         if let Some(gone) = self.learners.remove(&link)
-            && self.phase != Phase::Broadcast
+            && !self.is_established()
         {
             self.synchronized.remove(&gone.sid);
         }
@@ -358,7 +430,7 @@ impl Leadership {
         }
         let beginning = Zxid::new(self.standing.accepted, 0);
         self.phase = Phase::Broadcast;
-        self.proposed = beginning;
+        (self.ordered, self.proposed) = (beginning, beginning);
         (self.committed, self.durable, self.told) = (beginning, beginning, beginning);
         self.quorum = Quorum::new(self.ensemble.clone(), beginning);
         out.push(Order::Serve(self.standing.accepted));
@@ -371,9 +443,9 @@ impl Leadership {
         let Learner { have, sid, .. } = self.learners[&link];
         // It may have acknowledged proposals over an earlier link, which it cuts off now, and gets again.
         self.quorum.begin_anew(sid, self.committed);
-        let at_hand = self.recent.iter().map(|(zxid, _)| *zxid);
+        let at_hand = self.history.iter().map(|(zxid, _)| *zxid);
         let mut send = |message: Message| out.push(Order::Send(link, message));
-        let newest = self.recent.back().map_or(self.committed, |(zxid, _)| *zxid);
+        let newest = self.history.newest().unwrap_or(self.committed);
         let from = match decide(have, at_hand, self.committed) {
             Sync::Diff { have } => {
                 send(Message::about(PacketKind::Diff, newest));
@@ -389,7 +461,7 @@ impl Leadership {
             }
         };
         let mut send = |message: Message| out.push(Order::Send(link, message));
-        for (zxid, bytes) in self.recent.iter().filter(|(zxid, _)| *zxid > from) {
+        for (zxid, bytes) in self.history.iter().filter(|(zxid, _)| *zxid > from) {
             send(Message::with(PacketKind::Proposal, *zxid, bytes.clone()));
             send(Message::about(PacketKind::Commit, *zxid));
         }
@@ -405,7 +477,7 @@ impl Leadership {
 
     fn commit(&mut self, out: &mut Vec<Order>) {
         let upto = self.quorum.committed();
-        if self.phase != Phase::Broadcast || upto <= self.committed {
+        if !self.is_established() || upto <= self.committed {
             return;
         }
         assert!(upto <= self.proposed, "only what was proposed is acknowledged");
@@ -421,10 +493,11 @@ impl Leadership {
                     },
                 ));
             }
-            self.recent.push_back((zxid, bytes));
-            if self.recent.len() > 2 * RECENT {
-                self.recent.drain(..RECENT);
+            // Right behind its commit: whatever the learner is told next must find it answered.
+            while let Some((_, link)) = self.syncs.pop_front_if(|(waits_for, _)| *waits_for <= zxid) {
+                out.push(Order::Send(link, SYNCED));
             }
+            self.history.push(zxid, &bytes);
         }
         self.tell(out);
     }
@@ -433,13 +506,19 @@ impl Leadership {
     /// its own log could not be restored from it.
     fn tell(&mut self, out: &mut Vec<Order>) {
         let upto = self.committed.min(self.durable);
-        if self.phase == Phase::Broadcast && upto > self.told {
+        if self.is_established() && upto > self.told {
             self.told = upto;
             out.push(Order::Commit(upto));
         }
     }
 }
 
+/// The next place in the order of a server that elects itself again at once when an epoch is used up.
+fn next_alone(zxid: Zxid) -> Zxid {
+    zxid.next().unwrap_or_else(|| Zxid::new(zxid.epoch() + 1, 1))
+}
+
+const SYNCED: Message = Message { kind: PacketKind::Sync, zxid: Zxid::ZERO, data: None };
 const UP_TO_DATE: Message = Message { kind: PacketKind::UpToDate, zxid: Zxid(-1), data: None };
 
 #[cfg(test)]

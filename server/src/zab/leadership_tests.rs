@@ -36,7 +36,8 @@ impl Rig {
     fn new() -> Rig {
         let voter = |id| (ServerId(id), super::super::ensemble::Voter { weight: 1, group: None });
         let ensemble = Ensemble::new((1..=3).map(voter), [ServerId(9)]).unwrap();
-        let recent = (1..=3).map(|counter| (Zxid::new(2, counter), bytes(Zxid::new(2, counter)))).collect();
+        let mut recent = History::new();
+        (1..=3).map(|counter| Zxid::new(2, counter)).for_each(|zxid| recent.push(zxid, &bytes(zxid)));
         let standing = Standing { accepted: 2, current: 2, last: Zxid::new(2, 3) };
         let mut out = vec![];
         let leadership = Leadership::new(ME, Arc::new(ensemble), standing, recent, &mut out);
@@ -63,6 +64,7 @@ impl Rig {
 
     fn propose(&mut self, zxid: Zxid) -> Vec<Order> {
         let mut out = vec![];
+        assert_eq!(self.0.order(), Some(zxid));
         self.0.propose(zxid, bytes(zxid), &mut out);
         out
     }
@@ -203,6 +205,7 @@ fn the_bytes_of_a_proposal_are_the_same_memory_for_every_learner() {
     rig.hear(B, ack_epoch(Zxid::new(2, 3), 2));
     let (one, data) = (Zxid::new(3, 1), bytes(Zxid::new(3, 1)));
     let mut out = vec![];
+    assert_eq!(rig.0.order(), Some(one));
     rig.0.propose(one, data.clone(), &mut out);
     let sent: Vec<*const u8> = out
         .iter()
@@ -217,10 +220,49 @@ fn the_bytes_of_a_proposal_are_the_same_memory_for_every_learner() {
 #[test]
 fn zookeeper_1277_an_epoch_that_is_used_up_ends() {
     let mut rig = Rig::established();
-    rig.0.proposed = Zxid::new(3, u32::MAX - 1);
-    assert_eq!(rig.0.next(), Some(Zxid::new(3, u32::MAX)));
-    rig.0.proposed = Zxid::new(3, u32::MAX);
-    assert_eq!(rig.0.next(), None, "it never carries into the epoch");
+    rig.0.ordered = Zxid::new(3, u32::MAX - 1);
+    assert_eq!(rig.0.order(), Some(Zxid::new(3, u32::MAX)));
+    assert_eq!(rig.0.order(), None, "it never carries into the epoch");
+    // A server alone needs nobody for the next epoch.
+    let me = Arc::new(Ensemble::of_equals([ME]));
+    let mut alone = Leadership::alone(ME, me, Zxid::new(3, u32::MAX - 1));
+    assert_eq!(alone.order(), Some(Zxid::new(3, u32::MAX)));
+    assert_eq!(alone.order(), Some(Zxid::new(4, 1)));
+}
+
+#[test]
+fn a_sync_is_answered_right_behind_the_commit_that_it_waits_for() {
+    let mut rig = Rig::established();
+    let sync = |rig: &mut Rig| {
+        let mut out = vec![];
+        rig.0.sync(A, &mut out);
+        out
+    };
+    assert_eq!(sync(&mut rig), [Send(A, SYNCED)], "nothing is outstanding");
+    let (one, two) = (Zxid::new(3, 1), Zxid::new(3, 2));
+    rig.propose(one);
+    assert_eq!(sync(&mut rig), []);
+    rig.propose(two);
+    rig.durable(two);
+    assert_eq!(
+        rig.hear(A, about(PacketKind::Ack, two)),
+        [
+            Send(A, about(PacketKind::Commit, one)),
+            Send(A, SYNCED),
+            Send(A, about(PacketKind::Commit, two)),
+            Commit(two)
+        ]
+    );
+}
+
+#[test]
+fn a_server_alone_commits_what_its_own_disk_has() {
+    let mut alone = Leadership::alone(ME, Arc::new(Ensemble::of_equals([ME])), Zxid(5));
+    let mut out = vec![];
+    assert_eq!((alone.order(), alone.order()), (Some(Zxid(6)), Some(Zxid(7))));
+    [6, 7].into_iter().for_each(|zxid| alone.propose(Zxid(zxid), bytes(Zxid(zxid)), &mut out));
+    alone.durable(Durable::simulated(Zxid(6)), &mut out);
+    assert_eq!(out, [Commit(Zxid(6))]);
 }
 
 #[test]

@@ -35,8 +35,8 @@ pub enum Order {
     TakeOver(u32),
     /// Cut the history back, and build the tree again.
     Truncate(Zxid),
-    /// A snapshot follows on the link; it replaces everything. [`Learner::loaded`] when it is durable.
-    Load,
+    /// A snapshot of this transaction follows on the link; it replaces everything. [`Learner::loaded`] when it is durable.
+    Load(Zxid),
     /// Put this at the end of the log.
     Append(Zxid, Bytes),
     /// Everything up to here may be applied.
@@ -93,6 +93,9 @@ pub struct Learner {
     durable: Zxid,
     /// What was said to be applicable.
     told: Zxid,
+    /// Clients are served once everything up to there is applicable: a tree that came as a snapshot holds parts of all that
+    /// its leader had applied by then.
+    serves_from: Option<Zxid>,
 }
 
 impl Learner {
@@ -112,6 +115,7 @@ impl Learner {
             committed: last,
             durable: last,
             told: last,
+            serves_from: None,
         }
     }
 
@@ -122,7 +126,22 @@ impl Learner {
 
     /// Whether clients may be served.
     pub fn serves(&self) -> bool {
-        self.phase == Phase::Broadcast
+        self.phase == Phase::Broadcast && self.serves_from.is_none()
+    }
+
+    /// What the leader has said is committed.
+    pub fn committed(&self) -> Zxid {
+        self.committed
+    }
+
+    /// What was said to be applicable, the history that it began with included.
+    pub fn applicable(&self) -> Zxid {
+        self.told
+    }
+
+    /// Whether its leader has it synchronized: then it is heard of often.
+    pub fn is_synchronized(&self) -> bool {
+        matches!(self.phase, Phase::Flushing | Phase::Waiting | Phase::Broadcast)
     }
 
     /// The leader said something.
@@ -143,7 +162,7 @@ impl Learner {
             }
             (Phase::Choosing, PacketKind::Snap) => {
                 self.phase = Phase::Loading(zxid);
-                out.push(Order::Load);
+                out.push(Order::Load(zxid));
             }
             // During synchronization they are not answered, as Apache's learners do not.
             (Phase::Collecting | Phase::Flushing | Phase::Waiting, PacketKind::Ping) => {}
@@ -179,8 +198,8 @@ impl Learner {
                 out.push(Order::Send(Message::about(PacketKind::Ack, Zxid::new(self.epoch, 0))));
                 self.phase = Phase::Broadcast;
                 self.append_all(out);
+                self.serves_from = Some(self.committed);
                 self.tell(out);
-                out.push(Order::Serve);
             }
             (Phase::Broadcast, PacketKind::Ping | PacketKind::Revalidate | PacketKind::Sync) => {
                 out.push(Order::Pass(said));
@@ -290,15 +309,25 @@ impl Learner {
     /// What is committed and durable may be applied. Not before clients are served: until then the tree belongs to nobody.
     fn tell(&mut self, out: &mut Vec<Order>) {
         let upto = self.committed.min(self.durable);
-        if self.phase != Phase::Broadcast || upto <= self.told {
+        if self.phase != Phase::Broadcast {
             return;
         }
-        self.told = upto;
+        if upto > self.told {
+            self.told = upto;
+            self.forget(upto);
+            out.push(Order::Commit(upto));
+        }
+        if self.serves_from.take_if(|from| *from <= upto).is_some() {
+            out.push(Order::Serve);
+        }
+    }
+
+    /// What is committed and durable is not waited for any more.
+    fn forget(&mut self, upto: Zxid) {
         while self.proposals.front().is_some_and(|proposal| proposal.zxid <= upto) {
             let done = self.proposals.pop_front().expect("looked at just now");
             assert!(done.bytes.is_none() && !done.to_ack, "what is committed here was logged and acknowledged");
         }
-        out.push(Order::Commit(upto));
     }
 }
 

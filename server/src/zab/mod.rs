@@ -5,25 +5,24 @@
 //! path of its writes is this one and no other.
 //!
 //! Of an ensemble of several there is more, each a machine by itself that hears messages and gives orders: an [`election`] ends
-//! with somebody's [`leadership`], whose epoch the others join as a [`learner`]; what they lack is decided by [`sync`]. No server
-//! runs these yet; `tests` runs all of them together.
+//! with somebody's [`leadership`], whose epoch the others join as a [`learner`]; what they lack is decided by [`sync`]. The
+//! [replica](crate::replica) puts them together; `tests` runs many of them.
 //!
 //! **Not here**: links and time-outs, the log, sessions and requests.
 
 pub mod ensemble;
 
 pub mod election;
+pub mod history;
 pub mod leadership;
 pub mod learner;
 pub mod message;
 pub mod sync;
 
-pub mod leader;
 pub mod quorum;
 
 pub use election::Election;
 pub use ensemble::Ensemble;
-pub use leader::Leader;
 pub use quorum::Quorum;
 
 #[cfg(test)]

@@ -28,6 +28,11 @@ impl Quorum {
         }
     }
 
+    /// What `voter` has acknowledged; `None` if it does not vote.
+    pub fn acknowledged(&self, voter: ServerId) -> Option<Zxid> {
+        self.acked.get(&voter).copied()
+    }
+
     /// `voter` is about to be sent the history up to `upto` again, and may cut off first what it had beyond: what it has
     /// acknowledged of that does not count any more.
     pub fn begin_anew(&mut self, voter: ServerId, upto: Zxid) {

@@ -9,6 +9,7 @@
 #![expect(clippy::disallowed_methods, reason = "how many seeds is for whoever runs it")]
 
 use super::election::{Elected, Election, Outbox, Patience};
+use super::history::History;
 use super::leadership::{self, Leadership, LinkId};
 use super::learner::{self, Learner};
 use super::message::{Message, Standing};
@@ -193,7 +194,8 @@ impl Cluster {
             PeerState::Leading => {
                 let have = member.disk.log.len();
                 let at_hand = self.random.random_range(0..=have);
-                let recent = member.disk.log[have - at_hand..].iter().cloned().collect();
+                let mut recent = History::new();
+                member.disk.log[have - at_hand..].iter().for_each(|(zxid, bytes)| recent.push(*zxid, bytes));
                 let mut out = vec![];
                 let (standing, ensemble) = (member.disk.standing(), self.ensemble.clone());
                 member.role = Role::Leading(Leadership::new(member.id, ensemble, standing, recent, &mut out));
@@ -308,7 +310,7 @@ impl Cluster {
                     member.disk.durable = member.disk.log.len();
                     self.count("truncations");
                 }
-                learner::Order::Load => {
+                learner::Order::Load(_) => {
                     let entries = self.links.get_mut(id).and_then(|link| link.snapshots.pop_front());
                     member.disk.log = entries.expect("a snapshot follows");
                     member.disk.durable = member.disk.log.len();
@@ -484,7 +486,7 @@ impl Cluster {
         if !leadership.is_established() {
             return;
         }
-        let zxid = leadership.next().expect("no simulation uses up an epoch");
+        let zxid = leadership.order().expect("no simulation uses up an epoch");
         // No two leaders ever propose the same bytes.
         let bytes = Bytes::from(format!("{zxid} by {} {tag}", member.id));
         let mut out = vec![];

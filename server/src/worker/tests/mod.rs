@@ -63,7 +63,7 @@ impl Port for Script {
         taken
     }
 
-    fn open_session(&mut self, conn: ConnId, timeout_ms: i32) -> bool {
+    fn open_session(&mut self, _: &Tree, conn: ConnId, timeout_ms: i32) -> bool {
         let taken = self.room > 0;
         if taken {
             self.opened.push((conn, timeout_ms));

@@ -226,7 +226,6 @@ fn bodies_that_cannot_be_read_are_answered_and_the_connection_stays() {
         (OpCode::GetChildren2, &null_path[..4], ErrorCode::MarshallingError),
         (OpCode::GetAcl, &null_path, ErrorCode::MarshallingError),
         (OpCode::SetWatches, &no_lists, ErrorCode::MarshallingError),
-        (OpCode::Sync, &[0, 0, 0, 9], ErrorCode::MarshallingError),
         (OpCode::GetData, &not_utf8, ErrorCode::BadArguments),
     ] {
         rig.clients.get_mut(&a).unwrap().asked.push_back(Asked { xid: Xid(1), op, watch: None });
@@ -266,8 +265,6 @@ fn reads_answer_and_watch_as_the_reference_says() {
         (Request::GetAcl("/a"), "ok 1 entries", 3),
         (Request::GetAcl("/blind"), "NoAuth", 3),
         (Request::GetAcl("/missing"), "NoNode", 3),
-        (Request::Sync(Some("/missing")), "ok Some(\"/missing\")", 3),
-        (Request::Sync(None), "ok None", 3),
     ];
     for (request, expected, watches) in rows {
         rig.ask(a, 1, request);

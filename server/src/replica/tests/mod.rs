@@ -13,6 +13,8 @@
 mod slow_disk;
 
 use super::*;
+use crate::pipeline::WriteRequest;
+use crate::session;
 use corral_engine::disk::{LogIo, LogSync, Mode};
 use corral_engine::txnlog::{Log, LogOptions, Recovered, recover};
 use corral_proto::request::{CreateRequest, PathVersion, SetDataRequest};
@@ -32,12 +34,11 @@ const CORES: usize = 2;
 /// How a rig differs from the usual one.
 #[derive(Clone, Copy)]
 struct With {
-    voters: &'static [i64],
     depth: usize,
     seed: u64,
 }
 
-const USUAL: With = With { voters: &[1], depth: 1, seed: 1 };
+const USUAL: With = With { depth: 1, seed: 1 };
 
 struct Rig {
     tree: Tree,
@@ -69,7 +70,7 @@ impl Rig {
         Rig::on(dir.path(), USUAL, tree, &recovered, 500, first_session)
     }
 
-    fn on(dir: &Path, with: With, tree: Tree, recovered: &Recovered, at_ms: u64, first_session: SessionId) -> Rig {
+    fn on(dir: &Path, with: With, mut tree: Tree, recovered: &Recovered, at_ms: u64, first_session: SessionId) -> Rig {
         let options = LogOptions {
             dir: dir.to_owned(),
             mode: Mode { io: LogIo::Pwrite, sync: LogSync::None, why: String::new() },
@@ -80,16 +81,21 @@ impl Rig {
         let (ready, segment_ready) = channel();
         let wake = Arc::new(move || _ = ready.send(()));
         let log = Log::open(&options, SlowDisk::default(), recovered, wake).expect("a log in a directory of its own");
-        let replica = ReplicaOptions {
+        let options = ReplicaOptions {
             me: ServerId(1),
-            ensemble: Arc::new(Ensemble::of_equals(with.voters.iter().copied().map(ServerId))),
+            ensemble: Arc::new(Ensemble::of_equals([ServerId(1)])),
             tick: Duration::from_millis(TICK_MS),
+            init_limit: 10,
+            sync_limit: 5,
+            patience: Patience::default(),
+            leader_serves: true,
             first_session,
             seed: with.seed,
             cores: CORES,
         };
         let now = Now { uptime: Duration::from_millis(at_ms), wall_ms: 1_000_000 + at_ms as i64 };
-        let replica = Replica::new(&replica, &tree, now.uptime);
+        let standing = Standing { accepted: 0, current: 0, last: recovered.last };
+        let replica = Replica::new(options, standing, History::new(), &mut tree, now.uptime);
         Rig { durable: tree.last_applied(), tree, replica, log, segment_ready, now, written: Vec::new() }
     }
 
@@ -98,7 +104,7 @@ impl Rig {
     }
 
     fn open(&mut self, conn: u32, timeout_ms: i32) {
-        self.replica.open_session(&mut self.log.group, self.now, id(conn), timeout_ms);
+        self.replica.open_session(&self.tree, &mut self.log.group, self.now, id(conn), timeout_ms);
     }
 
     /// A connection with a session; all of the first ones get the ids from [`FIRST`] on.
@@ -123,7 +129,7 @@ impl Rig {
 
     fn tick(&mut self, ms: u64) -> Vec<SessionId> {
         self.at(ms);
-        self.replica.tick(&self.tree, &mut self.log.group, self.now)
+        self.replica.expire(&self.tree, &mut self.log.group, self.now)
     }
 
     /// Hands the disk what it may have, and returns how many writes it has now.
@@ -149,7 +155,7 @@ impl Rig {
         self.log.disk().finish(index);
         if let Some(durable) = self.log.complete(|_| ()).expect("the disk is well") {
             self.durable = durable.upto();
-            self.replica.durable(durable);
+            self.replica.durable(&mut self.log.group, self.now.uptime, durable);
         }
     }
 
@@ -179,13 +185,14 @@ impl Rig {
                 Item::Session { conn, opened: Some((session, ms)) } => (conn, format!("session {session} {ms}ms")),
                 Item::Session { conn, opened: None } => (conn, "no session".to_owned()),
                 Item::Close { conn } => (conn, "close".to_owned()),
+                Item::CloseAll => panic!("a server alone serves always"),
                 Item::Answer { conn, xid, op, zxid, frame, last } => {
                     let (len, body) = delivery.bytes[frame.clone()].split_first_chunk::<4>().expect("a frame");
                     assert_eq!(u32::from_be_bytes(*len) as usize, body.len());
                     let header = ReplyHeader::decode(&mut Decoder::new(body)).expect("an answer has a header");
                     assert_eq!((header.xid, header.zxid), (*xid, *zxid));
                     assert!(
-                        *zxid > last_zxid && *zxid <= self.tree.last_applied(),
+                        (*zxid > last_zxid || *op == OpCode::Sync) && *zxid <= self.tree.last_applied(),
                         "answers are in order, and applied"
                     );
                     assert_eq!(*last, *op == OpCode::CloseSession);
@@ -328,15 +335,26 @@ fn a_failed_write_answers_nobody() {
     assert!(rig.log.submit(rig.now.uptime, |batch| replica.cut(batch)).is_err(), "nothing is written after a failure");
 }
 
-/// Its own disk is one vote of three.
+/// Whoever was told by another that something was written, and asks for it after a `sync`, finds it.
 #[test]
-fn one_member_of_three_commits_nothing_alone() {
+fn a_sync_is_answered_when_everything_that_was_ordered_before_is_applied() {
     let dir = dir();
-    let mut rig = Rig::with(&dir, With { voters: &[1, 2, 3], ..USUAL });
-    rig.open(1, TIMEOUT_MS);
+    let mut rig = Rig::new(&dir);
+    let (one, two) = (rig.opened(1), rig.opened(2));
+    rig.ask(2, two, 1, Request::Sync(Some("/")));
+    assert_eq!(rig.apply(), ["2: 1 ok @2"], "nothing is on its way");
+    rig.ask(1, one, 1, create("/a", 0));
+    rig.ask(2, two, 2, Request::Sync(None));
+    rig.ask(1, one, 2, set("/a"));
     rig.submit();
+    assert_eq!(rig.apply(), NOTHING);
     rig.finish();
-    assert_eq!((rig.apply(), rig.replica.outstanding()), (vec![], 1));
+    assert_eq!(rig.apply_some(1), ["1: 1 ok @3", "2: 2 ok @3"]);
+    assert_eq!(rig.apply(), ["1: 2 ok @4"]);
+    let (conn, since) = (id(2), Duration::ZERO);
+    let request = WriteRequest { conn, session: two, xid: Xid(3), op: OpCode::Sync, body: &[0, 0, 0, 9], since };
+    rig.replica.request(&rig.tree, &mut rig.log.group, rig.now, &request);
+    assert_eq!(rig.delivered(0), ["2: 3 MarshallingError @4"]);
 }
 
 #[test]
@@ -441,7 +459,7 @@ fn a_session_that_is_not_heard_of_is_closed_with_what_it_owns() {
     rig.ask(1, session, 2, create("/stays", 0));
     rig.settle();
     // 9 s after 0 lies in the bucket that ends at 10 s.
-    assert_eq!(rig.replica.deadline(), Some(Duration::from_secs(10)));
+    assert_eq!(rig.replica.next_expiry(), Some(Duration::from_secs(10)));
     rig.at(3000);
     rig.ask(12, other, 1, create("/theirs", 1));
     rig.at(9999);
@@ -459,7 +477,7 @@ fn a_session_that_is_not_heard_of_is_closed_with_what_it_owns() {
     assert_eq!((rig.replica.sessions(), rig.tree.sessions().len()), (1, 1));
     rig.renew(2, session, &session::password(session), TIMEOUT_MS);
     assert_eq!(rig.apply(), ["2: no session"]);
-    assert_eq!(rig.replica.deadline(), Some(Duration::from_secs(20)), "the other one lives on");
+    assert_eq!(rig.replica.next_expiry(), Some(Duration::from_secs(20)), "the other one lives on");
 }
 
 #[test]
@@ -471,10 +489,10 @@ fn an_expiring_session_takes_along_what_was_still_on_its_way() {
     rig.submit();
     rig.ask(1, session, 2, create("/second", 1));
     // A request is a sign of life: only a session that says nothing expires.
-    assert_eq!(rig.replica.deadline(), Some(Duration::from_secs(10)));
+    assert_eq!(rig.replica.next_expiry(), Some(Duration::from_secs(10)));
     assert_eq!(rig.tick(10_000), [session, other]);
     assert_eq!(rig.settle(), ["1: 1 ok @3", "1: 2 ok @4", "1: close", "2: close"]);
-    assert_eq!((rig.tree.ephemeral_count(), rig.replica.sessions(), rig.replica.deadline()), (0, 0, None));
+    assert_eq!((rig.tree.ephemeral_count(), rig.replica.sessions(), rig.replica.next_expiry()), (0, 0, None));
 }
 
 #[test]
@@ -485,18 +503,18 @@ fn whatever_is_heard_of_a_session_keeps_it_alive() {
     rig.at(9000);
     rig.ask(1, session, 1, create("/a", 0));
     rig.settle();
-    assert_eq!(rig.replica.deadline(), Some(Duration::from_secs(20)));
+    assert_eq!(rig.replica.next_expiry(), Some(Duration::from_secs(20)));
     rig.at(19_000);
     rig.replica.touch(&[session], rig.now.uptime);
-    assert_eq!(rig.replica.deadline(), Some(Duration::from_secs(30)));
+    assert_eq!(rig.replica.next_expiry(), Some(Duration::from_secs(30)));
     rig.at(29_000);
     rig.renew(2, session, &session::password(session), 20_000);
     rig.settle();
-    assert_eq!(rig.replica.deadline(), Some(Duration::from_secs(50)), "with its new timeout");
+    assert_eq!(rig.replica.next_expiry(), Some(Duration::from_secs(50)), "with its new timeout");
     rig.at(40_000);
     rig.ask(1, session, 2, set("/a"));
     rig.replica.touch(&[], rig.now.uptime);
-    assert_eq!(rig.replica.deadline(), Some(Duration::from_secs(50)), "the old connection does not speak for it");
+    assert_eq!(rig.replica.next_expiry(), Some(Duration::from_secs(50)), "the old connection does not speak for it");
 }
 
 /// Sections 2.8 and 8.1 of the reference.

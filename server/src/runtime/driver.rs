@@ -1,9 +1,11 @@
 //! What `core-0` does besides serving clients: it drives the replica, the log and the tree.
 //!
-//! A step, in this order: take what other cores sent; expire sessions; hand the disk the next batch; take what the disk has
-//! finished; apply what that committed and queue what every core is to be told, before the tree's lock is given back.
+//! A step, in this order: take what other cores sent; expire sessions; hear the other members; hand the disk the next batch, and
+//! the learners the same; take what the disk has finished; apply what that committed and queue what every core is to be told, before
+//! the tree's lock is given back.
 
 use super::alarm::Alarm;
+use super::peers::{Membership, OPEN, Peers};
 use super::snapshots::{Ended, Snapshots};
 use super::{Shared, port};
 use crate::admin::report::ReplicaReport;
@@ -13,6 +15,9 @@ use crate::session;
 use crate::stages::Timeline;
 use crate::store::Store;
 use crate::zab::Ensemble;
+use crate::zab::election::Patience;
+use crate::zab::history::History;
+use crate::zab::message::Standing;
 use corral_engine::disk::device::Device;
 use corral_engine::histogram::Histogram;
 use corral_engine::snapshot::schedule::Schedule;
@@ -20,6 +25,7 @@ use corral_engine::tree::Change;
 use corral_engine::txnlog::log::LogCounters;
 use corral_engine::txnlog::{Log, LogOptions, Recovered};
 use corral_proto::ServerId;
+use mio::Registry;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -30,17 +36,20 @@ const APPLY: usize = 256;
 const INBOX_STEP: usize = 1024;
 
 /// The replica, its log, and the store whose locks it holds.
-pub(super) struct Leading {
+pub(super) struct Driver {
     pub(super) replica: Replica,
-    pub(super) log: Log<Device>,
+    /// `None` only while the history on the disk is replaced.
+    pub(super) log: Option<Log<Device>>,
+    pub(super) log_options: LogOptions,
     pub(super) timeline: Timeline,
+    pub(super) peers: Option<Peers>,
     schedule: Schedule,
     alarm: Alarm,
-    snapshots: Snapshots,
+    pub(super) snapshots: Snapshots,
     counted: LogCounters,
     snapshot_times: Histogram,
     snapshot_failures: u64,
-    _store: Store,
+    pub(super) store: Store,
     tick: Duration,
     last_step: Duration,
     no_expiry_before: Duration,
@@ -50,44 +59,62 @@ pub(super) struct Leading {
     sync_max_us: u64,
 }
 
-impl Leading {
-    pub(super) fn new(shared: &Arc<Shared>, store: Store, recovered: &Recovered, seed: u64) -> Result<Leading, String> {
+impl Driver {
+    pub(super) fn new(
+        shared: &Arc<Shared>,
+        registry: &Registry,
+        store: Store,
+        recovered: &Recovered,
+        membership: Option<Membership>,
+        seed: u64,
+    ) -> Result<Driver, String> {
         let config = &shared.config;
-        let options = LogOptions {
+        let log_options = LogOptions {
             dir: store.log_dir.clone(),
             mode: store.mode.clone(),
             segment_bytes: config.log.segment_bytes,
             pipeline_depth: config.log.pipeline_depth as usize,
             group_commit_delay: Duration::from_micros(config.log.group_commit_delay_us.into()),
         };
-        let device = Device::open(&store.mode).map_err(|error| format!("cannot open the log's device: {error}"))?;
-        let waker = shared.clone();
-        let wake = Arc::new(move || waker.lines[0].bell.ring());
-        let log = Log::open(&options, device, recovered, wake).map_err(|error| error.to_string())?;
+        let log = open_log(shared, &log_options, recovered)?;
         let me = ServerId(config.server_id.into());
         let now = shared.now();
-        let replica = ReplicaOptions {
+        let ensemble = config.members.as_ref().map(|members| members.ensemble.clone());
+        let mut history = History::new();
+        let mut standing = Standing { accepted: 0, current: 0, last: recovered.last };
+        if let Some(Membership { epochs, newest, .. }) = &membership {
+            newest.iter().for_each(|(zxid, record)| history.push(*zxid, record));
+            (standing.accepted, standing.current) = (epochs.accepted(), epochs.current());
+        }
+        let options = ReplicaOptions {
             me,
-            ensemble: Arc::new(Ensemble::of_equals([me])),
+            ensemble: ensemble.unwrap_or_else(|| Arc::new(Ensemble::of_equals([me]))),
             tick: Duration::from_millis(config.tick_ms.into()),
+            init_limit: config.init_limit,
+            sync_limit: config.sync_limit,
+            patience: Patience::default(),
+            leader_serves: config.leader_serves,
             first_session: session::first_id(config.server_id.max(1), now.wall_ms),
             seed,
             cores: shared.lines.len(),
         };
-        let replica = Replica::new(&replica, &shared.tree.read(), now.uptime);
+        let replica = Replica::new(options, standing, history, &mut shared.tree.write(), now.uptime);
+        let peers = membership.map(|membership| Peers::start(shared, registry, membership, seed)).transpose()?;
         let schedule = Schedule::new(config.snapshots.count, config.snapshots.log_bytes, seed);
         let snapshots = Snapshots::start(shared, store.snapshot_dir.clone(), store.damaged_snapshots.clone())?;
-        Ok(Leading {
+        Ok(Driver {
             replica,
-            log,
+            log: Some(log),
+            log_options,
             timeline: Timeline::default(),
+            peers,
             schedule,
             alarm: Alarm::default(),
             snapshots,
             counted: LogCounters::default(),
             snapshot_times: Histogram::default(),
             snapshot_failures: 0,
-            _store: store,
+            store,
             tick: Duration::from_millis(config.tick_ms.into()),
             last_step: now.uptime,
             no_expiry_before: Duration::ZERO,
@@ -102,7 +129,8 @@ impl Leading {
     pub(super) fn take_inbox(&mut self, shared: &Shared, now: Now) {
         if !shared.inbox.is_empty() {
             let tree = shared.tree.read();
-            let (replica, log, timeline) = (&mut self.replica, &mut self.log.group, &mut self.timeline);
+            let log = &mut self.log.as_mut().expect(OPEN).group;
+            let (replica, timeline) = (&mut self.replica, &mut self.timeline);
             let mut direct = port::Direct { replica, log, timeline, now };
             let mut at = shared.uptime();
             for _ in 0..INBOX_STEP {
@@ -118,9 +146,9 @@ impl Leading {
             self.no_expiry_before = now.uptime + self.tick;
         }
         self.last_step = now.uptime;
-        if self.replica.deadline().is_some_and(|deadline| deadline.max(self.no_expiry_before) <= now.uptime) {
+        if self.replica.next_expiry().is_some_and(|at| at.max(self.no_expiry_before) <= now.uptime) {
             let tree = shared.tree.read();
-            for session in self.replica.tick(&tree, &mut self.log.group, now) {
+            for session in self.replica.expire(&tree, &mut self.log.as_mut().expect(OPEN).group, now) {
                 tracing::info!("Expiring session {session}, timeout exceeded");
             }
         }
@@ -128,9 +156,9 @@ impl Leading {
 
     /// Hands the disk what it may have.
     pub(super) fn submit(&mut self, now: Now) -> Result<(), String> {
-        let replica = &mut self.replica;
-        self.log.submit(now.uptime, |batch| replica.cut(batch)).map_err(|error| error.to_string())?;
-        self.alarm.look(&self.log, now.uptime);
+        let (replica, log) = (&mut self.replica, self.log.as_mut().expect(OPEN));
+        log.submit(now.uptime, |batch| replica.cut(batch)).map_err(|error| error.to_string())?;
+        self.alarm.look(log, now.uptime);
         Ok(())
     }
 
@@ -138,7 +166,8 @@ impl Leading {
     pub(super) fn complete(&mut self, now: Now) -> Result<(), String> {
         let (mut sum, mut max, mut slow) = (0, 0, 0);
         let threshold = self.slow;
-        let durable = self.log.complete(|took| {
+        let log = self.log.as_mut().expect(OPEN);
+        let durable = log.complete(|took| {
             sum += took.as_micros() as u64;
             max = max.max(took.as_micros() as u64);
             if took >= threshold {
@@ -153,16 +182,17 @@ impl Leading {
         self.sync_max_us = self.sync_max_us.max(max);
         self.slow_syncs += slow;
         if let Some(durable) = durable.map_err(|error| error.to_string())? {
-            self.replica.durable(durable);
+            self.replica.durable(&mut log.group, now.uptime, durable);
             self.timeline.durable(durable.upto(), now.uptime);
-            self.timeline.committed(self.replica.committed(), now.uptime);
         }
+        self.timeline.committed(self.replica.committed(), now.uptime);
         Ok(())
     }
 
     /// Asks for a snapshot when one is due, and lets go of the log that no kept snapshot needs.
     pub(super) fn see_to_snapshots(&mut self, now: Now) {
-        let counters = self.log.counters();
+        let log = self.log.as_mut().expect(OPEN);
+        let counters = log.counters();
         let bytes = counters.written_bytes - self.counted.written_bytes;
         self.schedule.logged(counters.records - self.counted.records, bytes);
         self.counted = counters;
@@ -170,7 +200,7 @@ impl Leading {
             Some(Ended::Taken { took, needless }) => {
                 self.schedule.taken();
                 self.snapshot_times.time(took);
-                needless.into_iter().for_each(|needless| self.log.release(needless));
+                needless.into_iter().for_each(|needless| log.release(needless));
             }
             Some(Ended::Failed(error)) => {
                 self.snapshot_failures += 1;
@@ -181,7 +211,8 @@ impl Leading {
             }
             Some(Ended::BrokenOff) | None => {}
         }
-        if self.schedule.is_due(now.uptime) && self.snapshots.ask(now.wall_ms) {
+        let serves = self.replica.state().is_some();
+        if serves && self.schedule.is_due(now.uptime) && self.snapshots.ask(now.wall_ms) {
             self.schedule.restart();
         }
     }
@@ -234,28 +265,46 @@ impl Leading {
 
     /// When something has to be done even if nothing happens until then.
     pub(super) fn deadline(&self) -> Option<Duration> {
-        let expiry = self.replica.deadline().map(|deadline| deadline.max(self.no_expiry_before));
-        let deadlines = [expiry, self.log.deadline(), self.schedule.deadline(), self.alarm.deadline()];
+        let expiry = self.replica.next_expiry().map(|at| at.max(self.no_expiry_before));
+        let log = self.log.as_ref().expect(OPEN);
+        let role = self.replica.deadline();
+        let deadlines = [expiry, role, log.deadline(), self.schedule.deadline(), self.alarm.deadline()];
         deadlines.into_iter().flatten().min()
+    }
+
+    /// The log is another one, and counts anew.
+    pub(super) fn restart_counting(&mut self) {
+        self.counted = LogCounters::default();
+        self.schedule.restart();
+    }
+
+    /// The disk, for the thread that sleeps in it.
+    pub(super) fn disk(&mut self) -> &mut Device {
+        self.log.as_mut().expect(OPEN).disk()
     }
 
     /// True when nothing is on its way.
     pub(super) fn is_idle(&self) -> bool {
-        self.log.is_idle() && self.replica.outstanding() == 0
+        // Without a quorum nothing that is outstanding will ever be committed.
+        let waits = self.replica.state().is_some() && self.replica.outstanding() > 0;
+        self.log.as_ref().expect(OPEN).is_idle() && !waits
     }
 
     pub(super) fn report(&self, shared: &Shared) -> ReplicaReport {
         let tree = shared.tree.read();
+        let log = self.log.as_ref().expect(OPEN);
         ReplicaReport {
+            state: self.replica.state(),
+            alone: self.peers.is_none(),
             zxid: tree.last_applied(),
             nodes: tree.len(),
             ephemerals: tree.ephemeral_count(),
             bytes: tree.bytes(),
             sessions: self.replica.sessions(),
             proposals: self.replica.outstanding(),
-            log: self.log.counters(),
-            log_room: self.log.room(),
-            histograms: self.log.histograms().clone(),
+            log: log.counters(),
+            log_room: log.room(),
+            histograms: log.histograms().clone(),
             slow_syncs: self.slow_syncs,
             sync_sum_us: self.sync_sum_us,
             sync_max_us: self.sync_max_us,
@@ -263,4 +312,16 @@ impl Leading {
             snapshot_failures: self.snapshot_failures,
         }
     }
+}
+
+/// Opens the log where recovery has found its end.
+pub(super) fn open_log(
+    shared: &Arc<Shared>,
+    options: &LogOptions,
+    recovered: &Recovered,
+) -> Result<Log<Device>, String> {
+    let device = Device::open(&options.mode).map_err(|error| format!("cannot open the log's device: {error}"))?;
+    let waker = shared.clone();
+    let wake = Arc::new(move || waker.lines[0].bell.ring());
+    Log::open(options, device, recovered, wake).map_err(|error| error.to_string())
 }

@@ -1,0 +1,72 @@
+//! Taking another member's history instead of one's own: a snapshot that came from the leader replaces the tree, all snapshots and
+//! the whole log.
+//!
+//! The snapshot is written to a directory of its own. From the moment when it is durable there under its name, it *is* the history:
+//! whatever else is on the disk is deleted, and then it takes its place among the snapshots. A crash before that moment leaves the
+//! old history; after it, the next start goes on where this one stopped ([`finish`]). Deleting first would lose what this member
+//! had acknowledged; putting the snapshot in its place first could leave a log behind it that belongs to another history.
+//!
+//! **Not here**: who sends it, the tree that is served from then on.
+
+use crate::disk::removal;
+use crate::error::StorageError;
+use crate::snapshot;
+use crate::snapshot::writer::{SnapshotOptions, take};
+use crate::tree::Tree;
+use crate::txnlog::segment::{self, sync_dir};
+use corral_proto::Zxid;
+use parking_lot::RwLock;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
+
+/// Where the snapshot is until it has taken its place.
+fn waiting_room(snapshots: &Path) -> PathBuf {
+    snapshots.join("adopted")
+}
+
+/// Makes `tree` the history: when this returns, a restore from `options.dir` and `log` gives this tree and an empty log. Nobody else
+/// may use the directories meanwhile.
+///
+/// # Errors
+/// [`StorageError::Io`]; the history is the old one or the new one then.
+pub fn adopt(options: &SnapshotOptions, log: &Path, tree: &RwLock<Tree>, wall_ms: i64) -> Result<(), StorageError> {
+    let room = waiting_room(&options.dir);
+    fs::create_dir_all(&room).map_err(StorageError::io("make the directory", &room))?;
+    sync_dir(&options.dir)?;
+    // Nobody else is served meanwhile.
+    let options = SnapshotOptions { dir: room, rate_limit: 0, ..options.clone() };
+    take(&options, tree, wall_ms, &AtomicBool::new(false))?;
+    finish(options.dir.parent().expect("it is in the directory of the snapshots"), log).map(drop)
+}
+
+/// Ends what a crash has interrupted, before a restore. Returns the transaction that the adopted history ends with, if there was
+/// one.
+///
+/// # Errors
+/// [`StorageError::Io`].
+pub fn finish(snapshots: &Path, log: &Path) -> Result<Option<Zxid>, StorageError> {
+    let room = waiting_room(snapshots);
+    if !room.is_dir() {
+        return Ok(None);
+    }
+    for entry in fs::read_dir(&room).map_err(StorageError::io("look into", &room))? {
+        let path = entry.map_err(StorageError::io("look into", &room))?.path();
+        if path.extension().is_some_and(|extension| extension == "new") {
+            fs::remove_file(&path).map_err(StorageError::io("delete", &path))?;
+        }
+    }
+    let Some((zxid, adopted)) = snapshot::list(&room)?.into_iter().next() else { return Ok(None) };
+    for (_, path) in segment::list(log)?.into_iter().rev() {
+        removal::remove(&path).map_err(StorageError::io("delete the segment", &path))?;
+    }
+    sync_dir(log)?;
+    for (_, path) in snapshot::list(snapshots)? {
+        removal::remove(&path).map_err(StorageError::io("delete the snapshot", &path))?;
+    }
+    let place = snapshots.join(snapshot::file_name(zxid));
+    fs::rename(&adopted, &place).map_err(StorageError::io("name the snapshot", &place))?;
+    sync_dir(snapshots)?;
+    sync_dir(&room)?;
+    Ok(Some(zxid))
+}

@@ -1,0 +1,334 @@
+//! What clients ask for: of a leader, which decides it; of a learner, which forwards it to its leader; and what a leader is asked
+//! by its learners.
+//!
+//! **Invariants**: a request in the name of a session that another connection speaks for is not carried out; every forwarded
+//! request becomes a transaction, if only an error, because the learner waits for one.
+//!
+//! **Not here**: what a request becomes ([`crate::pipeline::sequencer`]), connections ([`crate::worker`]).
+
+use super::leading::Leading;
+use super::{Asker, Command, Now, Origin, Replica, Role, millis};
+use crate::delivery::Item;
+use crate::pipeline::WriteRequest;
+use crate::pipeline::sequencer::{Place, undecodable};
+use crate::session::{self, ConnId, Owner};
+use crate::zab::leadership::{self, LinkId};
+use crate::zab::message::Message;
+use corral_engine::Tree;
+use corral_engine::txnlog::Group;
+use corral_proto::jute::Decoder;
+use corral_proto::peer::PacketKind;
+use corral_proto::peer::learner::{Forwarded, Revalidated, Touched};
+use corral_proto::response::Response;
+use corral_proto::{ErrorCode, Jute, OpCode, Request, SessionId, Txn, TxnEntry, TxnHeader, Xid, Zxid};
+use std::time::Duration;
+
+impl Replica {
+    /// A client wants something changed, or to be told of everything that was ([`OpCode::Sync`]). A request in the name of a session
+    /// that is gone, closing, or spoken for by another connection is dropped: that connection is being closed.
+    pub fn request(&mut self, tree: &Tree, log: &mut Group, now: Now, request: &WriteRequest<'_>) {
+        let WriteRequest { conn, session, xid, op, body, .. } = *request;
+        if !self.serving {
+            return;
+        }
+        let asker = Asker { conn, xid, op };
+        match &mut self.role {
+            Role::Leading(leading) => {
+                if !leading.sessions.speaks_for(conn, session) {
+                    return;
+                }
+                leading.sessions.touch(session, now.uptime);
+                if op == OpCode::Sync {
+                    return self.sync(tree, asker, body);
+                }
+                let place = (session, xid);
+                self.order(tree, log, now, place, Origin::Client(asker), op, body);
+            }
+            Role::Following(following) => {
+                let Some((_, timeout_ms)) = following.clients.get(&session).filter(|(speaks, _)| *speaks == conn)
+                else {
+                    return;
+                };
+                following.heard.insert(session, *timeout_ms);
+                if op == OpCode::Sync {
+                    let path = match Request::decode(op, body) {
+                        Ok(Request::Sync(path)) => path.map(Box::from),
+                        _ => return self.sync(tree, asker, body),
+                    };
+                    following.syncs.push_back((asker, path));
+                } else {
+                    following.forwarded.entry(session).or_default().push_back(asker);
+                }
+                self.forward(Forwarded { session, xid, op: op.code(), body });
+            }
+            _ => {}
+        }
+    }
+
+    /// A client of a leader is answered when everything that was ordered before is applied; one whose request cannot be read, at
+    /// once.
+    fn sync(&mut self, tree: &Tree, asker: Asker, body: &[u8]) {
+        match Request::decode(OpCode::Sync, body) {
+            Ok(Request::Sync(path)) => {
+                if let (Some(newest), Role::Leading(leading)) = (self.proposals.back(), &mut self.role) {
+                    leading.syncs.push_back((newest.zxid, asker, path.map(Box::from)));
+                } else {
+                    self.answer(asker, tree.last_applied(), 0, &Response::Sync(path), false);
+                }
+            }
+            Ok(other) => unreachable!("{other:?} is no sync"),
+            Err(error) => {
+                let code = undecodable(error).code();
+                self.answer(asker, tree.last_applied(), code, &Response::Empty, false);
+            }
+        }
+    }
+
+    /// Answers those who have waited for what is in the tree now.
+    pub(super) fn answer_syncs(&mut self, tree: &Tree) {
+        let applied = tree.last_applied();
+        loop {
+            let waiting = match &mut self.role {
+                Role::Leading(leading) => &mut leading.syncs,
+                Role::Following(following) => &mut following.synced,
+                _ => return,
+            };
+            let Some((_, asker, path)) = waiting.pop_front_if(|(waits_for, _, _)| *waits_for <= applied) else {
+                return;
+            };
+            self.answer(asker, applied, 0, &Response::Sync(path.as_deref()), false);
+        }
+    }
+
+    /// Decides a request and puts the transaction that it becomes at the end of the log.
+    fn order(
+        &mut self,
+        tree: &Tree,
+        log: &mut Group,
+        now: Now,
+        (session, cxid): (SessionId, Xid),
+        from: Origin,
+        op: OpCode,
+        body: &[u8],
+    ) {
+        self.place(log, now, (session, cxid), from, |leading, place, append| {
+            if op == OpCode::CloseSession {
+                leading.sessions.start_closing(session);
+            }
+            leading.sequencer.decide(tree, place, op, body, append);
+        });
+    }
+
+    /// Gives a transaction its place in the order and in the log; `decide` says what it is.
+    fn place(
+        &mut self,
+        log: &mut Group,
+        now: Now,
+        (session, cxid): (SessionId, Xid),
+        from: Origin,
+        decide: impl FnOnce(&mut Leading, Place, &mut dyn FnMut(Txn<'_>)),
+    ) {
+        let Role::Leading(leading) = &mut self.role else { unreachable!("only a leader orders") };
+        let Some(zxid) = leading.leadership.order() else {
+            return self.look(now.uptime, "the zxids of the epoch are used up");
+        };
+        let header = TxnHeader { session, cxid, zxid, time_ms: now.wall_ms };
+        decide(leading, Place { zxid, session }, &mut |txn| log.append(&TxnEntry { header, txn }, now.uptime));
+        self.logged(zxid, from);
+    }
+
+    fn forward(&mut self, request: Forwarded<'_>) {
+        let Role::Following(following) = &self.role else { unreachable!("only a learner forwards") };
+        let message = Message::with(PacketKind::Request, Zxid(-1), request.to_vec());
+        self.commands.push(Command::Send(following.link, message));
+    }
+
+    /// A client without a session wants one.
+    pub fn open_session(&mut self, tree: &Tree, log: &mut Group, now: Now, conn: ConnId, timeout_ms: i32) {
+        if !self.takes_clients() {
+            return self.tell(conn, Item::Close { conn });
+        }
+        let session = self.session_ids.next(|id| tree.sessions().contains_key(&id));
+        let asker = Asker { conn, xid: Xid(0), op: OpCode::CreateSession };
+        match &mut self.role {
+            Role::Leading(_) => self.create_session(log, now, session, timeout_ms, Origin::Client(asker)),
+            Role::Following(following) => {
+                following.forwarded.entry(session).or_default().push_back(asker);
+                let (xid, op, body) = (asker.xid, asker.op.code(), &timeout_ms.to_be_bytes());
+                self.forward(Forwarded { session, xid, op, body });
+            }
+            _ => unreachable!("clients are taken"),
+        }
+    }
+
+    fn create_session(&mut self, log: &mut Group, now: Now, session: SessionId, timeout_ms: i32, from: Origin) {
+        self.place(log, now, (session, Xid(0)), from, |_, _, append| append(Txn::CreateSession { timeout_ms }));
+    }
+
+    /// A client wants to go on with its session on this connection. Its former connection is closed, but only once the
+    /// password was found right (Apache closes it before, so that anybody can).
+    pub fn renew_session(&mut self, now: Now, conn: ConnId, id: SessionId, password: &[u8], timeout_ms: i32) {
+        if !self.takes_clients() {
+            return self.tell(conn, Item::Close { conn });
+        }
+        let known = password == session::password(id);
+        match &mut self.role {
+            Role::Following(following) if known => {
+                following.renewals.entry(id).or_default().push_back((conn, timeout_ms));
+                let asked = Touched { session: id, timeout_ms }.to_vec();
+                let message = Message::with(PacketKind::Revalidate, Zxid(-1), asked);
+                self.commands.push(Command::Send(following.link, message));
+            }
+            Role::Leading(leading) if known => {
+                let renewed = leading.sessions.renew(id, millis(timeout_ms), Owner::Client(conn), now.uptime);
+                if let Some(Some(Owner::Client(before))) = renewed {
+                    self.tell(before, Item::Close { conn: before });
+                }
+                self.tell(conn, Item::Session { conn, opened: renewed.map(|_| (id, timeout_ms)) });
+            }
+            _ => self.tell(conn, Item::Session { conn, opened: None }),
+        }
+    }
+
+    /// A learner has its leader's word on a client's session.
+    pub(super) fn revalidated(&mut self, said: &Message) {
+        let Role::Following(following) = &mut self.role else { return };
+        let Ok(Revalidated { session, valid }) = Revalidated::decode(said.bytes()) else { return };
+        let Some(waiting) = following.renewals.get_mut(&session) else { return };
+        let Some((conn, timeout_ms)) = waiting.pop_front() else { return };
+        if waiting.is_empty() {
+            following.renewals.remove(&session);
+        }
+        if valid && let Some((before, _)) = following.clients.insert(session, (conn, timeout_ms)) {
+            self.tell(before, Item::Close { conn: before });
+        }
+        self.tell(conn, Item::Session { conn, opened: valid.then_some((session, timeout_ms)) });
+    }
+
+    fn takes_clients(&self) -> bool {
+        let is_leader = matches!(self.role, Role::Leading(_));
+        let alone = self.options.ensemble.is_alone(self.options.me);
+        self.serving && (!is_leader || self.options.leader_serves || alone)
+    }
+
+    /// Something was heard of these sessions.
+    pub fn touch(&mut self, sessions: &[SessionId], now: Duration) {
+        match &mut self.role {
+            Role::Leading(leading) => sessions.iter().for_each(|session| leading.sessions.touch(*session, now)),
+            Role::Following(following) => {
+                let clients = &following.clients;
+                let known = sessions.iter().filter_map(|id| clients.get(id).map(|(_, timeout_ms)| (*id, *timeout_ms)));
+                following.heard.extend(known);
+            }
+            _ => {}
+        }
+    }
+
+    /// Closes the sessions that have expired, and names them. Only a leader knows.
+    pub fn expire(&mut self, tree: &Tree, log: &mut Group, now: Now) -> Vec<SessionId> {
+        let Role::Leading(leading) = &self.role else { return Vec::new() };
+        let expired = if self.serving { leading.sessions.expired(now.uptime) } else { Vec::new() };
+        for session in &expired {
+            if matches!(self.role, Role::Leading(_)) {
+                self.order(tree, log, now, (*session, Xid(0)), Origin::Nobody, OpCode::CloseSession, &[]);
+            }
+        }
+        expired
+    }
+
+    /// The earliest moment at which [`Replica::expire`] would do anything.
+    pub fn next_expiry(&self) -> Option<Duration> {
+        match &self.role {
+            Role::Leading(leading) if self.serving => leading.sessions.deadline(),
+            _ => None,
+        }
+    }
+
+    /// A learner asks its leader for something.
+    pub(super) fn asked(&mut self, tree: &Tree, log: &mut Group, now: Now, link: LinkId, said: &Message) {
+        let Role::Leading(leading) = &mut self.role else { return };
+        match said.kind {
+            PacketKind::Ping => {
+                Touched::list(said.bytes()).for_each(|touched| leading.sessions.touch(touched.session, now.uptime));
+            }
+            PacketKind::Revalidate => {
+                let Ok(Touched { session, timeout_ms }) = Touched::decode(said.bytes()) else {
+                    return self.refuse(link, "a session's revalidation that cannot be read");
+                };
+                let renewed = leading.sessions.renew(session, millis(timeout_ms), Owner::Learner(link), now.uptime);
+                if let Some(Some(Owner::Client(before))) = renewed {
+                    self.tell(before, Item::Close { conn: before });
+                }
+                let answer = Revalidated { session, valid: renewed.is_some() }.to_vec();
+                self.commands.push(Command::Send(link, Message::with(PacketKind::Revalidate, said.zxid, answer)));
+            }
+            _ => self.forwarded(tree, log, now, link, said.bytes()),
+        }
+    }
+
+    fn forwarded(&mut self, tree: &Tree, log: &mut Group, now: Now, link: LinkId, bytes: &[u8]) {
+        let Ok(Forwarded { session, xid, op, body }) = Forwarded::decode(bytes) else {
+            return self.refuse(link, "a request that cannot be read");
+        };
+        let Role::Leading(leading) = &mut self.role else { return };
+        let place = (session, xid);
+        match OpCode::from_code(op) {
+            Some(OpCode::Sync) => {
+                let mut orders = Vec::new();
+                leading.leadership.sync(link, &mut orders);
+                self.lead(now.uptime, orders);
+            }
+            Some(OpCode::CreateSession) => match Decoder::new(body).int() {
+                Ok(timeout_ms) => self.create_session(log, now, session, timeout_ms, Origin::Learner(link)),
+                Err(_) => self.refuse(link, "a session without a timeout"),
+            },
+            Some(op) if crate::pipeline::is_write(op) => match leading.sessions.speaks_over(link, session) {
+                Ok(()) => self.order(tree, log, now, place, Origin::Learner(link), op, body),
+                Err(error) => self.refused(log, now, place, link, error),
+            },
+            _ => self.refused(log, now, place, link, ErrorCode::Unimplemented),
+        }
+    }
+
+    fn refused(&mut self, log: &mut Group, now: Now, place: (SessionId, Xid), link: LinkId, error: ErrorCode) {
+        self.place(log, now, place, Origin::Learner(link), |_, _, append| append(Txn::Error(error.code())));
+    }
+
+    /// A learner that says what makes no sense is disconnected.
+    fn refuse(&mut self, link: LinkId, what: &str) {
+        self.lead(Duration::ZERO, vec![leadership::Order::Drop(link, format!("it sent {what}"))]);
+    }
+
+    /// A session is in the tree.
+    pub(super) fn session_opened(&mut self, session: SessionId, timeout_ms: i32, from: Origin, now: Duration) {
+        match (&mut self.role, from) {
+            (Role::Leading(leading), from) => {
+                let owner = match from {
+                    Origin::Client(asker) => Some(Owner::Client(asker.conn)),
+                    Origin::Learner(link) => Some(Owner::Learner(link)),
+                    Origin::Nobody => None,
+                };
+                leading.sessions.open(session, millis(timeout_ms), owner, now);
+            }
+            (Role::Following(following), Origin::Client(asker)) => {
+                following.clients.insert(session, (asker.conn, timeout_ms));
+            }
+            _ => {}
+        }
+    }
+
+    /// A session is no more. Returns the connection here that spoke for it.
+    pub(super) fn session_closed(&mut self, session: SessionId) -> Option<ConnId> {
+        match &mut self.role {
+            Role::Leading(leading) => match leading.sessions.close(session)? {
+                Owner::Client(conn) => Some(conn),
+                Owner::Learner(_) => None,
+            },
+            Role::Following(following) => {
+                following.heard.remove(&session);
+                following.clients.remove(&session).map(|(conn, _)| conn)
+            }
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,130 @@
+//! What a leader has besides its leadership: the sessions of the whole ensemble, what is decided and not applied, and an eye on
+//! its learners.
+//!
+//! Every half tick each learner is pinged; its answer names the sessions that it has heard of. A learner that is silent for
+//! `syncLimit` ticks, or leaves a proposal unacknowledged for that long, is disconnected; a leader that has no quorum of them
+//! gives up (Apache's `Leader.lead` and `LearnerHandler`).
+//!
+//! **Not here**: what is committed when ([`Leadership`]), requests of clients ([`super::clients`]).
+
+use super::{Asker, ReplicaOptions, millis};
+use crate::pipeline::sequencer::Sequencer;
+use crate::session::Sessions;
+use crate::zab::leadership::{Leadership, LinkId, Order};
+use crate::zab::message::Message;
+use corral_engine::Tree;
+use corral_proto::Zxid;
+use corral_proto::peer::PacketKind;
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+pub(super) struct Leading {
+    pub(super) leadership: Leadership,
+    pub(super) sessions: Sessions,
+    pub(super) sequencer: Sequencer,
+    /// This leader's own clients that wait until everything up to there is applied.
+    pub(super) syncs: VecDeque<(Zxid, Asker, Option<Box<str>>)>,
+    links: BTreeMap<LinkId, Watched>,
+    tick: Duration,
+    /// How long a learner may be silent.
+    patience: Duration,
+    /// How long one may take to be synchronized.
+    beginning: Duration,
+    /// The epoch must be established by then.
+    established_by: Duration,
+    beat_at: Duration,
+    beats: u64,
+}
+
+/// A link to a learner.
+struct Watched {
+    silent_until: Duration,
+    /// What it has yet to acknowledge, and until when.
+    owes: Option<(Zxid, Duration)>,
+}
+
+impl Leading {
+    pub(super) fn new(leadership: Leadership, options: &ReplicaOptions, now: Duration) -> Leading {
+        let tick = options.tick;
+        let (beginning, patience) = (tick * options.init_limit, tick * options.sync_limit);
+        Leading {
+            leadership,
+            sessions: Sessions::new(tick),
+            sequencer: Sequencer::new(options.seed),
+            syncs: VecDeque::new(),
+            links: BTreeMap::new(),
+            tick,
+            patience,
+            beginning: beginning + patience,
+            // Discovery, promises and synchronization may each take that long.
+            established_by: now + 3 * beginning,
+            beat_at: now + tick / 2,
+            beats: 0,
+        }
+    }
+
+    /// All sessions get a full timeout ahead.
+    pub(super) fn serve(&mut self, tree: &Tree, now: Duration) {
+        for (id, timeout_ms) in tree.sessions() {
+            self.sessions.open(*id, millis(*timeout_ms), None, now);
+        }
+    }
+
+    pub(super) fn connected(&mut self, link: LinkId, now: Duration) {
+        self.leadership.connected(link);
+        self.links.insert(link, Watched { silent_until: now + self.beginning, owes: None });
+    }
+
+    pub(super) fn disconnected(&mut self, link: LinkId) {
+        self.leadership.disconnected(link);
+        self.links.remove(&link);
+    }
+
+    /// Something came over a link.
+    pub(super) fn heard(&mut self, link: LinkId, now: Duration) {
+        if let Some(watched) = self.links.get_mut(&link) {
+            watched.silent_until = now + self.patience.max(watched.silent_until.saturating_sub(now));
+        }
+    }
+
+    /// What is to be done as time passes.
+    pub(super) fn tick(&mut self, now: Duration, out: &mut Vec<Order>) {
+        if !self.leadership.is_established() && now >= self.established_by {
+            out.push(Order::GiveUp("no quorum of followers came in time".to_owned()));
+        }
+        if now < self.beat_at {
+            return;
+        }
+        self.beat_at = now + self.tick / 2;
+        self.beats += 1;
+        let proposed = self.leadership.proposed();
+        for (link, watched) in &mut self.links {
+            let acknowledged = self.leadership.acknowledged(*link);
+            watched.owes = match (watched.owes, acknowledged) {
+                (Some((zxid, until)), Some(acknowledged)) if acknowledged < zxid => Some((zxid, until)),
+                (_, Some(acknowledged)) if acknowledged < proposed => Some((proposed, now + self.patience)),
+                _ => None,
+            };
+            let late = |until: &Duration| now >= *until;
+            let why = match watched.owes {
+                _ if late(&watched.silent_until) => Some("nothing was heard of it for too long"),
+                Some((_, until)) if late(&until) => Some("it has not acknowledged a proposal for too long"),
+                _ => None,
+            };
+            out.extend(why.map(|why| Order::Drop(*link, why.to_owned())));
+        }
+        out.extend(self.leadership.served().map(|link| Order::Send(link, Message::about(PacketKind::Ping, proposed))));
+        let is_whole_tick = self.beats.is_multiple_of(2);
+        if is_whole_tick && self.leadership.is_established() && !self.leadership.has_quorum() {
+            out.push(Order::GiveUp("not enough followers are left for a quorum".to_owned()));
+        }
+    }
+
+    /// The earliest moment at which [`Leading::tick`] would do anything.
+    pub(super) fn deadline(&self) -> Duration {
+        match self.leadership.is_established() {
+            true => self.beat_at,
+            false => self.beat_at.min(self.established_by),
+        }
+    }
+}

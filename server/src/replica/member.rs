@@ -1,0 +1,370 @@
+//! How a member comes from one role to the next: it looks for a leader, is elected or follows, and looks again when that ends.
+//!
+//! Before it looks, everything in its log must be on its disk: what it votes with is what it has. While it looks, or follows and is
+//! not served yet, nobody is served here; whoever was connected is disconnected, and comes again.
+//!
+//! **Not here**: the protocols of the roles ([`crate::zab`]), what clients ask for ([`super::clients`]).
+
+use super::following::Following;
+use super::leading::Leading;
+use super::{Command, Now, Origin, Replica, Role};
+use crate::delivery::Item;
+use crate::zab::election::{Elected, Outbox};
+use crate::zab::leadership::{self, Leadership, LinkId};
+use crate::zab::learner::{self, Learner};
+use crate::zab::message::Message;
+use corral_engine::Tree;
+use corral_engine::txnlog::{Durable, Group};
+use corral_proto::peer::learner::Touched;
+use corral_proto::peer::{Notification, PacketKind, PeerState};
+use corral_proto::{Jute, ServerId, TxnEntry, Zxid};
+use std::time::Duration;
+
+/// How often a member tries to reach the leader that it has elected, and how long it pauses (Apache's are the same).
+const TRIES: u32 = 5;
+const PAUSE: Duration = Duration::from_millis(100);
+
+impl Replica {
+    /// This member's log has everything up to `durable`: that is its vote.
+    pub fn durable(&mut self, log: &mut Group, now: Duration, durable: Durable) {
+        self.durable = self.durable.max(durable.upto());
+        match &mut self.role {
+            Role::Settling => self.settled(now),
+            Role::Leading(leading) => {
+                let mut orders = Vec::new();
+                leading.leadership.durable(durable, &mut orders);
+                self.lead(now, orders);
+            }
+            Role::Following(following) => {
+                let mut orders = Vec::new();
+                following.learner.durable(durable, &mut orders);
+                self.follow(log, now, orders);
+            }
+            Role::Looking | Role::Seeking { .. } => {}
+        }
+    }
+
+    /// A member has said over the election port what it votes for.
+    pub fn notified(&mut self, now: Duration, from: ServerId, said: &Notification<'_>) {
+        let mut out = Outbox::new();
+        let elected = match self.role {
+            // It votes for nobody yet, and what it would say of itself may be of a former life.
+            Role::Settling => None,
+            _ => self.election.hear(now, from, said, &mut out),
+        };
+        self.notify(out);
+        elected.into_iter().for_each(|elected| self.elected(now, elected));
+    }
+
+    /// Time has passed.
+    pub fn tick(&mut self, now: Duration) {
+        match &mut self.role {
+            Role::Settling => {}
+            Role::Looking => {
+                let mut out = Outbox::new();
+                let elected = self.election.tick(now, &mut out);
+                self.notify(out);
+                elected.into_iter().for_each(|elected| self.elected(now, elected));
+            }
+            Role::Seeking { leader, again_at, by, .. } => {
+                let leader = *leader;
+                if now >= *by {
+                    self.look(now, &format!("server {leader} was elected, but could not be reached in time"));
+                } else if again_at.take_if(|at| *at <= now).is_some() {
+                    self.commands.push(Command::Dial(leader));
+                }
+            }
+            Role::Following(following) => {
+                if now >= following.deadline() {
+                    self.look(now, "nothing was heard of the leader for too long");
+                }
+            }
+            Role::Leading(leading) => {
+                if !self.options.ensemble.is_alone(self.options.me) {
+                    let mut orders = Vec::new();
+                    leading.tick(now, &mut orders);
+                    self.lead(now, orders);
+                }
+            }
+        }
+    }
+
+    /// The earliest moment at which [`Replica::tick`] would do anything.
+    pub fn deadline(&self) -> Option<Duration> {
+        match &self.role {
+            Role::Settling => None,
+            Role::Looking => self.election.deadline(),
+            Role::Seeking { again_at, by, .. } => Some(again_at.map_or(*by, |at| at.min(*by))),
+            Role::Following(following) => Some(following.deadline()),
+            Role::Leading(_) if self.options.ensemble.is_alone(self.options.me) => None,
+            Role::Leading(leading) => Some(leading.deadline()),
+        }
+    }
+
+    /// How making a link to `leader` went.
+    pub fn dialed(&mut self, now: Duration, leader: ServerId, link: Option<LinkId>) {
+        match (&mut self.role, link) {
+            (Role::Seeking { leader: wanted, .. }, Some(link)) if *wanted == leader => {
+                let mut orders = Vec::new();
+                let is_observer = !self.options.ensemble.is_voter(self.options.me);
+                let learner = Learner::new(self.options.me, is_observer, self.standing, &mut orders);
+                self.role = Role::Following(Box::new(Following::new(learner, link, &self.options, now)));
+                let sends = orders.into_iter().map(|order| match order {
+                    learner::Order::Send(message) => Command::Send(link, message),
+                    other => unreachable!("{other:?} before anything was heard"),
+                });
+                self.commands.extend(sends);
+            }
+            (Role::Seeking { leader: wanted, tries, again_at, .. }, None) if *wanted == leader => {
+                *tries += 1;
+                match *tries < TRIES {
+                    true => *again_at = Some(now + PAUSE),
+                    false => self.look(now, &format!("server {leader} was elected, but cannot be reached")),
+                }
+            }
+            (_, Some(link)) => self.commands.push(Command::Drop(link, "it is not wanted any more".to_owned())),
+            (_, None) => {}
+        }
+    }
+
+    /// A learner has connected.
+    pub fn accepted(&mut self, now: Duration, link: LinkId) {
+        match &mut self.role {
+            Role::Leading(leading) => leading.connected(link, now),
+            _ => self.commands.push(Command::Drop(link, "this member does not lead".to_owned())),
+        }
+    }
+
+    /// A link is gone; `why` is for people.
+    pub fn lost(&mut self, now: Duration, link: LinkId, why: &str) {
+        match &mut self.role {
+            Role::Leading(leading) => leading.disconnected(link),
+            Role::Following(following) if following.link == link => {
+                self.look(now, &format!("the link to the leader is gone ({why})"));
+            }
+            _ => {}
+        }
+    }
+
+    /// Part of something larger came over a link.
+    pub fn progress(&mut self, now: Duration, link: LinkId) {
+        match &mut self.role {
+            Role::Leading(leading) => leading.heard(link, now),
+            Role::Following(following) if following.link == link => following.heard_of_leader(now),
+            _ => {}
+        }
+    }
+
+    /// Something came over a link.
+    pub fn hear(&mut self, tree: &Tree, log: &mut Group, now: Now, link: LinkId, said: Message) {
+        self.progress(now.uptime, link);
+        match &mut self.role {
+            Role::Leading(leading) => {
+                let mut orders = Vec::new();
+                leading.leadership.hear(link, said, &mut orders);
+                for (link, said) in self.lead(now.uptime, orders) {
+                    self.asked(tree, log, now, link, &said);
+                }
+            }
+            Role::Following(following) if following.link == link => {
+                let mut orders = Vec::new();
+                following.learner.hear(said, &mut orders);
+                self.follow(log, now.uptime, orders);
+                self.answer_syncs(tree);
+            }
+            _ => {}
+        }
+    }
+
+    /// The snapshot that came over the link is the whole history now, and durable.
+    pub fn loaded(&mut self) {
+        let Role::Following(following) = &mut self.role else { return };
+        following.learner.loaded();
+        let end = following.learner.applicable();
+        self.begin_at(end);
+        self.history.forget();
+    }
+
+    /// The log is cut back and ends here, and the tree was restored from it.
+    pub fn truncated(&mut self, end: Zxid) {
+        self.begin_at(end);
+        self.history.cut(end);
+    }
+
+    /// The log ends here, and the tree has all of it.
+    fn begin_at(&mut self, end: Zxid) {
+        self.proposals.clear();
+        self.cut = 0;
+        (self.standing.last, self.durable, self.committed) = (end, end, end);
+    }
+
+    /// Looks for a leader, because what was is over.
+    pub(super) fn look(&mut self, now: Duration, why: &str) {
+        match std::mem::replace(&mut self.role, Role::Settling) {
+            Role::Leading(leading) => {
+                tracing::warn!("no longer leading: {why}");
+                self.commands.push(Command::Listen(false));
+                self.history = leading.leadership.into_history();
+            }
+            Role::Following(following) => {
+                tracing::warn!("no longer following: {why}");
+                self.commands.push(Command::Drop(following.link, why.to_owned()));
+            }
+            _ => tracing::info!("looking for a leader again: {why}"),
+        }
+        self.proposals.iter_mut().for_each(|proposal| proposal.from = Origin::Nobody);
+        if std::mem::take(&mut self.serving) {
+            for outbox in &mut self.outbox {
+                outbox.items.push(Item::CloseAll);
+            }
+        }
+        self.settled(now);
+    }
+
+    /// Votes, if everything in the log is on the disk.
+    pub(super) fn settled(&mut self, now: Duration) {
+        if self.durable < self.standing.last {
+            return;
+        }
+        self.role = Role::Looking;
+        let mut out = Outbox::new();
+        self.election.look(now, self.standing.last, self.standing.current.into(), &mut out);
+        tracing::info!(
+            "LOOKING: round {}, epoch {}, {}",
+            self.election.round(),
+            self.standing.current,
+            self.standing.last
+        );
+        self.notify(out);
+    }
+
+    fn notify(&mut self, out: Outbox) {
+        self.commands.extend(out.into_iter().map(|(to, said)| Command::Notify(to, said)));
+    }
+
+    fn elected(&mut self, now: Duration, elected: Elected) {
+        let leader = elected.vote.leader;
+        match elected.state {
+            PeerState::Leading => {
+                tracing::info!("LEADING: elected in round {}", self.election.round());
+                let mut history = std::mem::take(&mut self.history);
+                for proposal in &self.proposals {
+                    if history.newest().is_none_or(|newest| newest < proposal.zxid) {
+                        history.push(proposal.zxid, &proposal.record);
+                    }
+                }
+                let mut orders = Vec::new();
+                let ensemble = self.options.ensemble.clone();
+                let leadership = Leadership::new(self.options.me, ensemble, self.standing, history, &mut orders);
+                self.role = Role::Leading(Box::new(Leading::new(leadership, &self.options, now)));
+                self.commands.push(Command::Listen(true));
+                self.lead(now, orders);
+            }
+            state => {
+                tracing::info!(
+                    "{}: server {leader} was elected",
+                    if state == PeerState::Following { "FOLLOWING" } else { "OBSERVING" }
+                );
+                let by = now + self.options.tick * self.options.init_limit;
+                self.role = Role::Seeking { leader, tries: 0, again_at: None, by };
+                self.commands.push(Command::Dial(leader));
+            }
+        }
+    }
+
+    /// Carries out what the leadership has ordered. Returns what is for whoever has the sessions.
+    pub(super) fn lead(&mut self, now: Duration, orders: Vec<leadership::Order>) -> Vec<(LinkId, Message)> {
+        let mut passed = Vec::new();
+        for order in orders {
+            match order {
+                leadership::Order::Send(link, message) => self.commands.push(Command::Send(link, message)),
+                leadership::Order::Snapshot(link, zxid) => self.commands.push(Command::Snapshot(link, zxid)),
+                leadership::Order::Promise(epoch) => self.promise(epoch),
+                leadership::Order::TakeOver(epoch) => self.take_over(epoch),
+                leadership::Order::Serve(epoch) => {
+                    self.election.established(epoch.into());
+                    self.committed = self.standing.last;
+                    self.commands.push(Command::Serve);
+                }
+                leadership::Order::Commit(upto) => self.committed = upto,
+                leadership::Order::GiveUp(why) => {
+                    self.look(now, &why);
+                    break;
+                }
+                leadership::Order::Drop(link, why) => {
+                    if let Role::Leading(leading) = &mut self.role {
+                        leading.disconnected(link);
+                    }
+                    self.commands.push(Command::Drop(link, why));
+                }
+                leadership::Order::Pass(link, message) => passed.push((link, message)),
+            }
+        }
+        passed
+    }
+
+    /// Carries out what the learner has ordered.
+    fn follow(&mut self, log: &mut Group, now: Duration, orders: Vec<learner::Order>) {
+        for order in orders {
+            let Role::Following(following) = &mut self.role else { return };
+            let link = following.link;
+            match order {
+                learner::Order::Send(message) => self.commands.push(Command::Send(link, message)),
+                learner::Order::Promise(epoch) => self.promise(epoch),
+                learner::Order::TakeOver(epoch) => self.take_over(epoch),
+                learner::Order::Truncate(upto) => self.commands.push(Command::Truncate(upto)),
+                learner::Order::Load(zxid) => self.commands.push(Command::Load(link, zxid)),
+                learner::Order::Append(zxid, record) => match TxnEntry::decode(&record) {
+                    Ok(entry) if entry.header.zxid == zxid => {
+                        let from = following.asker(&entry.header).map_or(Origin::Nobody, Origin::Client);
+                        self.append(log, now, zxid, &record, from);
+                    }
+                    Ok(entry) => {
+                        let why = format!("transaction {} was proposed as {zxid}", entry.header.zxid);
+                        return self.look(now, &why);
+                    }
+                    Err(error) => {
+                        return self.look(now, &format!("transaction {zxid} cannot be understood: {error}"));
+                    }
+                },
+                learner::Order::Commit(upto) => self.committed = upto,
+                learner::Order::Serve => {
+                    self.election.established(following.learner.epoch().into());
+                    self.committed = following.learner.applicable();
+                    self.commands.push(Command::Serve);
+                }
+                learner::Order::Pass(message) => self.told(message),
+                learner::Order::Leave(why) => return self.look(now, &why),
+            }
+        }
+    }
+
+    /// The leader says something about sessions and clients.
+    fn told(&mut self, message: Message) {
+        let Role::Following(following) = &mut self.role else { return };
+        match message.kind {
+            PacketKind::Ping => {
+                let heard = std::mem::take(&mut following.heard);
+                let heard = heard.into_iter().map(|(session, timeout_ms)| Touched { session, timeout_ms });
+                let data: Vec<u8> = heard.flat_map(|touched| touched.to_vec()).collect();
+                self.commands.push(Command::Send(following.link, Message::with(PacketKind::Ping, message.zxid, data)));
+            }
+            PacketKind::Sync => {
+                if let Some((asker, path)) = following.syncs.pop_front() {
+                    following.synced.push_back((following.learner.committed(), asker, path));
+                }
+            }
+            _ => self.revalidated(&message),
+        }
+    }
+
+    fn promise(&mut self, epoch: u32) {
+        self.standing.accepted = epoch;
+        self.commands.push(Command::Promise(epoch));
+    }
+
+    fn take_over(&mut self, epoch: u32) {
+        self.standing.current = epoch;
+        self.commands.push(Command::TakeOver(epoch));
+    }
+}

@@ -1,0 +1,431 @@
+//! The links between learners and their leader, as `core-0` has them: sockets, what has come over them and what is still to go.
+//!
+//! What is to be sent is a queue of parts. Data of proposals is not copied into it: the parts are slices of the memory that the log
+//! writes, and go out in vectored writes. A snapshot is a part too, whose bytes another thread makes as fast as the socket takes
+//! them; what comes after it waits. A learner that reads too slowly is disconnected: its queue is bounded.
+//!
+//! **Invariants**: what is sent over a link arrives in its order or not at all; a link's number is never used again.
+//!
+//! **Not here**: what packets mean ([`crate::replica`]), who dials whom ([`super::election`]).
+
+use crate::zab::leadership::LinkId;
+use crate::zab::message::Message;
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use corral_proto::Jute;
+use corral_proto::peer::packet::Ids;
+use corral_proto::peer::{Packet, PacketKind, Parsed};
+use crossbeam::channel::{Receiver, TryRecvError};
+use mio::net::{TcpListener, TcpStream};
+use mio::{Interest, Registry, Token};
+use std::collections::{BTreeMap, VecDeque};
+use std::io::{self, ErrorKind, IoSlice, Read, Write};
+use std::net::SocketAddr;
+
+/// Bytes that are read at a time.
+const READ: usize = 256 << 10;
+/// Reads of one link before the others have their turn.
+const READS: usize = 8;
+/// Bytes that may wait to be sent to one learner.
+const QUEUE_MAX: usize = 256 << 20;
+/// Parts of one vectored write.
+const SLICES: usize = 256;
+
+/// Something to be sent.
+enum Part {
+    /// Bytes of a proposal, in the log's memory.
+    Shared(Bytes),
+    /// Packets, or what is around such bytes: so many bytes of [`Outbound::own`].
+    Own(usize),
+    /// A snapshot that is being made.
+    Stream(Receiver<Bytes>),
+}
+
+#[derive(Default)]
+struct Outbound {
+    parts: VecDeque<Part>,
+    own: BytesMut,
+    queued: usize,
+}
+
+impl Outbound {
+    fn own(&mut self, write: impl FnOnce(&mut BytesMut)) {
+        let before = self.own.len();
+        write(&mut self.own);
+        let len = self.own.len() - before;
+        self.queued += len;
+        match self.parts.back_mut() {
+            Some(Part::Own(last)) => *last += len,
+            _ => self.parts.push_back(Part::Own(len)),
+        }
+    }
+
+    fn packet(&mut self, message: Message) {
+        let Message { kind, zxid, data } = message;
+        // Apache's leader wants to know who a client is; it looks through the list, but not for whether there is one.
+        let auth = (kind == PacketKind::Request).then_some(Ids::EMPTY);
+        match data {
+            Some(data) if kind == PacketKind::Proposal || kind == PacketKind::Inform => {
+                self.own(|out| {
+                    out.put_i32(kind as i32);
+                    out.put_i64(zxid.0);
+                    out.put_i32(data.len() as i32);
+                });
+                self.queued += data.len();
+                self.parts.push_back(Part::Shared(data));
+                self.own(|out| out.put_i32(-1));
+            }
+            data => self.own(|out| Packet { kind, zxid, data: data.as_deref(), auth }.encode(out)),
+        }
+    }
+
+    /// Writes as much as the socket takes.
+    fn write(&mut self, stream: &mut TcpStream) -> io::Result<()> {
+        while !self.parts.is_empty() {
+            if let Some(Part::Stream(pieces)) = self.parts.front() {
+                match pieces.try_recv() {
+                    Ok(piece) => {
+                        self.queued += piece.len();
+                        self.parts.push_front(Part::Shared(piece));
+                    }
+                    // Rung for when there is more.
+                    Err(TryRecvError::Empty) => return Ok(()),
+                    Err(TryRecvError::Disconnected) => {
+                        self.parts.pop_front();
+                        continue;
+                    }
+                }
+            }
+            let mut slices = [IoSlice::new(&[]); SLICES];
+            let (mut count, mut own) = (0, &self.own[..]);
+            for part in &self.parts {
+                let slice = match part {
+                    Part::Shared(bytes) => &bytes[..],
+                    Part::Own(len) => {
+                        let (now, rest) = own.split_at(*len);
+                        own = rest;
+                        now
+                    }
+                    Part::Stream(_) => break,
+                };
+                slices[count] = IoSlice::new(slice);
+                count += 1;
+                if count == SLICES {
+                    break;
+                }
+            }
+            match stream.write_vectored(&slices[..count]) {
+                Ok(0) => return Err(ErrorKind::WriteZero.into()),
+                Ok(written) => self.wrote(written),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    fn wrote(&mut self, mut written: usize) {
+        self.queued -= written;
+        while let Some(part) = self.parts.front_mut() {
+            let taken = match part {
+                Part::Shared(bytes) => {
+                    let taken = written.min(bytes.len());
+                    bytes.advance(taken);
+                    (taken, bytes.is_empty())
+                }
+                Part::Own(len) => {
+                    let taken = written.min(*len);
+                    *len -= taken;
+                    self.own.advance(taken);
+                    (taken, *len == 0)
+                }
+                Part::Stream(_) => return,
+            };
+            written -= taken.0;
+            if !taken.1 {
+                return;
+            }
+            self.parts.pop_front();
+        }
+    }
+}
+
+/// One link.
+struct Link {
+    stream: TcpStream,
+    remote: SocketAddr,
+    inbound: BytesMut,
+    outbound: Outbound,
+    readable: bool,
+    ended: Option<String>,
+}
+
+/// What has come over a link.
+pub(super) enum Came {
+    /// A packet.
+    Message(Message),
+    /// It is gone, for this reason.
+    End(String),
+}
+
+/// All links of this member, and where learners connect.
+pub(super) struct Links {
+    registry: Registry,
+    base: usize,
+    listener: Option<TcpListener>,
+    links: BTreeMap<LinkId, Link>,
+    next: u64,
+    data_max: usize,
+    /// Links that have something to send, or to be read although the poll says nothing.
+    dirty: Vec<LinkId>,
+    scratch: Box<[u8]>,
+}
+
+impl Links {
+    /// No links yet. Their tokens begin at `base`, which is that of the listener; a packet has at most `data_max` bytes of data.
+    pub(super) fn new(registry: Registry, base: usize, data_max: usize) -> Links {
+        let scratch = vec![0; READ].into();
+        Links { registry, base, listener: None, links: BTreeMap::new(), next: 1, data_max, dirty: Vec::new(), scratch }
+    }
+
+    /// Learners may connect to `address` from now on; or nobody may, and all links are closed.
+    pub(super) fn listen(&mut self, address: Option<SocketAddr>) -> io::Result<()> {
+        self.listener = None;
+        self.links.clear();
+        if let Some(address) = address {
+            let mut listener = corral_net::listener::listen(address, false, -1)?;
+            self.registry.register(&mut listener, Token(self.base), Interest::READABLE)?;
+            self.listener = Some(listener);
+        }
+        Ok(())
+    }
+
+    /// The links that were accepted.
+    pub(super) fn accept(&mut self) -> Vec<LinkId> {
+        let mut accepted = Vec::new();
+        while let Some(listener) = &self.listener {
+            match listener.accept() {
+                Ok((stream, remote)) => accepted.extend(self.add(stream, remote).ok()),
+                Err(error) if matches!(error.kind(), ErrorKind::Interrupted | ErrorKind::ConnectionAborted) => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Err(error) => {
+                    tracing::warn!("cannot accept a learner: {error}");
+                    break;
+                }
+            }
+        }
+        accepted
+    }
+
+    /// A connection is a link from now on.
+    pub(super) fn add(&mut self, mut stream: TcpStream, remote: SocketAddr) -> io::Result<LinkId> {
+        stream.set_nodelay(true)?;
+        let id = LinkId(self.next);
+        self.next += 1;
+        let token = Token(self.base + id.0 as usize);
+        self.registry.register(&mut stream, token, Interest::READABLE | Interest::WRITABLE)?;
+        let (inbound, outbound) = (BytesMut::new(), Outbound::default());
+        self.links.insert(id, Link { stream, remote, inbound, outbound, readable: true, ended: None });
+        self.dirty.push(id);
+        Ok(id)
+    }
+
+    /// Who is at the other end.
+    pub(super) fn remote(&self, id: LinkId) -> Option<SocketAddr> {
+        self.links.get(&id).map(|link| link.remote)
+    }
+
+    /// The poll has something to say of a link.
+    pub(super) fn event(&mut self, token: usize, readable: bool) {
+        let id = LinkId((token - self.base) as u64);
+        if let Some(link) = self.links.get_mut(&id) {
+            link.readable |= readable;
+            self.dirty.push(id);
+        }
+    }
+
+    /// Some thread has more of a snapshot for some link.
+    pub(super) fn rung(&mut self) {
+        let streams = |link: &Link| matches!(link.outbound.parts.front(), Some(Part::Stream(_)));
+        self.dirty.extend(self.links.iter().filter(|(_, link)| streams(link)).map(|(id, _)| *id));
+    }
+
+    /// Puts a packet into a link's queue.
+    pub(super) fn send(&mut self, id: LinkId, message: Message) {
+        let Some(link) = self.links.get_mut(&id) else { return };
+        if link.outbound.parts.is_empty() {
+            self.dirty.push(id);
+        }
+        link.outbound.packet(message);
+        if link.outbound.queued > QUEUE_MAX && link.ended.is_none() {
+            link.ended = Some(format!("it reads too slowly: {} MiB wait for it", QUEUE_MAX >> 20));
+            self.dirty.push(id);
+        }
+    }
+
+    /// Puts a snapshot into a link's queue, which comes in pieces.
+    pub(super) fn stream(&mut self, id: LinkId, pieces: Receiver<Bytes>) {
+        if let Some(link) = self.links.get_mut(&id) {
+            link.outbound.parts.push_back(Part::Stream(pieces));
+            self.dirty.push(id);
+        }
+    }
+
+    /// Closes a link. What was to be sent last has a chance to leave.
+    pub(super) fn close(&mut self, id: LinkId) {
+        if let Some(mut link) = self.links.remove(&id) {
+            let _ = link.outbound.write(&mut link.stream);
+        }
+    }
+
+    /// Links with something to do, once each.
+    pub(super) fn take_dirty(&mut self) -> Vec<LinkId> {
+        let mut dirty = std::mem::take(&mut self.dirty);
+        dirty.sort_unstable();
+        dirty.dedup();
+        dirty
+    }
+
+    /// A link that was only written is still to be read, if there may be something.
+    pub(super) fn keep_dirty(&mut self, id: LinkId) {
+        if self.links.get(&id).is_some_and(|link| link.readable || link.ended.is_some()) {
+            self.dirty.push(id);
+        }
+    }
+
+    /// Whether some link is to be read or written although nothing will tell of it.
+    pub(super) fn has_dirty(&self) -> bool {
+        !self.dirty.is_empty()
+    }
+
+    /// Sends what there is to send over a link.
+    pub(super) fn flush(&mut self, id: LinkId) {
+        let Some(link) = self.links.get_mut(&id) else { return };
+        if let Err(error) = link.outbound.write(&mut link.stream) {
+            link.ended.get_or_insert_with(|| error.to_string());
+            self.dirty.push(id);
+        }
+    }
+
+    /// Reads what has come over a link. True if anything has.
+    pub(super) fn fill(&mut self, id: LinkId) -> bool {
+        let Some(link) = self.links.get_mut(&id) else { return false };
+        let mut any = false;
+        for _ in 0..READS {
+            if !link.readable || link.ended.is_some() {
+                return any;
+            }
+            match link.stream.read(&mut self.scratch) {
+                Ok(0) => link.ended = Some("closed by the other side".to_owned()),
+                Ok(n) => {
+                    link.inbound.extend_from_slice(&self.scratch[..n]);
+                    any = true;
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => link.readable = false,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => link.ended = Some(error.to_string()),
+            }
+        }
+        self.dirty.push(id);
+        any
+    }
+
+    /// The next packet that has come, or the end.
+    pub(super) fn next(&mut self, id: LinkId) -> Option<Came> {
+        let link = self.links.get_mut(&id)?;
+        match Packet::parse(&link.inbound, self.data_max) {
+            Ok(Parsed::Whole(packet, used)) => {
+                let (kind, zxid, len) = (packet.kind, packet.zxid, packet.data.map(<[u8]>::len));
+                let packet = link.inbound.split_to(used).freeze();
+                let data = len.map(|len| packet.slice(DATA..DATA + len));
+                Some(Came::Message(Message { kind, zxid, data }))
+            }
+            Ok(Parsed::Short) => self.end(id),
+            Err(error) => {
+                self.links.remove(&id);
+                Some(Came::End(format!("it sent what is no packet: {error}")))
+            }
+        }
+    }
+
+    /// The end, if that is all that is left.
+    pub(super) fn end(&mut self, id: LinkId) -> Option<Came> {
+        let why = self.links.get(&id)?.ended.clone()?;
+        self.links.remove(&id);
+        Some(Came::End(why))
+    }
+
+    /// What has come and is no packet: a snapshot is being read.
+    pub(super) fn raw(&mut self, id: LinkId) -> Option<&mut BytesMut> {
+        self.links.get_mut(&id).map(|link| &mut link.inbound)
+    }
+}
+
+/// Where a packet's data begins.
+const DATA: usize = 16;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use corral_proto::Zxid;
+
+    /// From the moment a record is encoded, its bytes are not copied on their way to a learner.
+    #[test]
+    fn what_is_proposed_goes_out_of_the_logs_own_memory() {
+        let record = Bytes::from_static(b"a transaction");
+        let mut outbound = Outbound::default();
+        outbound.packet(Message::about(PacketKind::Commit, Zxid(1)));
+        outbound.packet(Message::with(PacketKind::Proposal, Zxid(2), record.clone()));
+        outbound.packet(Message::about(PacketKind::Commit, Zxid(2)));
+        let shared: Vec<&Bytes> = outbound
+            .parts
+            .iter()
+            .filter_map(|part| match part {
+                Part::Shared(bytes) => Some(bytes),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(shared.len(), 1);
+        assert_eq!(shared[0].as_ptr(), record.as_ptr());
+        assert_eq!(outbound.parts.len(), 3, "what is around it is in one piece each");
+    }
+
+    #[test]
+    fn what_was_written_in_part_goes_on_where_it_stopped() {
+        let packets = [
+            Message::with(PacketKind::Proposal, Zxid(1), &b"one"[..]),
+            Message::about(PacketKind::Commit, Zxid(1)),
+            Message::with(PacketKind::Inform, Zxid(2), &b"two"[..]),
+        ];
+        let encoded: Vec<u8> = packets
+            .iter()
+            .flat_map(|Message { kind, zxid, data }| {
+                Packet { kind: *kind, zxid: *zxid, data: data.as_deref(), auth: None }.to_vec()
+            })
+            .collect();
+        for step in 1..encoded.len() {
+            let (mut outbound, mut at) = (Outbound::default(), 0);
+            packets.iter().cloned().for_each(|packet| outbound.packet(packet));
+            assert_eq!(outbound.queued, encoded.len());
+            while at < encoded.len() {
+                let mut rest = Vec::new();
+                let mut own = &outbound.own[..];
+                for part in &outbound.parts {
+                    match part {
+                        Part::Shared(bytes) => rest.extend_from_slice(bytes),
+                        Part::Own(len) => {
+                            rest.extend_from_slice(&own[..*len]);
+                            own = &own[*len..];
+                        }
+                        Part::Stream(_) => unreachable!("none was put in"),
+                    }
+                }
+                assert_eq!(rest, encoded[at..], "in steps of {step}");
+                let now = step.min(rest.len());
+                outbound.wrote(now);
+                at += now;
+            }
+            assert!(outbound.parts.is_empty() && outbound.queued == 0);
+        }
+    }
+}

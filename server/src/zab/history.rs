@@ -1,0 +1,101 @@
+//! The newest transactions of a member's history, at hand for learners that come back with a little less (Apache's committed log).
+//!
+//! A copy of its own: keeping slices of the log's batches alive would keep their whole buffers.
+//!
+//! **Invariants**: no gaps; at least [`KEEP`] of them are kept once there are as many, unless they are larger than [`BYTES_MAX`]
+//! together.
+//!
+//! **Not here**: older ones, which are in the log on disk.
+
+use bytes::{Bytes, BytesMut};
+use corral_proto::Zxid;
+use std::collections::VecDeque;
+
+/// Transactions that are kept at least (`commitLogCount`).
+const KEEP: usize = 500;
+/// Bytes of them that are kept at most.
+const BYTES_MAX: usize = 64 << 20;
+/// They are copied into pieces of this size.
+const PIECE: usize = 64 << 10;
+
+/// Oldest first.
+#[derive(Debug, Default)]
+pub struct History {
+    entries: VecDeque<(Zxid, Bytes)>,
+    bytes: usize,
+    piece: BytesMut,
+}
+
+impl History {
+    /// Nothing is at hand.
+    pub fn new() -> History {
+        History::default()
+    }
+
+    /// The next transaction was added.
+    pub fn push(&mut self, zxid: Zxid, record: &[u8]) {
+        assert!(self.newest().is_none_or(|newest| zxid > newest), "a history grows at its end");
+        if self.piece.capacity() < record.len() {
+            self.piece = BytesMut::with_capacity(PIECE.max(record.len()));
+        }
+        self.piece.extend_from_slice(record);
+        self.entries.push_back((zxid, self.piece.split().freeze()));
+        self.bytes += record.len();
+        let drop = match self.entries.len() >= 2 * KEEP {
+            true => KEEP,
+            false => usize::from(self.bytes > BYTES_MAX),
+        };
+        self.bytes -= self.entries.drain(..drop).map(|(_, record)| record.len()).sum::<usize>();
+    }
+
+    /// Everything after `upto` was given up.
+    pub fn cut(&mut self, upto: Zxid) {
+        while let Some((_, record)) = self.entries.pop_back_if(|(zxid, _)| *zxid > upto) {
+            self.bytes -= record.len();
+        }
+    }
+
+    /// Another history takes its place, of which nothing is at hand.
+    pub fn forget(&mut self) {
+        *self = History::default();
+    }
+
+    /// The newest.
+    pub fn newest(&self) -> Option<Zxid> {
+        self.entries.back().map(|(zxid, _)| *zxid)
+    }
+
+    /// All of them.
+    pub fn iter(&self) -> impl DoubleEndedIterator<Item = &(Zxid, Bytes)> + Clone {
+        self.entries.iter()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_newest_are_kept_and_what_is_given_up_is_gone() {
+        let mut history = History::new();
+        for zxid in 1..=2600 {
+            history.push(Zxid(zxid), &zxid.to_be_bytes());
+        }
+        let zxids: Vec<i64> = history.iter().map(|(zxid, _)| zxid.0).collect();
+        assert!(zxids.len() >= KEEP && zxids.len() < 2 * KEEP && zxids.is_sorted() && zxids.ends_with(&[2599, 2600]));
+        assert!(history.iter().all(|(zxid, record)| **record == zxid.0.to_be_bytes()));
+        assert_eq!(history.bytes, 8 * zxids.len());
+        history.cut(Zxid(2590));
+        assert_eq!(history.newest(), Some(Zxid(2590)));
+        history.forget();
+        assert_eq!((history.newest(), history.bytes), (None, 0));
+    }
+
+    #[test]
+    fn large_ones_do_not_pile_up() {
+        let mut history = History::new();
+        let record = vec![7; 1 << 20];
+        (1..=200).for_each(|zxid| history.push(Zxid(zxid), &record));
+        assert!(history.bytes <= BYTES_MAX && history.iter().count() == 64);
+    }
+}
