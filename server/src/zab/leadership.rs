@@ -357,8 +357,7 @@ impl Leadership {
                     _ => self.establish(out),
                 }
             }
-            // The second one, which every learner sends, and those for what it was sent as committed, which older ones send.
-            (Stage::Sent | Stage::Synchronized, PacketKind::Ack) if said.zxid <= self.committed => {}
+            // The second one, which every learner sends.
             (Stage::Sent | Stage::Synchronized, PacketKind::Ack) if said.zxid.counter() == 0 => {}
             (Stage::Sent | Stage::Synchronized, PacketKind::Ack) => {
                 if said.zxid > self.proposed {

@@ -230,6 +230,22 @@ fn zookeeper_1277_an_epoch_that_is_used_up_ends() {
     assert_eq!(alone.order(), Some(Zxid::new(4, 1)));
 }
 
+/// A learner that is slower than the others acknowledges what is committed already, and owes nothing then.
+#[test]
+fn an_acknowledgement_that_is_too_late_for_the_commit_counts_all_the_same() {
+    let mut rig = Rig::established();
+    rig.comes(B, PacketKind::FollowerInfo, 2, 2);
+    rig.hear(B, ack_epoch(Zxid::new(2, 3), 2));
+    rig.hear(B, about(PacketKind::Ack, Zxid::new(3, 0)));
+    let one = Zxid::new(3, 1);
+    rig.propose(one);
+    rig.durable(one);
+    rig.hear(A, about(PacketKind::Ack, one));
+    assert_eq!((rig.0.committed(), rig.0.acknowledged(B)), (one, Some(Zxid::new(3, 0))));
+    assert_eq!(rig.hear(B, about(PacketKind::Ack, one)), []);
+    assert_eq!(rig.0.acknowledged(B), Some(one));
+}
+
 #[test]
 fn a_sync_is_answered_right_behind_the_commit_that_it_waits_for() {
     let mut rig = Rig::established();

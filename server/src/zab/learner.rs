@@ -86,6 +86,10 @@ pub struct Learner {
     phase: Phase,
     /// Not durable or not committed yet, oldest first.
     proposals: VecDeque<Proposal>,
+    /// How many of them, from the oldest on, are in the log; are acknowledged, or need not be; are committed.
+    appended: usize,
+    answered: usize,
+    confirmed: usize,
     /// The newest proposal.
     proposed: Zxid,
     /// What the leader has said is committed.
@@ -111,6 +115,9 @@ impl Learner {
             epoch: standing.accepted,
             phase: Phase::Discovery,
             proposals: VecDeque::new(),
+            appended: 0,
+            answered: 0,
+            confirmed: 0,
             proposed: last,
             committed: last,
             durable: last,
@@ -167,14 +174,10 @@ impl Learner {
             // During synchronization they are not answered, as Apache's learners do not.
             (Phase::Collecting | Phase::Flushing | Phase::Waiting, PacketKind::Ping) => {}
             (Phase::Collecting | Phase::Flushing | Phase::Waiting, PacketKind::Proposal | PacketKind::Inform) => {
-                let is_committed = said.kind == PacketKind::Inform;
-                self.propose(said, !is_committed)?;
-                self.committed = if is_committed { zxid } else { self.committed };
+                self.propose(said)?;
             }
             (Phase::Broadcast, PacketKind::Proposal | PacketKind::Inform) => {
-                let is_committed = said.kind == PacketKind::Inform;
-                self.propose(said, !is_committed)?;
-                self.committed = if is_committed { zxid } else { self.committed };
+                self.propose(said)?;
                 self.append_all(out);
             }
             (Phase::Collecting | Phase::Flushing | Phase::Waiting | Phase::Broadcast, PacketKind::Commit) => {
@@ -190,7 +193,7 @@ impl Learner {
                 // The acknowledgement of the epoch covers these.
                 let history = self.proposals.iter_mut().take_while(|proposal| proposal.zxid <= committed);
                 history.for_each(|proposal| proposal.to_ack = false);
-                self.append(|proposal| proposal.zxid <= committed, out);
+                self.append(committed, out);
                 self.acknowledge_history(out);
             }
             (Phase::Waiting, PacketKind::UpToDate) => {
@@ -198,6 +201,7 @@ impl Learner {
                 out.push(Order::Send(Message::about(PacketKind::Ack, Zxid::new(self.epoch, 0))));
                 self.phase = Phase::Broadcast;
                 self.append_all(out);
+                self.acknowledge(out);
                 self.serves_from = Some(self.committed);
                 self.tell(out);
             }
@@ -252,22 +256,30 @@ impl Learner {
         self.phase = Phase::Collecting;
     }
 
-    fn propose(&mut self, said: Message, to_ack: bool) -> Result<(), String> {
+    fn propose(&mut self, said: Message) -> Result<(), String> {
         let zxid = said.zxid;
         let follows = zxid.epoch() == self.proposed.epoch() && Some(zxid) == self.proposed.next();
         if !follows && zxid.epoch() <= self.proposed.epoch() {
             return Err(format!("transaction {zxid} was proposed after {}: some are missing", self.proposed));
         }
+        let is_committed = said.kind == PacketKind::Inform;
+        let to_ack = !is_committed && !self.is_observer;
         self.proposed = zxid;
-        let to_ack = to_ack && !self.is_observer;
         self.proposals.push_back(Proposal { zxid, bytes: Some(said.data.unwrap_or_default()), to_ack });
+        if is_committed {
+            self.committed = zxid;
+            self.confirmed = self.proposals.len();
+        }
         Ok(())
     }
 
     fn commit(&mut self, zxid: Zxid) -> Result<(), String> {
-        let next = self.proposals.iter().map(|proposal| proposal.zxid).find(|proposed| *proposed > self.committed);
+        let next = self.proposals.get(self.confirmed).map(|proposal| proposal.zxid);
         match next {
-            Some(next) if next == zxid => self.committed = zxid,
+            Some(next) if next == zxid => {
+                self.committed = zxid;
+                self.confirmed += 1;
+            }
             _ if zxid <= self.committed => {}
             next => return Err(format!("{zxid} is committed, but what was proposed next is {next:?}")),
         }
@@ -275,19 +287,21 @@ impl Learner {
     }
 
     fn append_all(&mut self, out: &mut Vec<Order>) {
-        self.append(|_| true, out);
+        self.append(self.proposed, out);
     }
 
-    fn append(&mut self, which: impl Fn(&Proposal) -> bool, out: &mut Vec<Order>) {
-        for proposal in self.proposals.iter_mut().filter(|proposal| which(proposal)) {
-            out.extend(proposal.bytes.take().map(|bytes| Order::Append(proposal.zxid, bytes)));
+    fn append(&mut self, upto: Zxid, out: &mut Vec<Order>) {
+        while let Some(proposal) = self.proposals.get_mut(self.appended).filter(|proposal| proposal.zxid <= upto) {
+            let bytes = proposal.bytes.take().expect("appended once");
+            out.push(Order::Append(proposal.zxid, bytes));
+            self.appended += 1;
         }
     }
 
     /// `NEWLEADER` may be acknowledged once everything that was committed before it is durable. That is taken over first.
     fn acknowledge_history(&mut self, out: &mut Vec<Order>) {
-        let mut logged = self.proposals.iter().filter(|proposal| proposal.bytes.is_none());
-        if logged.any(|proposal| proposal.zxid > self.durable) {
+        let newest = self.appended.checked_sub(1).map(|at| self.proposals[at].zxid);
+        if newest.is_some_and(|newest| newest > self.durable) {
             return;
         }
         let epoch = self.epoch;
@@ -298,8 +312,11 @@ impl Learner {
     }
 
     fn acknowledge(&mut self, out: &mut Vec<Order>) {
-        let durable = self.durable;
-        for proposal in self.proposals.iter_mut().take_while(|proposal| proposal.zxid <= durable) {
+        for proposal in self.proposals.range_mut(self.answered..self.appended) {
+            if proposal.zxid > self.durable {
+                return;
+            }
+            self.answered += 1;
             if std::mem::take(&mut proposal.to_ack) {
                 out.push(Order::Send(Message::about(PacketKind::Ack, proposal.zxid)));
             }
@@ -327,6 +344,9 @@ impl Learner {
         while self.proposals.front().is_some_and(|proposal| proposal.zxid <= upto) {
             let done = self.proposals.pop_front().expect("looked at just now");
             assert!(done.bytes.is_none() && !done.to_ack, "what is committed here was logged and acknowledged");
+            for count in [&mut self.appended, &mut self.answered, &mut self.confirmed] {
+                *count -= 1;
+            }
         }
     }
 }
