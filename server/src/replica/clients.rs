@@ -23,6 +23,15 @@ use corral_proto::response::Response;
 use corral_proto::{ErrorCode, Jute, OpCode, Request, SessionId, Txn, TxnEntry, TxnHeader, Xid, Zxid};
 use std::time::Duration;
 
+/// A request that a leader is about to decide.
+struct Ordered<'a> {
+    session: SessionId,
+    cxid: Xid,
+    from: Origin,
+    op: OpCode,
+    body: &'a [u8],
+}
+
 impl Replica {
     /// A client wants something changed, or to be told of everything that was ([`OpCode::Sync`]). A request in the name of a session
     /// that is gone, closing, or spoken for by another connection is dropped: that connection is being closed.
@@ -41,8 +50,8 @@ impl Replica {
                 if op == OpCode::Sync {
                     return self.sync(tree, asker, body);
                 }
-                let place = (session, xid);
-                self.order(tree, log, now, place, Origin::Client(asker), op, body);
+                let from = Origin::Client(asker);
+                self.order(tree, log, now, Ordered { session, cxid: xid, from, op, body });
             }
             Role::Following(following) => {
                 let Some((_, timeout_ms)) = following.clients.get(&session).filter(|(speaks, _)| *speaks == conn)
@@ -101,16 +110,8 @@ impl Replica {
     }
 
     /// Decides a request and puts the transaction that it becomes at the end of the log.
-    fn order(
-        &mut self,
-        tree: &Tree,
-        log: &mut Group,
-        now: Now,
-        (session, cxid): (SessionId, Xid),
-        from: Origin,
-        op: OpCode,
-        body: &[u8],
-    ) {
+    fn order(&mut self, tree: &Tree, log: &mut Group, now: Now, request: Ordered<'_>) {
+        let Ordered { session, cxid, from, op, body } = request;
         self.place(log, now, (session, cxid), from, |leading, place, append| {
             if op == OpCode::CloseSession {
                 leading.sessions.start_closing(session);
@@ -230,7 +231,8 @@ impl Replica {
         let expired = if self.serving { leading.sessions.expired(now.uptime) } else { Vec::new() };
         for session in &expired {
             if matches!(self.role, Role::Leading(_)) {
-                self.order(tree, log, now, (*session, Xid(0)), Origin::Nobody, OpCode::CloseSession, &[]);
+                let (cxid, from, op) = (Xid(0), Origin::Nobody, OpCode::CloseSession);
+                self.order(tree, log, now, Ordered { session: *session, cxid, from, op, body: &[] });
             }
         }
         expired
@@ -283,7 +285,10 @@ impl Replica {
                 Err(_) => self.refuse(link, "a session without a timeout"),
             },
             Some(op) if crate::pipeline::is_write(op) => match leading.sessions.speaks_over(link, session) {
-                Ok(()) => self.order(tree, log, now, place, Origin::Learner(link), op, body),
+                Ok(()) => {
+                    let from = Origin::Learner(link);
+                    self.order(tree, log, now, Ordered { session, cxid: xid, from, op, body });
+                }
                 Err(error) => self.refused(log, now, place, link, error),
             },
             _ => self.refused(log, now, place, link, ErrorCode::Unimplemented),

@@ -5,6 +5,8 @@
 #![allow(dead_code, reason = "each test file uses its own part of this")]
 #![expect(clippy::disallowed_methods, reason = "waiting for a process needs a clock")]
 
+pub(crate) mod ensemble;
+
 use corral_net::client::{BlockingClient, ClientError, Session, four_letter_word};
 use corral_proto::ErrorCode;
 use corral_proto::acl::AclList;

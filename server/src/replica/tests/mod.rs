@@ -634,7 +634,7 @@ type Life = (Vec<Vec<Vec<u8>>>, Vec<String>);
 
 fn live(steps: &[Step], seed: u64) -> Life {
     let dir = dir();
-    let mut rig = Rig::with(&dir, With { depth: 2, seed, ..USUAL });
+    let mut rig = Rig::with(&dir, With { depth: 2, seed });
     let (mut told, mut ms) = (Vec::new(), 0);
     let session = |n: &i64| SessionId(FIRST.0 + n);
     let path = |node: &usize| ["/a", "/a/b", "/n-"][*node];

@@ -1,0 +1,419 @@
+//! Real ensembles for tests: several server processes, ours and Apache's, on loopback addresses that no other test has; clients that
+//! write all the time and remember what was acknowledged; and a comparison of what all servers have in the end.
+//!
+//! **Invariant**: no process outlives its test, however that ends.
+
+use super::{PATIENCE, eventually, signal, temp_dir};
+use corral_net::client::{BlockingClient, ClientError, Session, four_letter_word};
+use corral_proto::acl::AclList;
+use corral_proto::request::{CreateRequest, PathWatch, Request, SetDataRequest};
+use corral_proto::response::Response;
+use corral_proto::{ErrorCode, Stat};
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// Short ticks make time-outs short.
+pub(crate) const TICK: Duration = Duration::from_millis(250);
+const SYNC_LIMIT: u32 = 6;
+/// How long a client waits for an answer before it asks another server.
+const ANSWER: Duration = Duration::from_secs(8);
+
+/// Whose server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Corral,
+    /// Apache's, with this class path.
+    Apache(String),
+}
+
+/// Apache ZooKeeper as Debian packages it, if it is installed.
+pub(crate) fn debians_zookeeper() -> Option<Kind> {
+    let jars = Path::new("/usr/share/java");
+    let java = Command::new("java").arg("-version").output().is_ok_and(|output| output.status.success());
+    let class_path = format!("{}:{}", jars.join("zookeeper.jar").display(), jars.join("*").display());
+    (java && jars.join("zookeeper.jar").exists()).then_some(Kind::Apache(class_path))
+}
+
+/// Another release of it, whose jars lie in the directory `CORRAL_TEST_ZOOKEEPER_JARS`.
+#[expect(clippy::disallowed_methods, reason = "which other releases there are is for whoever runs the tests")]
+pub(crate) fn other_zookeeper() -> Option<Kind> {
+    let jars = std::env::var("CORRAL_TEST_ZOOKEEPER_JARS").ok()?;
+    Some(Kind::Apache(format!("{jars}/*")))
+}
+
+struct Member {
+    dir: PathBuf,
+    child: Option<Child>,
+}
+
+/// An ensemble whose members are numbered from 1.
+pub(crate) struct Ensemble {
+    net: [u8; 3],
+    members: Vec<Member>,
+    observers: usize,
+    dir: tempfile::TempDir,
+}
+
+impl Ensemble {
+    /// Of so many members, none of which runs yet; the last `observers` of them do not vote.
+    pub(crate) fn new(count: usize, observers: usize) -> Ensemble {
+        static NEXT: AtomicUsize = AtomicUsize::new(0);
+        let dir = temp_dir();
+        let net = loop {
+            let number = std::process::id() as usize * 7 + NEXT.fetch_add(1, Ordering::Relaxed);
+            let net = [127, (1 + number / 250 % 250) as u8, (1 + number % 250) as u8];
+            // Whoever else chose the same would listen there.
+            let all = (1..=count).all(|id| TcpListener::bind((address(net, id), 2181)).is_ok());
+            if all {
+                break net;
+            }
+        };
+        let members = (1..=count).map(|id| Member { dir: dir.path().join(id.to_string()), child: None }).collect();
+        let ensemble = Ensemble { net, members, observers, dir };
+        (1..=count).for_each(|id| ensemble.configure(id));
+        ensemble
+    }
+
+    fn configure(&self, id: usize) {
+        let dir = &self.members[id - 1].dir;
+        std::fs::create_dir_all(dir).expect("the build directory is writable");
+        std::fs::write(dir.join("myid"), id.to_string()).expect("just made");
+        let mut text = format!(
+            "tickTime={}\ninitLimit=40\nsyncLimit={SYNC_LIMIT}\ndataDir={}\nclientPort=2181\nclientPortAddress={}\n\
+             maxClientCnxns=0\nminSessionTimeout=1000\nmaxSessionTimeout=60000\npreAllocSize=1024\nsnapCount=2000\n\
+             4lw.commands.whitelist=*\nadmin.enableServer=false\n",
+            TICK.as_millis(),
+            dir.display(),
+            address(self.net, id),
+        );
+        for other in 1..=self.members.len() {
+            let role = if other > self.members.len() - self.observers { ":observer" } else { "" };
+            text += &format!("server.{other}={}:2888:3888{role}\n", address(self.net, other));
+        }
+        std::fs::write(self.config(id), text).expect("just made");
+    }
+
+    fn config(&self, id: usize) -> PathBuf {
+        self.dir.path().join(format!("{id}.cfg"))
+    }
+
+    pub(crate) fn count(&self) -> usize {
+        self.members.len()
+    }
+
+    pub(crate) fn dir(&self, id: usize) -> &Path {
+        &self.members[id - 1].dir
+    }
+
+    pub(crate) fn address(&self, id: usize) -> SocketAddr {
+        SocketAddr::new(address(self.net, id), 2181)
+    }
+
+    pub(crate) fn addresses(&self) -> Vec<SocketAddr> {
+        (1..=self.count()).map(|id| self.address(id)).collect()
+    }
+
+    /// What a member has written to its log.
+    pub(crate) fn said(&self, id: usize) -> String {
+        std::fs::read_to_string(self.dir.path().join(format!("{id}.log"))).unwrap_or_default()
+    }
+
+    /// Starts a member; [`Ensemble::await_serving`] waits for it.
+    pub(crate) fn start(&mut self, id: usize, kind: &Kind) {
+        let mut command = match kind {
+            Kind::Corral => {
+                let mut command = Command::new(env!("CARGO_BIN_EXE_corral-server"));
+                command.arg("--config").arg(self.config(id));
+                command
+            }
+            Kind::Apache(class_path) => {
+                let mut command = Command::new("java");
+                // Nobody reads what it logs, and a few of these run at once.
+                command.args(["-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-cp", class_path]);
+                command.arg("org.apache.zookeeper.server.quorum.QuorumPeerMain").arg(self.config(id));
+                command
+            }
+        };
+        let mut options = std::fs::File::options();
+        let log = options
+            .append(true)
+            .create(true)
+            .open(self.dir.path().join(format!("{id}.log")))
+            .expect("the build directory is writable");
+        command.stdin(Stdio::null()).stdout(log.try_clone().expect("just opened")).stderr(log);
+        assert!(self.members[id - 1].child.is_none(), "it runs already");
+        self.members[id - 1].child = Some(command.spawn().expect("the server is there"));
+    }
+
+    /// Starts all members, those with larger numbers first: the last one leads.
+    pub(crate) fn start_each(&mut self, kinds: &[&Kind]) {
+        for id in (1..=self.count()).rev() {
+            self.start(id, kinds[id - 1]);
+            let port = SocketAddr::new(address(self.net, id), 3888);
+            eventually("it listens for votes", || TcpStream::connect(port).ok());
+        }
+        self.await_all();
+    }
+
+    pub(crate) fn start_all(&mut self, kind: &Kind) {
+        (1..=self.count()).for_each(|id| self.start(id, kind));
+        self.await_all();
+    }
+
+    /// What a power loss looks like to everybody but the disk.
+    pub(crate) fn kill(&mut self, id: usize) {
+        let mut child = self.members[id - 1].child.take().expect("it runs");
+        child.kill().expect("it is ours");
+        child.wait().expect("it is ours");
+    }
+
+    pub(crate) fn signal(&self, id: usize, with: i32) {
+        signal(self.members[id - 1].child.as_ref().expect("it runs").id(), with);
+    }
+
+    /// The member comes again with nothing: its data is gone.
+    pub(crate) fn forget(&mut self, id: usize) {
+        std::fs::remove_dir_all(self.dir(id)).expect("it is ours");
+        self.configure(id);
+    }
+
+    /// `leader`, `follower` or `observer`; `None` while it does not serve.
+    pub(crate) fn mode(&self, id: usize) -> Option<String> {
+        self.members[id - 1].child.as_ref()?;
+        let answer = four_letter_word(self.address(id), "srvr", Duration::from_secs(2)).ok()?;
+        answer.lines().find_map(|line| line.strip_prefix("Mode: ")).map(str::to_owned)
+    }
+
+    pub(crate) fn await_serving(&self, id: usize) -> String {
+        eventually(&format!("member {id} serves: {}", self.all_said()), || self.mode(id))
+    }
+
+    /// Waits until every member that runs serves.
+    pub(crate) fn await_all(&self) {
+        (1..=self.count()).filter(|id| self.members[id - 1].child.is_some()).for_each(|id| {
+            self.await_serving(id);
+        });
+    }
+
+    /// Waits for a leader, and says which member it is.
+    pub(crate) fn leader(&self) -> usize {
+        let leads = |id: &usize| self.mode(*id).as_deref() == Some("leader");
+        eventually("somebody leads", || (1..=self.count()).find(leads))
+    }
+
+    fn all_said(&self) -> String {
+        (1..=self.count()).map(|id| format!("--- {id}\n{}", self.said(id))).collect()
+    }
+
+    /// Checks that every member has the same tree, and all that the clients were promised.
+    pub(crate) fn check(&self, promised: &Promised) {
+        let mut trees = (1..=self.count()).filter(|id| self.members[id - 1].child.is_some()).map(|id| {
+            self.await_serving(id);
+            (id, dump(self.address(id)))
+        });
+        let (first, tree) = trees.next().expect("somebody runs");
+        promised.check(&tree);
+        for (id, other) in trees {
+            for (path, node) in &tree {
+                assert_eq!(other.get(path), Some(node), "{path} on {id}, and on {first}");
+            }
+            assert_eq!(other.len(), tree.len(), "nodes on {id}, and on {first}");
+        }
+    }
+}
+
+impl Drop for Ensemble {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("{}", self.all_said());
+        }
+        for member in &mut self.members {
+            if let Some(mut child) = member.child.take() {
+                let _ = child.kill();
+                let _ = child.wait();
+            }
+        }
+    }
+}
+
+fn address(net: [u8; 3], id: usize) -> IpAddr {
+    Ipv4Addr::new(net[0], net[1], net[2], id as u8).into()
+}
+
+/// A client with a new session, of whichever of these servers takes one first.
+pub(crate) fn connect(addresses: &[SocketAddr]) -> BlockingClient {
+    let mut turn = addresses.iter().cycle();
+    eventually("a server takes a new session", || {
+        let address = *turn.next().expect("there are servers");
+        BlockingClient::connect(address, Session::new(Duration::from_secs(20)), ANSWER).ok()
+    })
+}
+
+/// A node as a client sees it.
+pub(crate) type Node = (Option<Vec<u8>>, Stat);
+
+/// All that a server has, besides the built-in nodes, whose contents are each server's own.
+pub(crate) fn dump(address: SocketAddr) -> BTreeMap<String, Node> {
+    let mut client = connect(&[address]);
+    client.request(&Request::Sync(Some("/"))).expect("it serves");
+    let (mut tree, mut todo) = (BTreeMap::new(), vec!["/".to_owned()]);
+    while let Some(path) = todo.pop() {
+        let watched = PathWatch { path: &path, watch: false };
+        let children: Vec<String> = match client.request(&Request::GetChildren(watched)) {
+            Ok(Response::Children(names)) => names.iter().map(str::to_owned).collect(),
+            other => panic!("{path}: {other:?}"),
+        };
+        let node = match client.request(&Request::GetData(watched)) {
+            Ok(Response::Data(data, stat)) => (data.map(<[u8]>::to_vec), stat),
+            other => panic!("{path}: {other:?}"),
+        };
+        let prefix = if path == "/" { "" } else { &path };
+        todo.extend(children.iter().filter(|name| *name != "zookeeper").map(|name| format!("{prefix}/{name}")));
+        tree.insert(path, node);
+    }
+    tree
+}
+
+/// What clients were told, and what they do not know.
+#[derive(Debug, Default)]
+pub(crate) struct Promised {
+    /// For each writer, the newest number that was acknowledged, and the newest that it tried.
+    numbers: BTreeMap<String, (u64, u64)>,
+    /// Nodes whose creation was acknowledged.
+    nodes: Vec<String>,
+}
+
+impl Promised {
+    fn check(&self, tree: &BTreeMap<String, Node>) {
+        for (path, (acknowledged, tried)) in &self.numbers {
+            let found = tree.get(path).and_then(|(data, _)| number(data.as_deref()));
+            let fine = found.is_some_and(|found| (*acknowledged..=*tried).contains(&found));
+            assert!(fine, "{path} is {found:?}, but {acknowledged} was acknowledged, and {tried} tried");
+        }
+        for path in &self.nodes {
+            assert!(tree.contains_key(path), "{path} was acknowledged, and is gone");
+        }
+        assert!(!self.nodes.is_empty(), "nothing was written");
+    }
+
+    /// Writes that were acknowledged.
+    pub(crate) fn acknowledged(&self) -> u64 {
+        self.numbers.values().map(|(acknowledged, _)| acknowledged).sum()
+    }
+}
+
+fn number(data: Option<&[u8]>) -> Option<u64> {
+    str::from_utf8(data?).ok()?.parse().ok()
+}
+
+/// Clients that write all the time, each to one server until that fails it.
+pub(crate) struct Writers {
+    stop: Arc<AtomicBool>,
+    /// Writes that were acknowledged so far.
+    pub(crate) count: Arc<AtomicU64>,
+    threads: Vec<JoinHandle<Promised>>,
+}
+
+impl Writers {
+    #[expect(clippy::disallowed_methods, reason = "clients write at the same time")]
+    pub(crate) fn start(addresses: &[SocketAddr], count: usize) -> Writers {
+        let (stop, done) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+        let writer = |index: usize| {
+            let mut addresses = addresses.to_vec();
+            let turn = index % addresses.len();
+            addresses.rotate_left(turn);
+            let (stop, done) = (stop.clone(), done.clone());
+            std::thread::spawn(move || write(index, addresses, &stop, &done))
+        };
+        let threads = (0..count).map(writer).collect();
+        Writers { stop, count: done, threads }
+    }
+
+    /// Waits until so many more writes were acknowledged.
+    pub(crate) fn await_more(&self, writes: u64) {
+        let before = self.count.load(Ordering::Relaxed);
+        eventually("writes are acknowledged", || (self.count.load(Ordering::Relaxed) >= before + writes).then_some(()));
+    }
+
+    pub(crate) fn finish(self) -> Promised {
+        self.stop.store(true, Ordering::Relaxed);
+        let mut all = Promised::default();
+        for thread in self.threads {
+            let one = thread.join().expect("a writer has found that a promise was broken");
+            all.numbers.extend(one.numbers);
+            all.nodes.extend(one.nodes);
+        }
+        all
+    }
+}
+
+fn write(index: usize, mut addresses: Vec<SocketAddr>, stop: &AtomicBool, done: &AtomicU64) -> Promised {
+    let counter = format!("/counter-{index}");
+    let (mut acknowledged, mut tried) = (0, 0);
+    let mut nodes = Vec::new();
+    while !stop.load(Ordering::Relaxed) {
+        let mut client = connect(&addresses);
+        // The next one, when this one fails.
+        addresses.rotate_left(1);
+        let went = (|| -> Result<(), ClientError> {
+            create_if_missing(&mut client, &counter)?;
+            client.request(&Request::Sync(Some(&counter)))?;
+            let found = read(&mut client, &counter)?;
+            assert!(found >= acknowledged && found <= tried, "{counter} is {found} after a sync, not {acknowledged}");
+            while !stop.load(Ordering::Relaxed) {
+                tried += 1;
+                let text = tried.to_string();
+                let data = Some(text.as_bytes());
+                client.request(&Request::SetData(SetDataRequest { path: &counter, data, version: -1 }))?;
+                acknowledged = tried;
+                done.fetch_add(1, Ordering::Relaxed);
+                match tried % 16 {
+                    0 => {
+                        let path = format!("/node-{index}-{tried}");
+                        let create = CreateRequest { path: &path, data, acl: AclList::OPEN, flags: 0 };
+                        client.request(&Request::Create(create))?;
+                        nodes.push(path);
+                    }
+                    8 => assert_eq!(read(&mut client, &counter)?, acknowledged, "a session reads its own writes"),
+                    _ => {}
+                }
+            }
+            Ok(())
+        })();
+        if let Err(error) = went {
+            assert!(error.code().is_none(), "{}: {error}", client.address());
+        }
+    }
+    Promised { numbers: BTreeMap::from([(counter, (acknowledged, tried))]), nodes }
+}
+
+fn create_if_missing(client: &mut BlockingClient, path: &str) -> Result<(), ClientError> {
+    let create = CreateRequest { path, data: Some(b"0"), acl: AclList::OPEN, flags: 0 };
+    match client.request(&Request::Create(create)) {
+        Err(error) if error.code() != Some(ErrorCode::NodeExists) => Err(error),
+        _ => Ok(()),
+    }
+}
+
+fn read(client: &mut BlockingClient, path: &str) -> Result<u64, ClientError> {
+    match client.request(&Request::GetData(PathWatch { path, watch: false }))? {
+        Response::Data(data, _) => Ok(number(data).expect("only numbers are written")),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// How long something took that is waited for at most as long as anything in a test.
+#[expect(clippy::disallowed_methods, reason = "it is measured")]
+pub(crate) fn timed(what: impl FnOnce()) -> Duration {
+    let began = Instant::now();
+    what();
+    let took = began.elapsed();
+    assert!(took < PATIENCE);
+    took
+}

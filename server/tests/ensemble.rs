@@ -1,0 +1,219 @@
+//! Three and five real servers, killed, stopped and started again under clients that write all the time: what was acknowledged
+//! stays, and in the end all have the same tree.
+//!
+//! `CORRAL_ENSEMBLE_ROUNDS` makes it longer.
+
+#![expect(clippy::disallowed_methods, reason = "how many rounds is for whoever runs it")]
+
+mod common;
+
+use common::ensemble::{Ensemble, Kind, Writers, connect, dump};
+use common::{eventually, segments};
+use corral_net::client::{BlockingClient, Session};
+use corral_proto::acl::AclList;
+use corral_proto::request::{CreateRequest, PathWatch, Request, SetDataRequest};
+use corral_proto::response::Response;
+use corral_proto::{ErrorCode, EventType};
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::time::Duration;
+
+const CORRAL: Kind = Kind::Corral;
+
+fn rounds(few: usize) -> usize {
+    std::env::var("CORRAL_ENSEMBLE_ROUNDS").map_or(few, |text| text.parse().expect("a number"))
+}
+
+#[test]
+fn members_that_are_killed_come_back_and_nothing_acknowledged_is_lost() {
+    let mut ensemble = Ensemble::new(3, 0);
+    ensemble.start_all(&CORRAL);
+    let writers = Writers::start(&ensemble.addresses(), 3);
+    for round in 0..rounds(3) {
+        writers.await_more(200);
+        let leader = ensemble.leader();
+        let follower = leader % 3 + 1;
+        let doomed: &[usize] = match round % 3 {
+            0 => &[leader],
+            1 => &[follower],
+            _ => &[leader, follower],
+        };
+        doomed.iter().for_each(|id| ensemble.kill(*id));
+        if doomed.len() == 1 {
+            writers.await_more(200);
+        }
+        doomed.iter().for_each(|id| ensemble.start(*id, &CORRAL));
+        ensemble.await_all();
+    }
+    writers.await_more(200);
+    let promised = writers.finish();
+    ensemble.check(&promised);
+}
+
+#[test]
+fn an_ensemble_that_is_killed_as_a_whole_goes_on_where_it_was() {
+    let mut ensemble = Ensemble::new(3, 0);
+    ensemble.start_all(&CORRAL);
+    let writers = Writers::start(&ensemble.addresses(), 3);
+    for _ in 0..rounds(2) {
+        writers.await_more(500);
+        (1..=3).for_each(|id| ensemble.kill(id));
+        // The power that fails may leave anything behind the last write that was durable.
+        let newest = segments(ensemble.dir(2)).pop().expect("it has logged");
+        let (file, size) = (File::options().write(true).open(&newest).unwrap(), newest.metadata().unwrap().len());
+        file.write_all_at(&[0xa5; 4096], size - 4096).unwrap();
+        (1..=3).for_each(|id| ensemble.start(id, &CORRAL));
+    }
+    writers.await_more(200);
+    let promised = writers.finish();
+    ensemble.check(&promised);
+}
+
+#[test]
+fn a_leader_that_stands_still_is_replaced_and_follows_when_it_goes_on() {
+    let mut ensemble = Ensemble::new(3, 0);
+    ensemble.start_all(&CORRAL);
+    let writers = Writers::start(&ensemble.addresses(), 3);
+    for _ in 0..rounds(1) {
+        writers.await_more(200);
+        let leader = ensemble.leader();
+        ensemble.signal(leader, libc::SIGSTOP);
+        let others: Vec<usize> = (1..=3).filter(|id| *id != leader).collect();
+        eventually("another leads", || others.iter().find(|id| ensemble.mode(**id).as_deref() == Some("leader")));
+        writers.await_more(200);
+        ensemble.signal(leader, libc::SIGCONT);
+        eventually("it follows", || (ensemble.mode(leader).as_deref() == Some("follower")).then_some(()));
+    }
+    writers.await_more(200);
+    let promised = writers.finish();
+    ensemble.check(&promised);
+}
+
+#[test]
+fn of_five_and_an_observer_two_may_be_gone_and_one_may_come_with_nothing() {
+    let mut ensemble = Ensemble::new(6, 1);
+    ensemble.start_all(&CORRAL);
+    assert_eq!(ensemble.mode(6).as_deref(), Some("observer"));
+    let writers = Writers::start(&ensemble.addresses(), 4);
+    writers.await_more(300);
+    let leader = ensemble.leader();
+    let other = leader % 5 + 1;
+    for id in [leader, other] {
+        ensemble.kill(id);
+    }
+    writers.await_more(300);
+    // Its number is all that it still has: it is sent a snapshot.
+    ensemble.forget(other);
+    for id in [leader, other] {
+        ensemble.start(id, &CORRAL);
+    }
+    ensemble.await_all();
+    writers.await_more(100);
+    let promised = writers.finish();
+    ensemble.check(&promised);
+    assert!(ensemble.said(other).contains("the snapshot of"), "{}", ensemble.said(other));
+}
+
+/// What was logged by a leader alone was never acknowledged: it is cut off again when the leader comes back.
+#[test]
+fn a_tail_that_no_quorum_had_disappears() {
+    let mut ensemble = Ensemble::new(3, 0);
+    ensemble.start_all(&CORRAL);
+    let leader = ensemble.leader();
+    let mut client = connect(&[ensemble.address(leader)]);
+    let create = |path| Request::Create(CreateRequest { path, data: None, acl: AclList::OPEN, flags: 0 });
+    client.request(&create("/before")).unwrap();
+    let others: Vec<usize> = (1..=3).filter(|id| *id != leader).collect();
+    others.iter().for_each(|id| ensemble.signal(*id, libc::SIGSTOP));
+    let before = metric(&ensemble, leader, "zk_log_records");
+    std::thread::scope(|scope| {
+        scope.spawn(|| client.request(&create("/never")).expect_err("nobody else has it"));
+        let logged = || metric(&ensemble, leader, "zk_log_records") > before;
+        eventually("it is in the leader's log", || logged().then_some(()));
+        ensemble.kill(leader);
+    });
+    // What was on its way to them is gone with them.
+    others.iter().for_each(|id| ensemble.kill(*id));
+    others.iter().for_each(|id| ensemble.start(*id, &CORRAL));
+    ensemble.await_all();
+    ensemble.start(leader, &CORRAL);
+    ensemble.await_serving(leader);
+    assert!(ensemble.said(leader).contains("cut the history back"), "{}", ensemble.said(leader));
+    for id in 1..=3 {
+        let tree = dump(ensemble.address(id));
+        assert!(tree.contains_key("/before") && !tree.contains_key("/never"), "{id}: {:?}", tree.keys());
+    }
+}
+
+fn metric(ensemble: &Ensemble, id: usize, name: &str) -> u64 {
+    let mntr = corral_net::client::four_letter_word(ensemble.address(id), "mntr", common::PATIENCE).unwrap();
+    let line = mntr.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('\t'));
+    line.expect("it has that").parse().expect("a number")
+}
+
+/// Sessions belong to the ensemble, not to the server where they were opened.
+#[test]
+fn a_session_moves_between_servers_and_ends_everywhere() {
+    let mut ensemble = Ensemble::new(3, 0);
+    ensemble.start_all(&CORRAL);
+    let leader = ensemble.leader();
+    let (here, there) = (leader % 3 + 1, (leader + 1) % 3 + 1);
+    let at = |id: usize, session: Session| BlockingClient::connect(ensemble.address(id), session, common::PATIENCE);
+    let mut client = at(here, Session::new(Duration::from_secs(4))).unwrap();
+    let ephemeral = CreateRequest { path: "/mine", data: None, acl: AclList::OPEN, flags: 1 };
+    client.request(&Request::Create(ephemeral)).unwrap();
+    // The same session elsewhere: what it has seen, the other server has too, or the client is sent away and comes again.
+    let session = client.session();
+    let mut moved = eventually("it moves", || at(there, session).ok());
+    assert_eq!(moved.session().id, session.id);
+    moved.request(&Request::SetData(SetDataRequest { path: "/mine", data: Some(b"moved"), version: 0 })).unwrap();
+    // The connection that it had before speaks for it no more.
+    let late = SetDataRequest { path: "/mine", data: Some(b"late"), version: -1 };
+    let refused = client.request(&Request::SetData(late)).unwrap_err();
+    assert_eq!(refused.code(), None, "the connection ends: {refused}");
+    // On the leader as well.
+    let session = moved.session();
+    let mut moved = eventually("it moves", || at(leader, session).ok());
+    let mut watcher = connect(&[ensemble.address(here)]);
+    let exists = Request::Exists(PathWatch { path: "/mine", watch: true });
+    watcher.request(&Request::Sync(Some("/"))).unwrap();
+    assert!(matches!(watcher.request(&exists), Ok(Response::Stat(_))));
+    moved.request(&Request::SetData(SetDataRequest { path: "/mine", data: None, version: 1 })).unwrap();
+    assert_eq!(watcher.wait_event().unwrap(), Some((EventType::NodeDataChanged, "/mine".to_owned())));
+    watcher.request(&exists).unwrap();
+    // Nobody hears of it any more: it expires, and its node goes.
+    let session = moved.session();
+    drop(moved);
+    assert_eq!(watcher.wait_event().unwrap(), Some((EventType::NodeDeleted, "/mine".to_owned())));
+    let gone = at(there, session).expect_err("the session is gone");
+    assert!(gone.to_string().contains("expired"), "{gone}");
+    // A session that is closed takes its nodes along at once.
+    let mut client = at(here, Session::new(Duration::from_secs(4))).unwrap();
+    client.request(&Request::Create(ephemeral)).unwrap();
+    client.close().unwrap();
+    watcher.request(&Request::Sync(Some("/"))).unwrap();
+    assert_eq!(watcher.request(&exists).unwrap_err().code(), Some(ErrorCode::NoNode));
+}
+
+/// What one client was told of a write, another finds on any server after a `sync`.
+#[test]
+fn a_sync_finds_what_was_acknowledged_elsewhere() {
+    let mut ensemble = Ensemble::new(3, 0);
+    ensemble.start_all(&CORRAL);
+    let mut clients: Vec<BlockingClient> = ensemble.addresses().iter().map(|address| connect(&[*address])).collect();
+    clients[0]
+        .request(&Request::Create(CreateRequest { path: "/n", data: None, acl: AclList::OPEN, flags: 0 }))
+        .unwrap();
+    for turn in 0..300 {
+        let text = turn.to_string();
+        let set = SetDataRequest { path: "/n", data: Some(text.as_bytes()), version: turn };
+        clients[turn as usize % 3].request(&Request::SetData(set)).unwrap();
+        let reader = &mut clients[(turn as usize + 1) % 3];
+        reader.request(&Request::Sync(Some("/n"))).unwrap();
+        let Ok(Response::Data(data, _)) = reader.request(&Request::GetData(PathWatch { path: "/n", watch: false }))
+        else {
+            panic!("it is there")
+        };
+        assert_eq!(data, Some(text.as_bytes()));
+    }
+}
