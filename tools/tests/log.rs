@@ -114,12 +114,12 @@ fn dump_shows_data_only_on_demand() {
 fn facts(txn: &Txn<'_>) -> Value {
     let data = |data: Option<&[u8]>| (json!(data.map(<[u8]>::len)), json!(data.map(|data| STANDARD.encode(data))));
     match txn {
-        Txn::Create(create) | Txn::Create2(create) => {
+        Txn::Create(create) | Txn::Create2(create) | Txn::CreateContainer(create) | Txn::CreateTtl(create, _) => {
             let (len, base64) = data(create.data);
             json!({"path": create.path, "dataLength": len, "dataBase64": base64, "ephemeral": create.ephemeral,
                 "parentCversion": create.parent_cversion, "acl": create.acl.iter().map(acl).collect::<Vec<_>>()})
         }
-        Txn::Delete { path } => json!({"path": path}),
+        Txn::Delete { path } | Txn::DeleteContainer { path } => json!({"path": path}),
         Txn::SetData { path, data: bytes, version } => {
             let (len, base64) = data(*bytes);
             json!({"path": path, "dataLength": len, "dataBase64": base64, "version": version})

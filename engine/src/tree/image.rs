@@ -44,7 +44,7 @@ pub struct NodeImage<'a> {
     pub created: i32,
     /// Changes of its list.
     pub aversion: i32,
-    /// The session it belongs to, or none.
+    /// The session it belongs to, or none, or the mark of a container or of a node that lives for a time.
     pub owner: SessionId,
 }
 
@@ -113,13 +113,12 @@ impl Tree {
     }
 
     /// A placeholder becomes the node that `txn` makes.
-    pub(super) fn fill(&mut self, id: NodeId, header: &TxnHeader, txn: &CreateTxn<'_>, acl: AclId) {
+    pub(super) fn fill(&mut self, id: NodeId, header: &TxnHeader, txn: &CreateTxn<'_>, acl: AclId, owner: SessionId) {
         self.bytes -= self.node(id).data_len() as u64;
         let node = self.node_mut(id);
         node.set_data(txn.data);
         (node.czxid, node.mzxid, node.pzxid) = (header.zxid, header.zxid, header.zxid);
         (node.ctime, node.mtime) = (header.time_ms, header.time_ms);
-        let owner = if txn.ephemeral { header.session } else { SessionId::NONE };
         self.settle(id, acl, owner);
         self.bytes += self.node(id).data_len() as u64;
     }
@@ -132,7 +131,7 @@ impl Tree {
         let was_placeholder = std::mem::replace(&mut node.placeholder, false);
         self.acls.release(old);
         self.placeholders -= usize::from(was_placeholder);
-        if owner != SessionId::NONE {
+        if owner.is_session() {
             self.ephemerals.entry(owner).or_default().insert(id);
             self.ephemeral_count += 1;
         }

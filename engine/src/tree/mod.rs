@@ -260,8 +260,16 @@ impl Tree {
 
     fn apply_one(&mut self, header: &TxnHeader, txn: &Txn<'_>, changes: &mut Option<&mut Vec<Change>>) -> Applied {
         match txn {
-            Txn::Create(create) | Txn::Create2(create) => self.create(header, create, changes),
-            Txn::Delete { path } => self.delete(header, path, changes),
+            Txn::Create(create) | Txn::Create2(create) => {
+                let owner = if create.ephemeral { header.session } else { SessionId::NONE };
+                self.create(header, create, owner, changes)
+            }
+            Txn::CreateContainer(create) => self.create(header, create, SessionId::CONTAINER, changes),
+            Txn::CreateTtl(create, ttl_ms) => {
+                let owner = SessionId::ttl(*ttl_ms).unwrap_or(SessionId::NONE);
+                self.create(header, create, owner, changes)
+            }
+            Txn::Delete { path } | Txn::DeleteContainer { path } => self.delete(header, path, changes),
             Txn::SetData { path, data, version } => self.set_data(header, path, *data, *version, changes),
             Txn::SetAcl { path, acl, version } => self.set_acl(path, *acl, *version),
             Txn::CreateSession { timeout_ms } => {
@@ -274,7 +282,13 @@ impl Tree {
         }
     }
 
-    fn create(&mut self, header: &TxnHeader, txn: &CreateTxn<'_>, changes: &mut Option<&mut Vec<Change>>) -> Applied {
+    fn create(
+        &mut self,
+        header: &TxnHeader,
+        txn: &CreateTxn<'_>,
+        owner: SessionId,
+        changes: &mut Option<&mut Vec<Change>>,
+    ) -> Applied {
         let Some((parent_path, name)) = path::split(txn.path) else { return Applied::Nothing };
         let Some(parent) = self.find(parent_path) else { return Applied::Nothing };
         let acl = self.acls.intern(txn.acl);
@@ -290,7 +304,7 @@ impl Tree {
         }
         if let Some(existing) = existing {
             if self.node(existing).placeholder {
-                self.fill(existing, header, txn, acl);
+                self.fill(existing, header, txn, acl, owner);
                 return Applied::Nothing;
             }
             let old = std::mem::replace(&mut self.node_mut(existing).acl, acl);
@@ -300,9 +314,7 @@ impl Tree {
         let mut node = Node::new(name, txn.data, acl);
         (node.czxid, node.mzxid, node.pzxid) = (header.zxid, header.zxid, header.zxid);
         (node.ctime, node.mtime) = (header.time_ms, header.time_ms);
-        if txn.ephemeral {
-            node.owner = header.session;
-        }
+        node.owner = owner;
         let stat = node.stat();
         let id = self.insert(parent, node);
         self.report(changes, header.zxid, EventType::NodeCreated, txn.path, id);
@@ -414,7 +426,7 @@ impl Tree {
         node.parent = parent;
         node.next_sibling = first;
         self.bytes += (node.name_bytes().len() + node.data_len()) as u64;
-        if node.owner != SessionId::NONE {
+        if node.owner.is_session() {
             self.ephemerals.entry(node.owner).or_default().insert(id);
             self.ephemeral_count += 1;
         }
@@ -445,7 +457,7 @@ impl Tree {
     /// The node belongs to no session any more.
     fn disown(&mut self, id: NodeId) {
         let owner = std::mem::replace(&mut self.node_mut(id).owner, SessionId::NONE);
-        if owner != SessionId::NONE {
+        if owner.is_session() {
             let set = self.ephemerals.get_mut(&owner).expect("its owner has a set");
             set.remove(&id);
             if set.is_empty() {

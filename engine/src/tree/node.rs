@@ -103,7 +103,8 @@ impl Node {
             // Creations and deletions both count for clients: deletions = creations - children.
             cversion: self.created.wrapping_mul(2).wrapping_sub(self.num_children),
             aversion: self.aversion,
-            ephemeral_owner: self.owner,
+            // Clients see neither containers nor times.
+            ephemeral_owner: if self.owner.is_session() { self.owner } else { SessionId::NONE },
             data_length: self.data_len() as i32,
             num_children: self.num_children,
             pzxid: self.pzxid,

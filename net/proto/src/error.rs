@@ -21,11 +21,12 @@ pub enum ErrorCode {
     AuthFailed = -115,
     SessionMoved = -118,
     NotReadOnly = -119,
+    NoWatcher = -121,
 }
 
 impl ErrorCode {
     /// All of them.
-    pub const ALL: [ErrorCode; 15] = [
+    pub const ALL: [ErrorCode; 16] = [
         ErrorCode::RuntimeInconsistency,
         ErrorCode::MarshallingError,
         ErrorCode::Unimplemented,
@@ -41,6 +42,7 @@ impl ErrorCode {
         ErrorCode::AuthFailed,
         ErrorCode::SessionMoved,
         ErrorCode::NotReadOnly,
+        ErrorCode::NoWatcher,
     ];
 
     /// The number on the wire.
@@ -71,6 +73,7 @@ impl ErrorCode {
             ErrorCode::AuthFailed => "AuthFailed",
             ErrorCode::SessionMoved => "SessionMoved",
             ErrorCode::NotReadOnly => "NotReadOnly",
+            ErrorCode::NoWatcher => "NoWatcher",
         }
     }
 }

@@ -47,6 +47,23 @@ pub struct SessionId(pub i64);
 impl SessionId {
     /// No session: what a new client sends, and what a refused one is answered.
     pub const NONE: SessionId = SessionId(0);
+    /// What stands in a node's place for its owner when it is a container.
+    pub const CONTAINER: SessionId = SessionId(i64::MIN);
+    /// The highest byte of what stands there when the node lives for a time; the rest is that, in ms.
+    const TTL: i64 = 0xff << 56;
+    /// The longest such time.
+    const TTL_MAX: i64 = 0xff_ffff_ffff;
+
+    /// What stands in a node's place for its owner when it lives for so many ms after its last change; `None` if nothing can.
+    pub const fn ttl(ms: i64) -> Option<SessionId> {
+        if ms >= 1 && ms <= SessionId::TTL_MAX { Some(SessionId(SessionId::TTL | ms)) } else { None }
+    }
+
+    /// Whether this is a session, and not one of the marks for other nodes.
+    pub const fn is_session(self) -> bool {
+        let is_ttl = self.0 & !SessionId::TTL_MAX == SessionId::TTL;
+        !(self.0 == SessionId::NONE.0 || self.0 == SessionId::CONTAINER.0 || is_ttl)
+    }
 }
 
 impl fmt::Display for SessionId {
@@ -83,6 +100,17 @@ impl Xid {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_marks_other_nodes_is_no_session() {
+        for mark in
+            [SessionId::NONE, SessionId::CONTAINER, SessionId::ttl(1).unwrap(), SessionId::ttl(1 << 39).unwrap()]
+        {
+            assert!(!mark.is_session(), "{mark}");
+        }
+        assert_eq!([SessionId::ttl(0), SessionId::ttl(1 << 40)], [None, None]);
+        assert!(SessionId(1).is_session() && SessionId(0xfe << 56).is_session());
+    }
 
     #[test]
     fn a_zxid_never_carries_into_the_epoch() {

@@ -4,7 +4,7 @@
 //! operations are read as they are walked over.
 
 use crate::error::ErrorCode;
-use crate::jute::{Decoder, Jute, JuteError, put_string, string_len};
+use crate::jute::{Decoder, Jute, JuteError, StrList, buffer_len, put_buffer, put_string, string_len};
 use crate::opcode::OpCode;
 use crate::request::{CreateMode, CreateRequest, PathVersion, SetDataRequest};
 use crate::stat::Stat;
@@ -145,7 +145,86 @@ impl Jute for MultiRequest<'_> {
     }
 }
 
-/// What came of one operation of a multi.
+/// The reads of one multiRead, checked, still encoded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MultiReadRequest<'a> {
+    count: usize,
+    raw: &'a [u8],
+}
+
+/// One read of a multiRead. Whether it asks to watch is not looked at (as Apache does it).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the names are the protocol's own")]
+pub enum ReadOp<'a> {
+    GetData(&'a str),
+    GetChildren(&'a str),
+}
+
+impl<'a> ReadOp<'a> {
+    fn decode(op: i32, d: &mut Decoder<'a>) -> Result<ReadOp<'a>, JuteError> {
+        let path = d.string("the path")?;
+        let _watch = d.bool()?;
+        match OpCode::from_code(op) {
+            Some(OpCode::GetData) => Ok(ReadOp::GetData(path)),
+            Some(OpCode::GetChildren) => Ok(ReadOp::GetChildren(path)),
+            _ => Err(JuteError::Unknown { what: "an operation of a multiRead", value: op }),
+        }
+    }
+
+    /// Appends the read, with its header, to the bytes of a multiRead that is being put together.
+    pub fn encode_into(&self, out: &mut Vec<u8>) {
+        let (op, path) = match self {
+            ReadOp::GetData(path) => (OpCode::GetData, path),
+            ReadOp::GetChildren(path) => (OpCode::GetChildren, path),
+        };
+        MultiHeader { op: op.code(), done: false, error: -1 }.encode(out);
+        put_string(out, path);
+        out.put_u8(0);
+    }
+}
+
+impl<'a> MultiReadRequest<'a> {
+    pub(crate) fn decode(body: &'a [u8]) -> Result<MultiReadRequest<'a>, JuteError> {
+        let mut d = Decoder::new(body);
+        let mut count = 0;
+        loop {
+            let raw = &body[..body.len() - d.rest().len()];
+            let header = MultiHeader::decode(&mut d)?;
+            if header.done {
+                return Ok(MultiReadRequest { count, raw });
+            }
+            ReadOp::decode(header.op, &mut d)?;
+            count += 1;
+        }
+    }
+
+    /// Wraps reads that [`ReadOp::encode_into`] wrote.
+    pub fn from_encoded(count: usize, raw: &'a [u8]) -> MultiReadRequest<'a> {
+        MultiReadRequest { count, raw }
+    }
+
+    /// The reads, in order.
+    pub fn iter(&self) -> impl Iterator<Item = ReadOp<'a>> + use<'a> {
+        let mut d = Decoder::new(self.raw);
+        (0..self.count).map(move |_| {
+            let header = MultiHeader::decode(&mut d).expect("checked when decoded");
+            ReadOp::decode(header.op, &mut d).expect("checked when decoded")
+        })
+    }
+}
+
+impl Jute for MultiReadRequest<'_> {
+    fn encoded_len(&self) -> usize {
+        self.raw.len() + MultiHeader::LEN
+    }
+
+    fn encode<B: BufMut>(&self, out: &mut B) {
+        out.put_slice(self.raw);
+        MultiHeader::DONE.encode(out);
+    }
+}
+
+/// What came of one operation of a multi or multiRead.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(missing_docs, reason = "the names are the protocol's own")]
 pub enum MultiResult<'a> {
@@ -161,6 +240,11 @@ pub enum MultiResult<'a> {
         stat: Stat,
     },
     Check,
+    Data {
+        data: Option<&'a [u8]>,
+        stat: Stat,
+    },
+    Children(StrList<'a>),
     /// In a failed multi every operation has one: `None` (code 0) before the one that failed, its code, and
     /// RuntimeInconsistency after it.
     Error(Option<ErrorCode>),
@@ -181,6 +265,10 @@ impl<'a> MultiResult<'a> {
                 Some(OpCode::Delete) => MultiResult::Delete,
                 Some(OpCode::SetData) => MultiResult::SetData { stat: Stat::decode(d)? },
                 Some(OpCode::Check) => MultiResult::Check,
+                Some(OpCode::GetData) => MultiResult::Data { data: d.buffer()?, stat: Stat::decode(d)? },
+                Some(OpCode::GetChildren) => {
+                    MultiResult::Children(StrList::decode(d)?.ok_or(JuteError::Null("the children"))?)
+                }
                 Some(OpCode::Error) => {
                     let code = d.int()?;
                     match (code, ErrorCode::from_code(code)) {
@@ -203,6 +291,8 @@ impl<'a> MultiResult<'a> {
                 MultiResult::Delete => (OpCode::Delete, 0),
                 MultiResult::SetData { .. } => (OpCode::SetData, 0),
                 MultiResult::Check => (OpCode::Check, 0),
+                MultiResult::Data { .. } => (OpCode::GetData, 0),
+                MultiResult::Children(_) => (OpCode::GetChildren, 0),
                 MultiResult::Error(error) => (OpCode::Error, error.map_or(0, ErrorCode::code)),
             };
             MultiHeader { op: op.code(), done: false, error }.encode(out);
@@ -213,6 +303,11 @@ impl<'a> MultiResult<'a> {
                     stat.encode(out);
                 }
                 MultiResult::SetData { stat } => stat.encode(out),
+                MultiResult::Data { data, stat } => {
+                    put_buffer(out, *data);
+                    stat.encode(out);
+                }
+                MultiResult::Children(names) => names.encode(out),
                 MultiResult::Delete | MultiResult::Check => {}
                 MultiResult::Error(_) => out.put_i32(error),
             }
@@ -226,6 +321,8 @@ impl<'a> MultiResult<'a> {
             MultiResult::Create { path } => string_len(path),
             MultiResult::Create2 { path, .. } => string_len(path) + Stat::LEN,
             MultiResult::SetData { .. } => Stat::LEN,
+            MultiResult::Data { data, .. } => buffer_len(*data) + Stat::LEN,
+            MultiResult::Children(names) => names.encoded_len(),
             MultiResult::Delete | MultiResult::Check => 0,
             MultiResult::Error(_) => 4,
         };

@@ -6,7 +6,7 @@
 use crate::acl::AclList;
 use crate::ids::{Xid, Zxid};
 use crate::jute::{Decoder, Jute, JuteError, StrList, buffer_len, put_buffer, put_string, put_ustring, string_len};
-use crate::multi::MultiRequest;
+use crate::multi::{MultiReadRequest, MultiRequest};
 use crate::opcode::OpCode;
 use bytes::BufMut;
 
@@ -191,6 +191,43 @@ pub struct SetWatchesRequest<'a> {
     pub exist: StrList<'a>,
     /// Watches that getChildren left.
     pub child: StrList<'a>,
+    /// Persistent ones, which only setWatches2 names, as the next.
+    pub persistent: StrList<'a>,
+    /// Persistent ones of whole subtrees.
+    pub recursive: StrList<'a>,
+}
+
+/// How far a watch reaches that does not go when it fires.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(i32)]
+pub enum AddWatchMode {
+    /// The node and its children.
+    Persistent = 0,
+    /// The node and everything below it.
+    Recursive = 1,
+}
+
+/// Which watches are meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(i32)]
+#[allow(missing_docs, reason = "the names are the protocol's own")]
+pub enum WatcherType {
+    Children = 1,
+    Data = 2,
+    Any = 3,
+    Persistent = 4,
+    Recursive = 5,
+}
+
+impl WatcherType {
+    const ALL: [WatcherType; 5] =
+        [WatcherType::Children, WatcherType::Data, WatcherType::Any, WatcherType::Persistent, WatcherType::Recursive];
+
+    fn decode(d: &mut Decoder<'_>) -> Result<WatcherType, JuteError> {
+        let value = d.int()?;
+        let found = WatcherType::ALL.into_iter().find(|known| *known as i32 == value);
+        found.ok_or(JuteError::Unknown { what: "a type of watch", value })
+    }
 }
 
 /// A request without its header.
@@ -211,7 +248,12 @@ pub enum Request<'a> {
     GetAcl(&'a str),
     GetChildren(PathWatch<'a>),
     GetChildren2(PathWatch<'a>),
+    MultiRead(MultiReadRequest<'a>),
     SetWatches(SetWatchesRequest<'a>),
+    SetWatches2(SetWatchesRequest<'a>),
+    AddWatch(&'a str, AddWatchMode),
+    RemoveWatches(&'a str, WatcherType),
+    CheckWatches(&'a str, WatcherType),
     Ping,
     Auth {
         scheme: Option<&'a str>,
@@ -244,21 +286,44 @@ impl<'a> Request<'a> {
             OpCode::GetAcl => Request::GetAcl(d.string("the path")?),
             OpCode::GetChildren => Request::GetChildren(PathWatch::decode(d)?),
             OpCode::GetChildren2 => Request::GetChildren2(PathWatch::decode(d)?),
-            OpCode::SetWatches => {
+            OpCode::MultiRead => Request::MultiRead(MultiReadRequest::decode(body)?),
+            OpCode::SetWatches | OpCode::SetWatches2 => {
                 let list = |d: &mut Decoder<'a>| StrList::decode(d)?.ok_or(JuteError::Null("a list of watches"));
-                Request::SetWatches(SetWatchesRequest {
+                let mut request = SetWatchesRequest {
                     relative_zxid: Zxid(d.long()?),
                     data: list(d)?,
                     exist: list(d)?,
                     child: list(d)?,
-                })
+                    persistent: StrList::EMPTY,
+                    recursive: StrList::EMPTY,
+                };
+                if op == OpCode::SetWatches {
+                    return Ok(Request::SetWatches(request));
+                }
+                (request.persistent, request.recursive) = (list(d)?, list(d)?);
+                Request::SetWatches2(request)
             }
+            OpCode::AddWatch => {
+                let path = d.string("the path")?;
+                match d.int()? {
+                    0 => Request::AddWatch(path, AddWatchMode::Persistent),
+                    1 => Request::AddWatch(path, AddWatchMode::Recursive),
+                    value => return Err(JuteError::Unknown { what: "a mode of watching", value }),
+                }
+            }
+            OpCode::RemoveWatches => Request::RemoveWatches(d.string("the path")?, WatcherType::decode(d)?),
+            OpCode::CheckWatches => Request::CheckWatches(d.string("the path")?, WatcherType::decode(d)?),
             OpCode::Ping => Request::Ping,
             OpCode::Auth => {
                 let _type = d.int()?;
                 Request::Auth { scheme: d.ustring()?, auth: d.buffer()? }
             }
-            OpCode::Check | OpCode::CreateSession | OpCode::Error => {
+            OpCode::Check
+            | OpCode::CreateContainer
+            | OpCode::CreateTtl
+            | OpCode::DeleteContainer
+            | OpCode::CreateSession
+            | OpCode::Error => {
                 return Err(JuteError::Unknown { what: "a request", value: op.code() });
             }
         })
@@ -280,7 +345,12 @@ impl<'a> Request<'a> {
             Request::GetAcl(_) => OpCode::GetAcl,
             Request::GetChildren(_) => OpCode::GetChildren,
             Request::GetChildren2(_) => OpCode::GetChildren2,
+            Request::MultiRead(_) => OpCode::MultiRead,
             Request::SetWatches(_) => OpCode::SetWatches,
+            Request::SetWatches2(_) => OpCode::SetWatches2,
+            Request::AddWatch(..) => OpCode::AddWatch,
+            Request::RemoveWatches(..) => OpCode::RemoveWatches,
+            Request::CheckWatches(..) => OpCode::CheckWatches,
             Request::Ping => OpCode::Ping,
             Request::Auth { .. } => OpCode::Auth,
         }
@@ -301,7 +371,15 @@ impl Jute for Request<'_> {
                 string_len(r.path) + 1
             }
             Request::GetAcl(path) => string_len(path),
+            Request::MultiRead(r) => r.encoded_len(),
             Request::SetWatches(r) => 8 + r.data.encoded_len() + r.exist.encoded_len() + r.child.encoded_len(),
+            Request::SetWatches2(r) => {
+                let once = r.data.encoded_len() + r.exist.encoded_len() + r.child.encoded_len();
+                8 + once + r.persistent.encoded_len() + r.recursive.encoded_len()
+            }
+            Request::AddWatch(path, _) | Request::RemoveWatches(path, _) | Request::CheckWatches(path, _) => {
+                string_len(path) + 4
+            }
             Request::Auth { scheme, auth } => 4 + buffer_len(scheme.map(str::as_bytes)) + buffer_len(*auth),
         }
     }
@@ -324,11 +402,24 @@ impl Jute for Request<'_> {
                 out.put_u8(r.watch.into());
             }
             Request::GetAcl(path) => put_string(out, path),
-            Request::SetWatches(r) => {
+            Request::MultiRead(r) => r.encode(out),
+            Request::SetWatches(r) | Request::SetWatches2(r) => {
                 out.put_i64(r.relative_zxid.0);
                 r.data.encode(out);
                 r.exist.encode(out);
                 r.child.encode(out);
+                if let Request::SetWatches2(_) = self {
+                    r.persistent.encode(out);
+                    r.recursive.encode(out);
+                }
+            }
+            Request::AddWatch(path, mode) => {
+                put_string(out, path);
+                out.put_i32(*mode as i32);
+            }
+            Request::RemoveWatches(path, kind) | Request::CheckWatches(path, kind) => {
+                put_string(out, path);
+                out.put_i32(*kind as i32);
             }
             Request::Auth { scheme, auth } => {
                 out.put_i32(0);

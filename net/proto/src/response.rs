@@ -65,8 +65,10 @@ pub enum Response<'a> {
     Acl(AclList<'a>, Stat),
     /// sync: the path as it came.
     Sync(Option<&'a str>),
-    /// multi: also for a failed one, whose header carries no error.
+    /// multi: also for a failed one, whose header carries no error. multiRead: each by itself.
     Multi(Vec<MultiResult<'a>>),
+    /// addWatch: a number that is always 0.
+    Zero,
 }
 
 impl<'a> Response<'a> {
@@ -82,9 +84,19 @@ impl<'a> Response<'a> {
             OpCode::GetChildren2 => Response::ChildrenStat(children(d)?, Stat::decode(d)?),
             OpCode::GetAcl => Response::Acl(AclList::decode(d)?, Stat::decode(d)?),
             OpCode::Sync => Response::Sync(d.ustring()?),
-            OpCode::Multi => Response::Multi(MultiResult::decode_all(d)?),
-            OpCode::Delete | OpCode::Ping | OpCode::SetWatches | OpCode::Auth | OpCode::CloseSession => Response::Empty,
-            OpCode::Check | OpCode::CreateSession | OpCode::Error => {
+            OpCode::Multi | OpCode::MultiRead => Response::Multi(MultiResult::decode_all(d)?),
+            OpCode::AddWatch => {
+                d.int()?;
+                Response::Zero
+            }
+            OpCode::Delete | OpCode::Ping | OpCode::Auth | OpCode::CloseSession => Response::Empty,
+            OpCode::SetWatches | OpCode::SetWatches2 | OpCode::RemoveWatches | OpCode::CheckWatches => Response::Empty,
+            OpCode::Check
+            | OpCode::CreateContainer
+            | OpCode::CreateTtl
+            | OpCode::DeleteContainer
+            | OpCode::CreateSession
+            | OpCode::Error => {
                 return Err(JuteError::Unknown { what: "an answered operation", value: op.code() });
             }
         })
@@ -104,6 +116,7 @@ impl Jute for Response<'_> {
             Response::Acl(acl, _) => acl.encoded_len() + Stat::LEN,
             Response::Sync(path) => buffer_len(path.map(str::as_bytes)),
             Response::Multi(results) => MultiResult::encoded_len_all(results),
+            Response::Zero => 4,
         }
     }
 
@@ -131,6 +144,7 @@ impl Jute for Response<'_> {
             }
             Response::Sync(path) => put_ustring(out, *path),
             Response::Multi(results) => MultiResult::encode_all(results, out),
+            Response::Zero => out.put_i32(0),
         }
     }
 }

@@ -37,7 +37,15 @@ pub enum Txn<'a> {
     Create(CreateTxn<'a>),
     /// The same change as [`Txn::Create`]; the answer to the client differs.
     Create2(CreateTxn<'a>),
+    /// A node that its server deletes when its last child is gone.
+    CreateContainer(CreateTxn<'a>),
+    /// A node that its server deletes when it was not changed for so many ms.
+    CreateTtl(CreateTxn<'a>, i64),
     Delete {
+        path: &'a str,
+    },
+    /// The same change as [`Txn::Delete`], by the server itself.
+    DeleteContainer {
         path: &'a str,
     },
     SetData {
@@ -81,13 +89,29 @@ pub struct CreateTxn<'a> {
     pub parent_cversion: i32,
 }
 
+impl CreateTxn<'_> {
+    /// Without what differs between the kinds of nodes.
+    fn encoded_len(&self) -> usize {
+        string_len(self.path) + buffer_len(self.data) + self.acl.encoded_len() + 4
+    }
+
+    fn encode<B: BufMut>(&self, out: &mut B) {
+        put_string(out, self.path);
+        put_buffer(out, self.data);
+        self.acl.encode(out);
+    }
+}
+
 impl<'a> Txn<'a> {
     /// The type number in the header (or in front of a sub-transaction).
     pub const fn op(&self) -> OpCode {
         match self {
             Txn::Create(_) => OpCode::Create,
             Txn::Create2(_) => OpCode::Create2,
+            Txn::CreateContainer(_) => OpCode::CreateContainer,
+            Txn::CreateTtl(..) => OpCode::CreateTtl,
             Txn::Delete { .. } => OpCode::Delete,
+            Txn::DeleteContainer { .. } => OpCode::DeleteContainer,
             Txn::SetData { .. } => OpCode::SetData,
             Txn::SetAcl { .. } => OpCode::SetAcl,
             Txn::CreateSession { .. } => OpCode::CreateSession,
@@ -99,19 +123,22 @@ impl<'a> Txn<'a> {
     }
 
     fn decode(op: i32, d: &mut Decoder<'a>) -> Result<Txn<'a>, JuteError> {
-        let create = |d: &mut Decoder<'a>| {
+        let create = |d: &mut Decoder<'a>, says_ephemeral: bool| {
             Ok(CreateTxn {
                 path: d.string("the path")?,
                 data: d.buffer()?,
                 acl: AclList::decode(d)?,
-                ephemeral: d.bool()?,
+                ephemeral: says_ephemeral && d.bool()?,
                 parent_cversion: d.int()?,
             })
         };
         Ok(match OpCode::from_code(op) {
-            Some(OpCode::Create) => Txn::Create(create(d)?),
-            Some(OpCode::Create2) => Txn::Create2(create(d)?),
+            Some(OpCode::Create) => Txn::Create(create(d, true)?),
+            Some(OpCode::Create2) => Txn::Create2(create(d, true)?),
+            Some(OpCode::CreateContainer) => Txn::CreateContainer(create(d, false)?),
+            Some(OpCode::CreateTtl) => Txn::CreateTtl(create(d, false)?, d.long()?),
             Some(OpCode::Delete) => Txn::Delete { path: d.string("the path")? },
+            Some(OpCode::DeleteContainer) => Txn::DeleteContainer { path: d.string("the path")? },
             Some(OpCode::SetData) => Txn::SetData { path: d.string("the path")?, data: d.buffer()?, version: d.int()? },
             Some(OpCode::SetAcl) => {
                 Txn::SetAcl { path: d.string("the path")?, acl: AclList::decode(d)?, version: d.int()? }
@@ -130,8 +157,10 @@ impl<'a> Txn<'a> {
 impl Jute for Txn<'_> {
     fn encoded_len(&self) -> usize {
         match self {
-            Txn::Create(c) | Txn::Create2(c) => string_len(c.path) + buffer_len(c.data) + c.acl.encoded_len() + 1 + 4,
-            Txn::Delete { path } => string_len(path),
+            Txn::Create(c) | Txn::Create2(c) => c.encoded_len() + 1,
+            Txn::CreateContainer(c) => c.encoded_len(),
+            Txn::CreateTtl(c, _) => c.encoded_len() + 8,
+            Txn::Delete { path } | Txn::DeleteContainer { path } => string_len(path),
             Txn::SetData { path, data, .. } => string_len(path) + buffer_len(*data) + 4,
             Txn::SetAcl { path, acl, .. } => string_len(path) + acl.encoded_len() + 4,
             Txn::CreateSession { .. } | Txn::Error(_) => 4,
@@ -144,13 +173,20 @@ impl Jute for Txn<'_> {
     fn encode<B: BufMut>(&self, out: &mut B) {
         match self {
             Txn::Create(c) | Txn::Create2(c) => {
-                put_string(out, c.path);
-                put_buffer(out, c.data);
-                c.acl.encode(out);
+                c.encode(out);
                 out.put_u8(c.ephemeral.into());
                 out.put_i32(c.parent_cversion);
             }
-            Txn::Delete { path } => put_string(out, path),
+            Txn::CreateContainer(c) => {
+                c.encode(out);
+                out.put_i32(c.parent_cversion);
+            }
+            Txn::CreateTtl(c, ttl_ms) => {
+                c.encode(out);
+                out.put_i32(c.parent_cversion);
+                out.put_i64(*ttl_ms);
+            }
+            Txn::Delete { path } | Txn::DeleteContainer { path } => put_string(out, path),
             Txn::SetData { path, data, version } => {
                 put_string(out, path);
                 put_buffer(out, *data);

@@ -16,7 +16,10 @@
 use corral_proto::acl::encode_acls;
 use corral_proto::connect::{ConnectRequest, ConnectResponse};
 use corral_proto::jute::{StrList, put_string};
-use corral_proto::request::{CreateRequest, PathVersion, PathWatch, SetAclRequest, SetDataRequest, SetWatchesRequest};
+use corral_proto::multi::{MultiReadRequest, ReadOp};
+use corral_proto::request::{
+    AddWatchMode, CreateRequest, PathVersion, PathWatch, SetAclRequest, SetDataRequest, SetWatchesRequest, WatcherType,
+};
 use corral_proto::response::Response;
 use corral_proto::txn::CreateTxn;
 use corral_proto::{
@@ -97,6 +100,7 @@ struct Parts {
     names: Vec<u8>,
     ops: Vec<u8>,
     subs: Vec<u8>,
+    reads: Vec<u8>,
 }
 
 fn text() -> impl Strategy<Value = String> {
@@ -147,13 +151,15 @@ fn fields() -> impl Strategy<Value = Fields> {
 
 fn parts() -> impl Strategy<Value = Parts> {
     (fields(), prop::collection::vec(fields(), 0..6)).prop_map(|(one, more)| {
-        let (mut names, mut ops, mut subs) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut names, mut ops, mut subs, mut reads) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         for fields in &more {
             put_string(&mut names, &fields.path);
             fields.op().encode_into(&mut ops);
+            let path = fields.path.as_str();
+            if fields.flag { ReadOp::GetData(path) } else { ReadOp::GetChildren(path) }.encode_into(&mut reads);
             SubTxns::push(&mut subs, &fields.txn());
         }
-        Parts { one, more, names, ops, subs }
+        Parts { one, more, names, ops, subs, reads }
     })
 }
 
@@ -179,7 +185,8 @@ impl Fields {
     }
 
     fn result(&self) -> MultiResult<'_> {
-        match self.kind % 7 {
+        match self.kind % 8 {
+            7 => MultiResult::Data { data: self.data.as_deref(), stat: self.stat },
             0 => MultiResult::Create { path: &self.path },
             1 => MultiResult::Create2 { path: &self.path, stat: self.stat },
             2 => MultiResult::Delete,
@@ -196,13 +203,16 @@ impl Fields {
         all[self.kind % all.len()]
     }
 
-    fn txns(&self) -> [Txn<'_>; 9] {
+    fn txns(&self) -> [Txn<'_>; 12] {
         let (path, data) = (self.path.as_str(), self.data.as_deref());
         let create = CreateTxn { path, data, acl: self.acl(), ephemeral: self.flag, parent_cversion: self.int };
         [
             Txn::Create(create),
             Txn::Create2(create),
+            Txn::CreateContainer(CreateTxn { ephemeral: false, ..create }),
+            Txn::CreateTtl(CreateTxn { ephemeral: false, ..create }, self.long),
             Txn::Delete { path },
+            Txn::DeleteContainer { path },
             Txn::SetData { path, data, version: self.int },
             Txn::SetAcl { path, acl: self.acl(), version: self.int },
             Txn::CreateSession { timeout_ms: self.int },
@@ -224,7 +234,16 @@ impl Parts {
         let create = CreateRequest { flags: one.int, ..one.create() };
         let watch = PathWatch { path, watch: one.flag };
         let (data_names, none) = (self.names(), StrList::EMPTY);
-        let zxid = Zxid(one.long);
+        let relative_zxid = Zxid(one.long);
+        let no_watches = SetWatchesRequest {
+            relative_zxid,
+            data: none,
+            exist: none,
+            child: none,
+            persistent: none,
+            recursive: none,
+        };
+        let watcher = [WatcherType::Children, WatcherType::Any, WatcherType::Recursive][one.kind % 3];
         vec![
             Request::Create(create),
             Request::Create2(create),
@@ -240,13 +259,13 @@ impl Parts {
             Request::GetAcl(path),
             Request::GetChildren(watch),
             Request::GetChildren2(watch),
-            Request::SetWatches(SetWatchesRequest { relative_zxid: zxid, data: data_names, exist: none, child: none }),
-            Request::SetWatches(SetWatchesRequest {
-                relative_zxid: zxid,
-                data: none,
-                exist: data_names,
-                child: data_names,
-            }),
+            Request::MultiRead(MultiReadRequest::from_encoded(self.more.len(), &self.reads)),
+            Request::SetWatches(SetWatchesRequest { data: data_names, ..no_watches }),
+            Request::SetWatches(SetWatchesRequest { exist: data_names, child: data_names, ..no_watches }),
+            Request::SetWatches2(SetWatchesRequest { persistent: data_names, recursive: data_names, ..no_watches }),
+            Request::AddWatch(path, if one.flag { AddWatchMode::Recursive } else { AddWatchMode::Persistent }),
+            Request::RemoveWatches(path, watcher),
+            Request::CheckWatches(path, watcher),
             Request::Ping,
             Request::Auth { scheme: one.name.as_deref(), auth: data },
         ]
@@ -269,7 +288,12 @@ impl Parts {
             (OpCode::Sync, Response::Sync(one.name.as_deref())),
             (OpCode::Multi, Response::Multi(self.more.iter().map(Fields::result).collect())),
             (OpCode::Ping, Response::Empty),
+            (OpCode::MultiRead, Response::Multi(vec![MultiResult::Children(self.names()), one.result()])),
             (OpCode::SetWatches, Response::Empty),
+            (OpCode::SetWatches2, Response::Empty),
+            (OpCode::AddWatch, Response::Zero),
+            (OpCode::RemoveWatches, Response::Empty),
+            (OpCode::CheckWatches, Response::Empty),
             (OpCode::Auth, Response::Empty),
             (OpCode::CloseSession, Response::Empty),
         ]
@@ -422,7 +446,7 @@ fn read_as_everything(bytes: &[u8]) {
     read_as!("a list of strings", bytes, names, walk_names);
     for op in OpCode::ALL {
         read_as!(op, bytes, |b| Request::decode(op, b), walk_request);
-        if op == OpCode::Multi {
+        if matches!(op, OpCode::Multi | OpCode::MultiRead) {
             let (decoded, peak) = peak_of(|| Response::decode(op, &mut Decoder::new(bytes)));
             assert!(peak <= results_bound(bytes.len()), "{peak} bytes held for {} bytes of results", bytes.len());
             if let Ok(response) = decoded {
@@ -540,7 +564,7 @@ proptest! {
             survives!(entry, TxnEntry::decode);
         }
         for (op, response) in &parts.responses() {
-            if *op != OpCode::Multi {
+            if !matches!(op, OpCode::Multi | OpCode::MultiRead) {
                 survives!(response, |b| Response::decode(*op, &mut Decoder::new(b)));
             }
         }

@@ -13,7 +13,9 @@ pub fn answer<'a>(txn: &Txn<'a>, applied: &Applied) -> (i32, Response<'a>) {
     match (txn, applied) {
         (Txn::Error(code), _) => (*code, Response::Empty),
         (Txn::Create(create), Applied::Stat(_)) => (0, Response::Path(create.path)),
-        (Txn::Create2(create), Applied::Stat(stat)) => (0, Response::PathStat(create.path, *stat)),
+        (Txn::Create2(create) | Txn::CreateContainer(create) | Txn::CreateTtl(create, _), Applied::Stat(stat)) => {
+            (0, Response::PathStat(create.path, *stat))
+        }
         (Txn::SetData { .. } | Txn::SetAcl { .. }, Applied::Stat(stat)) => (0, Response::Stat(*stat)),
         (Txn::Delete { .. } | Txn::CloseSession { .. } | Txn::CreateSession { .. }, Applied::Done) => {
             (0, Response::Empty)
@@ -35,7 +37,9 @@ pub fn answer<'a>(txn: &Txn<'a>, applied: &Applied) -> (i32, Response<'a>) {
 fn result<'a>(part: &Txn<'a>, applied: &Applied) -> MultiResult<'a> {
     match (part, applied) {
         (Txn::Create(create), Applied::Stat(_)) => MultiResult::Create { path: create.path },
-        (Txn::Create2(create), Applied::Stat(stat)) => MultiResult::Create2 { path: create.path, stat: *stat },
+        (Txn::Create2(create) | Txn::CreateContainer(create) | Txn::CreateTtl(create, _), Applied::Stat(stat)) => {
+            MultiResult::Create2 { path: create.path, stat: *stat }
+        }
         (Txn::Delete { .. }, Applied::Done) => MultiResult::Delete,
         (Txn::SetData { .. }, Applied::Stat(stat)) => MultiResult::SetData { stat: *stat },
         (Txn::Check(_), Applied::Done) => MultiResult::Check,

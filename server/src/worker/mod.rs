@@ -243,7 +243,15 @@ impl Worker {
                 );
                 self.conns[slot as usize].phase = Phase::Closing;
             }
-            None | Some(OpCode::Check | OpCode::CreateSession | OpCode::Error) => {
+            None
+            | Some(
+                OpCode::Check
+                | OpCode::CreateContainer
+                | OpCode::CreateTtl
+                | OpCode::DeleteContainer
+                | OpCode::CreateSession
+                | OpCode::Error,
+            ) => {
                 let error = ErrorCode::Unimplemented.code();
                 self.answer(now, since, slot, OpCode::Error, ReplyHeader { xid: header.xid, zxid: Zxid(-1), error });
                 self.conns[slot as usize].phase = Phase::Closing;

@@ -9,12 +9,16 @@ use corral_engine::Tree;
 use corral_engine::tree::NodeId;
 use corral_proto::acl::perms;
 use corral_proto::jute::StrList;
-use corral_proto::request::SetWatchesRequest;
+use corral_proto::multi::{MultiReadRequest, MultiResult, ReadOp};
+use corral_proto::request::{AddWatchMode, SetWatchesRequest};
 use corral_proto::response::Response;
 use corral_proto::{ErrorCode, EventType, Jute, ReplyHeader, Request, WatcherEvent, Xid, Zxid};
+use std::collections::VecDeque;
 
 /// A frame's length is a signed 32-bit number, and no client takes an answer of that size anyway.
 const ANSWER_BYTES_MAX: usize = 1 << 30;
+/// Bytes of data that one multiRead may ask for.
+const MULTI_READ_BYTES_MAX: usize = 64 << 20;
 
 /// Answers one request into `out`.
 pub(super) fn answer(
@@ -28,10 +32,11 @@ pub(super) fn answer(
 ) {
     let mut names = Vec::new();
     let response = match request {
-        Ok(Request::SetWatches(request)) => {
+        Ok(Request::SetWatches(request) | Request::SetWatches2(request)) => {
             set_watches(tree, watches, slot, &request, out);
             Ok(Response::Empty)
         }
+        Ok(Request::MultiRead(request)) => Ok(Response::Multi(read_all(tree, &request, &mut names))),
         Ok(request) => read(tree, watches, slot, request, &mut names),
         Err(error) => Err(error),
     };
@@ -91,8 +96,59 @@ fn read<'a>(
                 _ => Response::ChildrenStat(children, tree.stat(id)),
             })
         }
+        Request::AddWatch(path, AddWatchMode::Persistent) => {
+            watches.add_persistent(path, slot);
+            Ok(Response::Zero)
+        }
+        Request::AddWatch(path, AddWatchMode::Recursive) => {
+            watches.add_recursive(path, slot);
+            Ok(Response::Zero)
+        }
+        Request::RemoveWatches(path, what) => match watches.remove(slot, path, what) {
+            true => Ok(Response::Empty),
+            false => Err(ErrorCode::NoWatcher),
+        },
+        Request::CheckWatches(path, what) => match watches.has(slot, path, what) {
+            true => Ok(Response::Empty),
+            false => Err(ErrorCode::NoWatcher),
+        },
         request => unreachable!("{:?} is not answered from the tree", request.op()),
     }
+}
+
+/// Answers the reads of a multiRead, all of the same tree. (Apache's may see writes between them.)
+fn read_all<'a>(tree: &'a Tree, request: &MultiReadRequest<'_>, names: &'a mut Vec<u8>) -> Vec<MultiResult<'a>> {
+    let mut lists = VecDeque::new();
+    for op in request.iter() {
+        if let ReadOp::GetChildren(path) = op
+            && let Ok(id) = readable(tree, path, perms::READ)
+        {
+            let start = names.len();
+            let count = tree.children(id, names);
+            lists.push_back((count, start..names.len()));
+        }
+    }
+    let names: &[u8] = names;
+    let mut bytes = 0;
+    let one = |op: ReadOp<'_>| match op {
+        ReadOp::GetData(path) => {
+            let id = readable(tree, path, perms::READ)?;
+            let data = tree.data(id);
+            bytes += data.map_or(0, <[u8]>::len);
+            // One request of many reads must not fill the memory.
+            if bytes > MULTI_READ_BYTES_MAX {
+                return Err(ErrorCode::MarshallingError);
+            }
+            Ok(MultiResult::Data { data, stat: tree.stat(id) })
+        }
+        ReadOp::GetChildren(path) => {
+            readable(tree, path, perms::READ)?;
+            let (count, range) = lists.pop_front().expect("the same were readable before");
+            Ok(MultiResult::Children(StrList::from_encoded(count, &names[range])))
+        }
+    };
+    let results = request.iter().map(one);
+    results.map(|result: Result<_, ErrorCode>| result.unwrap_or_else(|error| MultiResult::Error(Some(error)))).collect()
 }
 
 /// Reads take the empty path for the root; events name it properly.
@@ -138,4 +194,7 @@ fn set_watches(tree: &Tree, watches: &mut Watches, slot: u32, request: &SetWatch
             Some(_) => watches.add(WatchKind::Child, path, slot),
         }
     }
+    // What these have missed is lost, by their design.
+    request.persistent.iter().for_each(|path| watches.add_persistent(path, slot));
+    request.recursive.iter().for_each(|path| watches.add_recursive(path, slot));
 }

@@ -15,7 +15,7 @@
 
 use super::history::History;
 use super::learner::epoch_in;
-use super::message::{Message, Standing};
+use super::message::{EPOCH_MAX, Message, Standing};
 use super::sync::{Sync, decide};
 use super::{Ensemble, Quorum};
 use bytes::Bytes;
@@ -53,9 +53,6 @@ pub enum Order {
     /// Nothing for this machine: for whoever has sessions and requests.
     Pass(LinkId, Message),
 }
-
-/// Later ones do not fit an `ACKEPOCH`.
-const EPOCH_MAX: u32 = i32::MAX as u32 - 1;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Stage {

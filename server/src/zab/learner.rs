@@ -15,7 +15,7 @@
 //!
 //! **Not here**: the link and its time-outs, the log, the snapshot's bytes, clients.
 
-use super::message::{Message, Standing};
+use super::message::{EPOCH_MAX, Message, Standing};
 use bytes::Bytes;
 use corral_engine::txnlog::Durable;
 use corral_proto::jute::Decoder;
@@ -233,6 +233,9 @@ impl Learner {
 
     fn promise(&mut self, epoch: u32, out: &mut Vec<Order>) -> Result<(), String> {
         let Standing { accepted, current, last } = self.standing;
+        if epoch > EPOCH_MAX {
+            return Err(format!("the leader begins the impossible epoch {epoch}"));
+        }
         // Nobody counts on an observer's promise, so it need not keep it from following whoever leads.
         let earliest = if self.is_observer { current } else { accepted };
         if epoch < earliest {

@@ -34,6 +34,9 @@ impl Message {
     }
 }
 
+/// The last epoch: later ones do not fit an `ACKEPOCH`.
+pub const EPOCH_MAX: u32 = i32::MAX as u32 - 1;
+
 /// What a member remembers of epochs, and where its history ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Standing {

@@ -38,7 +38,17 @@ pub struct View<'a> {
 enum Change<'a> {
     Create(Create<'a>),
     Create2(Create<'a>),
+    CreateContainer(Create<'a>),
+    #[serde(rename = "createTTL")]
+    CreateTtl {
+        #[serde(flatten)]
+        create: Create<'a>,
+        ttl_ms: i64,
+    },
     Delete {
+        path: &'a str,
+    },
+    DeleteContainer {
         path: &'a str,
     },
     SetData {
@@ -112,8 +122,12 @@ impl<'a> View<'a> {
     /// Whether the transaction, or a part of it, names a path that begins with `prefix`.
     pub fn names(&self, prefix: &str) -> bool {
         self.change.any(&mut |change| match change {
-            Change::Create(create) | Change::Create2(create) => create.path.starts_with(prefix),
+            Change::Create(create) | Change::Create2(create) | Change::CreateContainer(create) => {
+                create.path.starts_with(prefix)
+            }
+            Change::CreateTtl { create, .. } => create.path.starts_with(prefix),
             Change::Delete { path }
+            | Change::DeleteContainer { path }
             | Change::SetData { path, .. }
             | Change::SetAcl { path, .. }
             | Change::Check { path, .. } => path.starts_with(prefix),
@@ -128,6 +142,9 @@ impl<'a> Change<'a> {
         match *txn {
             Txn::Create(create) => Change::Create(Create::new(&create, with_data)),
             Txn::Create2(create) => Change::Create2(Create::new(&create, with_data)),
+            Txn::CreateContainer(create) => Change::CreateContainer(Create::new(&create, with_data)),
+            Txn::CreateTtl(create, ttl_ms) => Change::CreateTtl { create: Create::new(&create, with_data), ttl_ms },
+            Txn::DeleteContainer { path } => Change::DeleteContainer { path },
             Txn::Delete { path } => Change::Delete { path },
             Txn::SetData { path, data, version } => Change::SetData { path, version, data: Data::new(data, with_data) },
             Txn::SetAcl { path, acl, version } => Change::SetAcl { path, version, acl: acls(acl) },
@@ -146,6 +163,9 @@ impl<'a> Change<'a> {
         match self {
             Change::Create(_) => "create",
             Change::Create2(_) => "create2",
+            Change::CreateContainer(_) => "createContainer",
+            Change::CreateTtl { .. } => "createTTL",
+            Change::DeleteContainer { .. } => "deleteContainer",
             Change::Delete { .. } => "delete",
             Change::SetData { .. } => "setData",
             Change::SetAcl { .. } => "setAcl",
@@ -202,21 +222,29 @@ impl fmt::Display for View<'_> {
     }
 }
 
+impl fmt::Display for Create<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, " {} acl={}", plain(self.path), Acls(&self.acl))?;
+        if self.ephemeral {
+            f.write_str(" ephemeral")?;
+        }
+        if let Some(sequence) = self.sequence {
+            write!(f, " sequence={sequence}")?;
+        }
+        write!(f, " parentCversion={} {}", self.parent_cversion, self.data)
+    }
+}
+
 impl fmt::Display for Change<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.op())?;
         match self {
-            Change::Create(create) | Change::Create2(create) => {
-                write!(f, " {} acl={}", plain(create.path), Acls(&create.acl))?;
-                if create.ephemeral {
-                    f.write_str(" ephemeral")?;
-                }
-                if let Some(sequence) = create.sequence {
-                    write!(f, " sequence={sequence}")?;
-                }
-                write!(f, " parentCversion={} {}", create.parent_cversion, create.data)
+            Change::Create(create) | Change::Create2(create) | Change::CreateContainer(create) => create.fmt(f),
+            Change::CreateTtl { create, ttl_ms } => {
+                write!(f, " ttlMs={ttl_ms}")?;
+                create.fmt(f)
             }
-            Change::Delete { path } => write!(f, " {}", plain(path)),
+            Change::Delete { path } | Change::DeleteContainer { path } => write!(f, " {}", plain(path)),
             Change::SetData { path, version, data } => write!(f, " {} version={version} {data}", plain(path)),
             Change::SetAcl { path, version, acl } => write!(f, " {} version={version} acl={}", plain(path), Acls(acl)),
             Change::CreateSession { timeout_ms } => write!(f, " timeoutMs={timeout_ms}"),

@@ -143,6 +143,9 @@ fn line(txn: &Txn<'_>) -> String {
         Txn::Check(check) => format!("check {}", check.path),
         Txn::Error(0) => "Ok".to_owned(),
         Txn::Error(code) => format!("{:?}", ErrorCode::from_code(*code).expect("a code that clients know")),
+        Txn::CreateContainer(_) | Txn::CreateTtl(..) | Txn::DeleteContainer { .. } => {
+            panic!("nobody can ask for {txn:?}")
+        }
         Txn::Multi(parts) => format!("[{}]", parts.iter().map(|part| line(&part)).collect::<Vec<_>>().join(", ")),
     }
 }

@@ -20,9 +20,10 @@ use corral_engine::tree::Change;
 use corral_net::put_frame;
 use corral_proto::acl::encode_acls;
 use corral_proto::jute::{StrList, put_string};
+use corral_proto::multi::{MultiReadRequest, ReadOp};
 use corral_proto::request::{CreateRequest, PathVersion, PathWatch, SetAclRequest, SetDataRequest, SetWatchesRequest};
 use corral_proto::response::Response;
-use corral_proto::{Acl, EventType, MultiOp, MultiRequest, TxnEntry, TxnHeader};
+use corral_proto::{Acl, EventType, MultiOp, MultiRequest, MultiResult, TxnEntry, TxnHeader};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngSeed};
 use std::collections::{BTreeMap, VecDeque};
@@ -162,7 +163,17 @@ impl Client {
             return format!("{xid}: {error:?} @{}", header.zxid.0);
         }
         let body = match Response::decode(asked.op, d).expect("the body that the operation has") {
-            Response::Empty | Response::Multi(_) => String::new(),
+            Response::Empty | Response::Zero => String::new(),
+            Response::Multi(results) => results.iter().fold(String::new(), |text, result| {
+                text + &match result {
+                    MultiResult::Data { data, stat } => {
+                        format!(" {} v{}", String::from_utf8_lossy(data.unwrap_or(b"null")), stat.version)
+                    }
+                    MultiResult::Children(names) => format!(" [{}]", names.iter().collect::<Vec<_>>().join(" ")),
+                    MultiResult::Error(Some(error)) => format!(" {error:?}"),
+                    _ => String::new(),
+                }
+            }),
             Response::Path(path) | Response::PathStat(path, _) => format!(" {path}"),
             Response::Stat(stat) => format!(" v{}", stat.version),
             Response::Data(data, stat) => {

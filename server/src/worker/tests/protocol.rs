@@ -279,6 +279,86 @@ fn reads_answer_and_watch_as_the_reference_says() {
     assert_eq!(rig.told(a)[1..], ["NodeChildrenChanged / @5"]);
 }
 
+/// Section 3.15 of the reference. Nobody sees a write between two reads of one multiRead (R4).
+#[test]
+fn a_multi_read_answers_each_read_by_itself() {
+    let mut rig = Rig::new();
+    rig.elsewhere(create("/a"));
+    rig.elsewhere(create("/a/b"));
+    rig.elsewhere(create("/a/c"));
+    let a = rig.connect();
+    let mut raw = Vec::new();
+    let ops =
+        [ReadOp::GetChildren("/a"), ReadOp::GetData("/none"), ReadOp::GetData("/a/b"), ReadOp::GetChildren("/a/b")];
+    ops.iter().for_each(|op| op.encode_into(&mut raw));
+    rig.ask(a, 1, Request::MultiRead(MultiReadRequest::from_encoded(ops.len(), &raw)));
+    assert_eq!(rig.told(a), ["1: ok [c b] NoNode new v0 [] @3"]);
+    // A write in it is no read.
+    let mut write = Vec::new();
+    MultiOp::Check(PathVersion { path: "/a", version: -1 }).encode_into(&mut write);
+    let body = MultiRequest::from_encoded(1, &write).to_vec();
+    rig.clients.get_mut(&a).unwrap().asked.push_back(Asked { xid: Xid(2), op: OpCode::MultiRead, watch: None });
+    rig.raw(a, &frame(2, OpCode::MultiRead.code(), &body));
+    assert_eq!(rig.told(a), ["2: MarshallingError @3"]);
+}
+
+/// Sections 3.16 and 6 of the reference.
+#[test]
+fn watches_that_stay_are_told_of_everything_until_they_are_removed() {
+    use corral_proto::request::{AddWatchMode, WatcherType};
+    let mut rig = Rig::new();
+    let a = rig.connect();
+    rig.clients.get_mut(&a).unwrap().unaccounted = true;
+    rig.ask(a, 1, Request::AddWatch("/a", AddWatchMode::Recursive));
+    rig.ask(a, 2, Request::AddWatch("/b", AddWatchMode::Persistent));
+    assert_eq!(rig.told(a), ["1: ok @0", "2: ok @0"]);
+    for request in [create("/a"), create("/a/b"), set("/a/b"), set("/a/b"), create("/b"), create("/b/c"), set("/b")] {
+        rig.elsewhere(request);
+    }
+    rig.hand_over();
+    let expected = [
+        "NodeCreated /a @1",
+        "NodeCreated /a/b @2",
+        "NodeDataChanged /a/b @3",
+        "NodeDataChanged /a/b @4",
+        "NodeCreated /b @5",
+        "NodeChildrenChanged /b @6",
+        "NodeDataChanged /b @7",
+    ];
+    assert_eq!(rig.told(a), expected);
+    for (xid, request, expected) in [
+        (3, Request::CheckWatches("/a", WatcherType::Recursive), "ok"),
+        (4, Request::CheckWatches("/a", WatcherType::Data), "NoWatcher"),
+        (5, Request::RemoveWatches("/a", WatcherType::Persistent), "NoWatcher"),
+        (6, Request::RemoveWatches("/a", WatcherType::Recursive), "ok"),
+        (7, Request::RemoveWatches("/b", WatcherType::Any), "ok"),
+        (8, Request::CheckWatches("/b", WatcherType::Any), "NoWatcher"),
+    ] {
+        rig.ask(a, xid, request);
+        assert_eq!(rig.told(a), [format!("{xid}: {expected} @7")]);
+    }
+    rig.elsewhere(set("/a"));
+    rig.hand_over();
+    assert_eq!(rig.told(a), [""; 0]);
+    // After a reconnect they are set again, and what was missed is not made up for.
+    let mut names = Vec::new();
+    corral_proto::jute::put_string(&mut names, "/a");
+    let (one, none) = (StrList::from_encoded(1, &names), StrList::EMPTY);
+    let again = SetWatchesRequest {
+        relative_zxid: Zxid(1),
+        data: none,
+        exist: none,
+        child: none,
+        persistent: none,
+        recursive: one,
+    };
+    rig.ask(a, 9, Request::SetWatches2(again));
+    assert_eq!(rig.told(a), ["9: ok @8"]);
+    rig.elsewhere(set("/a/b"));
+    rig.hand_over();
+    assert_eq!(rig.told(a), ["NodeDataChanged /a/b @9"]);
+}
+
 /// CVE-2024-23944: who may not read a node does not hear of it either; the watch is used up all the same.
 #[test]
 fn events_of_nodes_that_may_not_be_read_are_not_told() {
@@ -323,6 +403,8 @@ fn watches_that_are_set_again_are_told_what_they_missed() {
             data: StrList::from_encoded(4, &data),
             exist: StrList::from_encoded(2, &exist),
             child: StrList::from_encoded(3, &child),
+            persistent: StrList::EMPTY,
+            recursive: StrList::EMPTY,
         }),
     );
     let told = [
