@@ -1,14 +1,14 @@
-//! `corral-tool`: looks into what a server left on its disks, without a server.
+//! `corral-tool`: looks into what a server left on its disks, without a server; and runs an ensemble for whoever wants to see one.
 //!
 //! Exit codes: 0 fine, 1 when something is damaged or failed, 2 for wrong input. What went wrong is one line on stderr.
 
 use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
-use corral_tools::{log, snapshot};
+use corral_tools::{ensemble, log, snapshot};
 use std::io::{BufWriter, Write};
 use std::process::ExitCode;
 
-/// Looks into what a coordination server left on its disks, without a server
+/// Looks into what a coordination server left on its disks, and runs ensembles to try things on
 #[derive(Debug, Parser)]
 #[command(name = "corral-tool", version)]
 struct Cli {
@@ -18,6 +18,8 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Tool {
+    /// Run an ensemble on this machine, and break it
+    Ensemble(ensemble::Options),
     /// Look into a transaction log, check it, repair it
     Log(log::Options),
     /// Look into snapshots, check them, compare them
@@ -32,6 +34,7 @@ fn main() -> ExitCode {
     let mut out = BufWriter::with_capacity(64 << 10, std::io::stdout().lock());
     let mut notes = |note: &str| eprintln!("corral-tool: {note}");
     let done = match tool {
+        Tool::Ensemble(options) => ensemble::run(&options, &mut out),
         Tool::Log(options) => log::run(&options, &mut out, &mut notes),
         Tool::Snapshot(options) => snapshot::run(&options, &mut out, &mut notes),
     };
