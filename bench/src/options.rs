@@ -86,9 +86,9 @@ pub(crate) struct LoadOptions {
     #[arg(long, value_name = "N", default_value = "1")]
     pub seed: u64,
 
-    /// Process id of a server on this machine, whose CPU time an operation is then reported
-    #[arg(long, value_name = "PID", requires = "hosts")]
-    pub server_pid: Option<u32>,
+    /// Process ids of servers on this machine, `pid,…`; the CPU time of an operation, over all of them, is then reported
+    #[arg(long, value_name = "PID", requires = "hosts", value_delimiter = ',')]
+    pub server_pid: Vec<u32>,
 
     /// Without --hosts: where the server's directory is made [default: the current directory]
     #[arg(long, value_name = "DIR", conflicts_with = "hosts")]

@@ -134,7 +134,7 @@ fn measure(cell: &Cell, options: &DisksOptions, stop: &Arc<AtomicBool>) -> Resul
             warmup: options.warmup,
             value_size: options.value_size,
             seed: options.seed,
-            server_pid: Some(server.pid()),
+            server_pid: vec![server.pid()],
             ..LoadOptions::plain()
         };
         // What ails the server is the cause of what its clients saw.

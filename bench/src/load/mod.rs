@@ -61,7 +61,7 @@ pub(crate) fn run(options: &LoadOptions) -> Result<(), String> {
     if IS_DEBUG {
         eprintln!("corral-bench: WARNING: this is a debug build, its numbers say nothing (cargo build --release)");
     }
-    if let Some(pid) = options.server_pid.filter(|pid| observe::cpu_time(*pid).is_none()) {
+    if let Some(pid) = options.server_pid.iter().find(|pid| observe::cpu_time(**pid).is_none()) {
         return Err(format!("there is no process {pid} (--server-pid)"));
     }
     if let Some(file) = &options.json {
@@ -272,7 +272,8 @@ impl Run<'_> {
                 }
             }
         };
-        let look = || (live.completed.load(Relaxed), options.server_pid.and_then(observe::cpu_time), clock.now());
+        let cpu = || options.server_pid.iter().map(|pid| observe::cpu_time(*pid)).sum::<Option<Duration>>();
+        let look = || (live.completed.load(Relaxed), cpu().filter(|_| !options.server_pid.is_empty()), clock.now());
         wait_until(window.from);
         let before = look();
         let metrics_before = (observe::metrics(self.hosts[0]), inside::read(self.hosts[0]));

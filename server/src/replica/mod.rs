@@ -335,6 +335,11 @@ impl Replica {
         self.proposals.push_back(Proposal { zxid, from, record: Bytes::new() });
     }
 
+    /// Whether there is anything to be done outside.
+    pub fn has_commands(&self) -> bool {
+        !self.commands.is_empty()
+    }
+
     /// What is to be done outside since the last call.
     pub fn take_commands(&mut self) -> Vec<Command> {
         std::mem::take(&mut self.commands)

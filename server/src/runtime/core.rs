@@ -31,6 +31,8 @@ use std::time::Duration;
 const STOP_STEP: Duration = Duration::from_millis(5);
 /// How long a closing connection has to take what is still to be sent to it.
 const LAST_WORDS: Duration = Duration::from_secs(5);
+/// So many answers to clients are few.
+const FEW: usize = 4;
 /// How long a stop waits for what is in flight.
 const STOP_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -117,9 +119,9 @@ impl Core {
                     BELL => {}
                     LISTENER => self.accept(now),
                     Token(token) if token >= LINKS => {
-                        let readable = event.is_readable() || event.is_read_closed() || event.is_error();
                         let peers = self.driver.as_mut().and_then(|driver| driver.peers.as_mut());
-                        peers.expect("links are core-0's").event(token, readable);
+                        let closed = event.is_read_closed() || event.is_error();
+                        peers.expect("links are core-0's").event(token, event.is_readable(), closed);
                     }
                     Token(slot) => {
                         if let Some(socket) = self.sockets.get_mut(slot).and_then(Option::as_mut) {
@@ -256,13 +258,19 @@ impl Core {
             driver.take_inbox(&self.shared, now);
             driver.hear_peers(&self.shared, now)?;
             driver.submit(now)?;
+            if driver.has_proposed() {
+                driver.tell_peers(&self.shared, now)?;
+            }
             let later = self.shared.now();
             driver.complete(later)?;
-            driver.tell_peers(&self.shared, later)?;
             let own = driver.apply(&self.shared, !self.worker.watches().is_empty(), later);
             self.deliver(own, later);
+            // A few answers leave before the learners hear of the commit; many would keep their clients waiting.
+            if self.worker.dirty() <= FEW {
+                self.flush_all(later);
+            }
             // What was held behind an answered write may have become the next batch, and the disk may be free.
-            let driver = self.driver.as_mut().expect("still driver");
+            let driver = self.driver.as_mut().expect("core-0 keeps it");
             driver.submit(later)?;
             driver.tell_peers(&self.shared, later)?;
             driver.see_to_snapshots(later);

@@ -162,6 +162,11 @@ impl Driver {
         Ok(())
     }
 
+    /// Whether there is a proposal that the learners are to have at once.
+    pub(super) fn has_proposed(&self) -> bool {
+        self.peers.is_some() && self.replica.has_commands()
+    }
+
     /// Takes what the disk has finished. An error is final.
     pub(super) fn complete(&mut self, now: Now) -> Result<(), String> {
         let (mut sum, mut max, mut slow) = (0, 0, 0);

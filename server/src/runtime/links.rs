@@ -157,6 +157,8 @@ struct Link {
     inbound: BytesMut,
     outbound: Outbound,
     readable: bool,
+    /// The other side has said that it will send no more; what it sent before may still be unread.
+    half_closed: bool,
     ended: Option<String>,
 }
 
@@ -225,7 +227,8 @@ impl Links {
         let token = Token(self.base + id.0 as usize);
         self.registry.register(&mut stream, token, Interest::READABLE | Interest::WRITABLE)?;
         let (inbound, outbound) = (BytesMut::new(), Outbound::default());
-        self.links.insert(id, Link { stream, remote, inbound, outbound, readable: true, ended: None });
+        self.links
+            .insert(id, Link { stream, remote, inbound, outbound, readable: true, half_closed: false, ended: None });
         self.dirty.push(id);
         Ok(id)
     }
@@ -236,10 +239,11 @@ impl Links {
     }
 
     /// The poll has something to say of a link.
-    pub(super) fn event(&mut self, token: usize, readable: bool) {
+    pub(super) fn event(&mut self, token: usize, readable: bool, half_closed: bool) {
         let id = LinkId((token - self.base) as u64);
         if let Some(link) = self.links.get_mut(&id) {
-            link.readable |= readable;
+            link.half_closed |= half_closed;
+            link.readable |= readable || half_closed;
             self.dirty.push(id);
         }
     }
@@ -320,13 +324,17 @@ impl Links {
                 Ok(n) => {
                     link.inbound.extend_from_slice(&self.scratch[..n]);
                     any = true;
+                    // A short read took everything; when more comes, the poll says so. The end may have been told already.
+                    link.readable = link.half_closed || n == READ;
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => link.readable = false,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => link.ended = Some(error.to_string()),
             }
         }
-        self.dirty.push(id);
+        if link.readable {
+            self.dirty.push(id);
+        }
         any
     }
 

@@ -115,10 +115,10 @@ impl Peers {
     }
 
     /// The poll has something to say of a link, or of the listener.
-    pub(super) fn event(&mut self, token: usize, readable: bool) {
+    pub(super) fn event(&mut self, token: usize, readable: bool, half_closed: bool) {
         match token {
             LINKS => self.knocking = true,
-            token => self.links.event(token, readable),
+            token => self.links.event(token, readable, half_closed),
         }
     }
 
@@ -203,20 +203,19 @@ impl Driver {
         }
     }
 
-    /// Carries out what the replica has commanded, and lets it go. The disk has its batch first: it is what takes long.
+    /// Carries out what the replica has commanded, and lets it go. The disk has its batch first, and works while this sends.
     pub(super) fn tell_peers(&mut self, shared: &Arc<Shared>, now: Now) -> Result<(), String> {
         self.carry_out(shared, now)?;
         let dirty = self.peers.as_mut().map(|peers| peers.links.take_dirty()).unwrap_or_default();
-        if dirty.is_empty() {
-            return Ok(());
-        }
-        if let Device::Ring(ring) = self.disk() {
+        if !dirty.is_empty()
+            && let Device::Ring(ring) = self.disk()
+        {
             ring.submit_queued();
         }
+        let Some(peers) = &mut self.peers else { return Ok(()) };
         for link in dirty {
-            let links = &mut self.peers.as_mut().expect("there are links").links;
-            links.flush(link);
-            links.keep_dirty(link);
+            peers.links.flush(link);
+            peers.links.keep_dirty(link);
         }
         Ok(())
     }

@@ -480,6 +480,11 @@ impl Worker {
         self.conns.get(id.slot as usize).filter(|conn| conn.generation == id.generation).map(|_| id.slot)
     }
 
+    /// How many connections have something to send, at most.
+    pub fn dirty(&self) -> usize {
+        self.dirty.len()
+    }
+
     /// The connections that have something to send, or to be closed, or may be read again, since the last call. One may be
     /// named twice, or be gone.
     pub fn take_dirty(&mut self, into: &mut Vec<u32>) {
