@@ -20,6 +20,7 @@ use mio::{Interest, Registry, Token};
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{self, ErrorKind, IoSlice, Read, Write};
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 /// Bytes that are read at a time.
 const READ: usize = 256 << 10;
@@ -36,8 +37,8 @@ enum Part {
     Shared(Bytes),
     /// Packets, or what is around such bytes: so many bytes of [`Outbound::own`].
     Own(usize),
-    /// A snapshot that is being made.
-    Stream(Receiver<Bytes>),
+    /// A snapshot that is being made. Whoever makes it has a weak reference, and stops when it is gone.
+    Stream(Receiver<Bytes>, #[expect(dead_code, reason = "it is only to be alive")] Arc<()>),
 }
 
 #[derive(Default)]
@@ -81,7 +82,7 @@ impl Outbound {
     /// Writes as much as the socket takes.
     fn write(&mut self, stream: &mut TcpStream) -> io::Result<()> {
         while !self.parts.is_empty() {
-            if let Some(Part::Stream(pieces)) = self.parts.front() {
+            if let Some(Part::Stream(pieces, _)) = self.parts.front() {
                 match pieces.try_recv() {
                     Ok(piece) => {
                         self.queued += piece.len();
@@ -105,7 +106,7 @@ impl Outbound {
                         own = rest;
                         now
                     }
-                    Part::Stream(_) => break,
+                    Part::Stream(..) => break,
                 };
                 slices[count] = IoSlice::new(slice);
                 count += 1;
@@ -139,7 +140,7 @@ impl Outbound {
                     self.own.advance(taken);
                     (taken, *len == 0)
                 }
-                Part::Stream(_) => return,
+                Part::Stream(..) => return,
             };
             written -= taken.0;
             if !taken.1 {
@@ -250,7 +251,7 @@ impl Links {
 
     /// Some thread has more of a snapshot for some link.
     pub(super) fn rung(&mut self) {
-        let streams = |link: &Link| matches!(link.outbound.parts.front(), Some(Part::Stream(_)));
+        let streams = |link: &Link| matches!(link.outbound.parts.front(), Some(Part::Stream(..)));
         self.dirty.extend(self.links.iter().filter(|(_, link)| streams(link)).map(|(id, _)| *id));
     }
 
@@ -267,10 +268,10 @@ impl Links {
         }
     }
 
-    /// Puts a snapshot into a link's queue, which comes in pieces.
-    pub(super) fn stream(&mut self, id: LinkId, pieces: Receiver<Bytes>) {
+    /// Puts a snapshot into a link's queue, which comes in pieces; `wanted` lives as long as the link does.
+    pub(super) fn stream(&mut self, id: LinkId, pieces: Receiver<Bytes>, wanted: Arc<()>) {
         if let Some(link) = self.links.get_mut(&id) {
-            link.outbound.parts.push_back(Part::Stream(pieces));
+            link.outbound.parts.push_back(Part::Stream(pieces, wanted));
             self.dirty.push(id);
         }
     }
@@ -425,7 +426,7 @@ mod tests {
                             rest.extend_from_slice(&own[..*len]);
                             own = &own[*len..];
                         }
-                        Part::Stream(_) => unreachable!("none was put in"),
+                        Part::Stream(..) => unreachable!("none was put in"),
                     }
                 }
                 assert_eq!(rest, encoded[at..], "in steps of {step}");

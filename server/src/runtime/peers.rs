@@ -29,7 +29,7 @@ use crossbeam::channel::{Sender, bounded};
 use mio::Registry;
 use mio::net::TcpListener;
 use std::net::{SocketAddr, ToSocketAddrs};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 /// Bytes of a piece of a snapshot that is sent, and pieces that wait for the socket.
@@ -280,10 +280,11 @@ impl Driver {
         let peers = self.peers.as_mut().expect("there are links");
         peers.links.send(link, Message::about(PacketKind::Snap, zxid));
         let (pieces, stream) = bounded(PIECE.1);
-        peers.links.stream(link, stream);
-        let theirs = shared.clone();
+        let wanted = Arc::new(());
+        let (theirs, is_wanted) = (shared.clone(), Arc::downgrade(&wanted));
+        peers.links.stream(link, stream, wanted);
         let thread = std::thread::Builder::new().name("transfer".to_owned());
-        let spawned = thread.spawn(move || send_tree(&theirs, zxid, &pieces));
+        let spawned = thread.spawn(move || send_tree(&theirs, zxid, &pieces, &is_wanted));
         spawned.map(drop).map_err(|error| format!("cannot start the thread that sends a snapshot: {error}"))
     }
 
@@ -337,9 +338,9 @@ impl Driver {
 pub(super) const OPEN: &str = "the log is open, except while it is replaced";
 
 /// Sends the tree as it is at `zxid` or a little later, until it is sent or nobody wants it any more.
-fn send_tree(shared: &Shared, zxid: Zxid, pieces: &Sender<Bytes>) {
+fn send_tree(shared: &Shared, zxid: Zxid, pieces: &Sender<Bytes>, wanted: &Weak<()>) {
     while shared.tree.read().last_applied() < zxid {
-        if shared.stopping() {
+        if shared.stopping() || wanted.strong_count() == 0 {
             return;
         }
         std::thread::sleep(WAIT);
