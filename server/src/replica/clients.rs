@@ -162,8 +162,18 @@ impl Replica {
         }
     }
 
+    /// The session is known from here on, as it is to Apache's leader: a learner may apply its transaction, and forward the next
+    /// request of its client, before this member has come to apply it.
     fn create_session(&mut self, log: &mut Group, now: Now, session: SessionId, timeout_ms: i32, from: Origin) {
-        self.place(log, now, (session, Xid(0)), from, |_, _, append| append(Txn::CreateSession { timeout_ms }));
+        self.place(log, now, (session, Xid(0)), from, |leading, _, append| {
+            let owner = match from {
+                Origin::Client(asker) => Some(Owner::Client(asker.conn)),
+                Origin::Learner(link) => Some(Owner::Learner(link)),
+                Origin::Nobody => None,
+            };
+            leading.sessions.open(session, millis(timeout_ms), owner, now.uptime);
+            append(Txn::CreateSession { timeout_ms });
+        });
     }
 
     /// A client wants to go on with its session on this connection. Its former connection is closed, but only once the
@@ -307,14 +317,8 @@ impl Replica {
     /// A session is in the tree.
     pub(super) fn session_opened(&mut self, session: SessionId, timeout_ms: i32, from: Origin, now: Duration) {
         match (&mut self.role, from) {
-            (Role::Leading(leading), from) => {
-                let owner = match from {
-                    Origin::Client(asker) => Some(Owner::Client(asker.conn)),
-                    Origin::Learner(link) => Some(Owner::Learner(link)),
-                    Origin::Nobody => None,
-                };
-                leading.sessions.open(session, millis(timeout_ms), owner, now);
-            }
+            // It was opened when it was ordered; its time counts from now.
+            (Role::Leading(leading), _) => leading.sessions.touch(session, now),
             (Role::Following(following), Origin::Client(asker)) => {
                 following.clients.insert(session, (asker.conn, timeout_ms));
             }
