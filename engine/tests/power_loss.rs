@@ -4,11 +4,10 @@
 //! with its process, in the middle of anything: recovery, making a segment, several writes. `CORRAL_POWER_CASES` says how many
 //! cases are run, `CORRAL_POWER_SEED` runs one and prints what happened in it.
 //!
-//! **Not here**: the disk ([`simulated`]); the same on real devices (`log.rs`).
-
-mod simulated;
+//! **Not here**: the disk ([`corral_engine::disk::simulated`]); the same on real devices (`log.rs`).
 
 use corral_engine::StorageError;
+use corral_engine::disk::simulated::Platter;
 use corral_engine::disk::{BLOCK, LogIo, LogSync, Mode};
 use corral_engine::txnlog::segment::Supply;
 use corral_engine::txnlog::workshop::Workshop;
@@ -16,7 +15,6 @@ use corral_engine::txnlog::{Log, LogOptions, Recovered, recover_after};
 use corral_proto::{Jute, SessionId, Txn, TxnEntry, TxnHeader, Xid, Zxid};
 use rand::rngs::SmallRng;
 use rand::{Rng, RngCore, SeedableRng};
-use simulated::Platter;
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;

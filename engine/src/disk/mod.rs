@@ -27,6 +27,8 @@ pub mod filesystem;
 pub mod pwrite;
 pub mod removal;
 pub mod ring;
+#[cfg(feature = "simulated-disk")]
+pub mod simulated;
 
 /// Offsets, lengths and addresses of direct I/O are multiples of this many bytes. It is also the unit of the log: the
 /// physical block of every disk in use today, so that no write touches a block that holds acknowledged data.

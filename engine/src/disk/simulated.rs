@@ -6,11 +6,13 @@
 //!
 //! **Invariants**: everything is drawn from one seed; a write that completed is durable; a file is never under two names.
 //!
-//! **Not here**: writes of a dead process that land after its successor has read the log (`log_pipeline.rs`).
+//! It is for tests and simulations: what goes wrong with its directory is a panic.
+//!
+//! **Not here**: writes of a dead process that land after its successor has read the log (`tests/log_pipeline.rs`).
 
-use corral_engine::StorageError;
-use corral_engine::disk::{BLOCK, Completion, Disk, Took, Write};
-use corral_engine::txnlog::workshop::Files;
+use super::{BLOCK, Completion, Disk, Took, Write};
+use crate::error::StorageError;
+use crate::txnlog::workshop::Files;
 use parking_lot::Mutex;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
@@ -25,7 +27,7 @@ const SECTOR: usize = 512;
 
 /// One disk with one directory. Clones are the same disk.
 #[derive(Clone)]
-pub(crate) struct Platter(Arc<Mutex<State>>);
+pub struct Platter(Arc<Mutex<State>>);
 
 struct State {
     dir: PathBuf,
@@ -40,7 +42,8 @@ struct State {
 /// A file.
 struct Node {
     /// Keeps the number of the inode from being used again.
-    handle: File,
+    _handle: File,
+    inode: u64,
     durable: Vec<u8>,
     pending: Vec<(usize, Vec<u8>)>,
     /// Its length is not durable.
@@ -55,7 +58,7 @@ fn inode(file: &File) -> u64 {
 
 impl Node {
     fn new(handle: File, durable: Vec<u8>, name: Option<PathBuf>) -> Node {
-        Node { handle, durable, pending: Vec::new(), growing: false, names: vec![name] }
+        Node { inode: inode(&handle), _handle: handle, durable, pending: Vec::new(), growing: false, names: vec![name] }
     }
 
     fn name(&self) -> Option<&Path> {
@@ -108,7 +111,7 @@ impl State {
 
     fn node(&mut self, file: &File) -> &mut Node {
         let wanted = inode(file);
-        self.nodes.iter_mut().find(|node| inode(&node.handle) == wanted).expect("every file is known")
+        self.nodes.iter_mut().find(|node| node.inode == wanted).expect("every file is known")
     }
 
     fn named(&mut self, path: &Path) -> Option<&mut Node> {
@@ -117,33 +120,49 @@ impl State {
 }
 
 impl Platter {
-    pub(crate) fn new(dir: &Path, seed: u64) -> Platter {
-        Platter(Arc::new(Mutex::new(State {
+    /// Over what is in `dir`, all of it durable; what it loses is drawn from `seed`.
+    pub fn new(dir: &Path, seed: u64) -> Platter {
+        let platter = Platter(Arc::new(Mutex::new(State {
             dir: dir.to_owned(),
             rng: SmallRng::seed_from_u64(seed),
             nodes: Vec::new(),
             in_flight: Vec::new(),
             done: Vec::new(),
             fuse: None,
-        })))
+        })));
+        platter.settle();
+        platter
+    }
+
+    /// Everything that can be read now is durable; what was in flight never was written. For whatever went past this disk and
+    /// has synced what it did.
+    pub fn settle(&self) {
+        let state = &mut *self.0.lock();
+        state.in_flight.clear();
+        state.done.clear();
+        let mut names: Vec<PathBuf> = fs::read_dir(&state.dir).unwrap().map(|entry| entry.unwrap().path()).collect();
+        names.sort();
+        let node = |name: PathBuf| Node::new(File::open(&name).unwrap(), fs::read(&name).unwrap(), Some(name));
+        state.nodes = names.into_iter().map(node).collect();
     }
 
     /// Lets the power fail after so many more steps on files.
-    pub(crate) fn set_fuse(&self, steps: Option<u32>) {
+    pub fn set_fuse(&self, steps: Option<u32>) {
         self.0.lock().fuse = steps;
     }
 
-    pub(crate) fn has_power(&self) -> bool {
+    /// Whether the power has not failed.
+    pub fn has_power(&self) -> bool {
         self.0.lock().fuse != Some(0)
     }
 
     /// How many writes have not completed.
-    pub(crate) fn in_flight(&self) -> usize {
+    pub fn in_flight(&self) -> usize {
         self.0.lock().in_flight.len()
     }
 
     /// The write at `at`, of those in flight, is durable and will be reported.
-    pub(crate) fn finish(&self, at: usize) {
+    pub fn finish(&self, at: usize) {
         let mut state = self.0.lock();
         let write = state.in_flight.remove(at);
         write.file.write_all_at(&write.data, write.offset).unwrap();
@@ -153,7 +172,7 @@ impl Platter {
 
     /// The process dies and the system does not: of the writes in flight, any blocks can be read from now on, and none is
     /// durable.
-    pub(crate) fn kill(&self) {
+    pub fn kill(&self) {
         let state = &mut *self.0.lock();
         state.done.clear();
         for write in std::mem::take(&mut state.in_flight) {
@@ -170,7 +189,7 @@ impl Platter {
     }
 
     /// The power fails: the directory holds what is left.
-    pub(crate) fn lose_power(&self) {
+    pub fn lose_power(&self) {
         let state = &mut *self.0.lock();
         state.done.clear();
         for write in std::mem::take(&mut state.in_flight) {
