@@ -11,6 +11,7 @@ pub mod config;
 
 pub mod acl;
 pub mod delivery;
+pub mod mutation;
 pub mod pipeline;
 pub mod replica;
 pub mod session;

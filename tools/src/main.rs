@@ -4,7 +4,7 @@
 
 use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
-use corral_tools::{ensemble, log, snapshot};
+use corral_tools::{ensemble, log, sim, snapshot};
 use std::io::{BufWriter, Write};
 use std::process::ExitCode;
 
@@ -22,6 +22,8 @@ enum Tool {
     Ensemble(ensemble::Options),
     /// Look into a transaction log, check it, repair it
     Log(log::Options),
+    /// Simulate ensembles and their faults, and check every step
+    Sim(sim::Options),
     /// Look into snapshots, check them, compare them
     Snapshot(snapshot::Options),
 }
@@ -36,6 +38,7 @@ fn main() -> ExitCode {
     let done = match tool {
         Tool::Ensemble(options) => ensemble::run(&options, &mut out),
         Tool::Log(options) => log::run(&options, &mut out, &mut notes),
+        Tool::Sim(options) => sim::run(&options, &mut out),
         Tool::Snapshot(options) => snapshot::run(&options, &mut out, &mut notes),
     };
     let done = done.and(out.flush().map_err(Into::into));

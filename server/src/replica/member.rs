@@ -9,6 +9,7 @@ use super::following::Following;
 use super::leading::Leading;
 use super::{Command, Now, Origin, Replica, Role};
 use crate::delivery::Item;
+use crate::mutation::{self, Mutation};
 use crate::zab::election::{Elected, Outbox};
 use crate::zab::leadership::{self, Leadership, LinkId};
 use crate::zab::learner::{self, Learner};
@@ -361,11 +362,15 @@ impl Replica {
 
     fn promise(&mut self, epoch: u32) {
         self.standing.accepted = epoch;
-        self.commands.push(Command::Promise(epoch));
+        if !mutation::is_on(Mutation::PromisesAreForgotten) {
+            self.commands.push(Command::Promise(epoch));
+        }
     }
 
     fn take_over(&mut self, epoch: u32) {
         self.standing.current = epoch;
-        self.commands.push(Command::TakeOver(epoch));
+        if !mutation::is_on(Mutation::TakingOverIsForgotten) {
+            self.commands.push(Command::TakeOver(epoch));
+        }
     }
 }

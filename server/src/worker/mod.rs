@@ -20,6 +20,7 @@ mod reads;
 pub use conn::{ConnCounters, Latencies, Out};
 
 use crate::delivery::{Delivery, Item};
+use crate::mutation::{self, Mutation};
 use crate::pipeline::sequencer::undecodable;
 use crate::pipeline::{WriteRequest, goes_to_replica};
 use crate::session::{self, ConnId};
@@ -184,8 +185,9 @@ impl Worker {
     fn handshake(&mut self, tree: &Tree, port: &mut impl Port, slot: u32, frame: &[u8]) {
         let conn = &mut self.conns[slot as usize];
         // A client that has seen a newer state than this server must not see the older one (R2): it tries another server.
+        let serves_all = mutation::is_on(Mutation::ClientsFromTheFutureAreServed);
         let request = match ConnectRequest::decode(frame) {
-            Ok(request) if request.last_zxid_seen <= tree.last_applied() => request,
+            Ok(request) if request.last_zxid_seen <= tree.last_applied() || serves_all => request,
             _ => return self.hang_up(slot),
         };
         let (shortest, longest) = self.options.timeouts_ms;
@@ -208,7 +210,7 @@ impl Worker {
         conn.counters.received += 1;
         conn.heard = true;
         self.counters.received += 1;
-        if conn.waiting.is_empty() {
+        if conn.waiting.is_empty() || (mutation::is_on(Mutation::ReadsOvertakeWrites) && write_op(frame).is_none()) {
             self.step(tree, port, now, now, slot, frame);
         } else {
             let passes = conn.sent == conn.waiting.len() && write_op(frame).is_some();
@@ -358,7 +360,9 @@ impl Worker {
     pub fn deliver(&mut self, now: Duration, delivery: &Delivery) {
         let mut changes = delivery.changes.iter().flat_map(|changes| changes.iter()).peekable();
         for item in &delivery.items {
-            if let Item::Answer { zxid, .. } = item {
+            if let Item::Answer { zxid, .. } = item
+                && !mutation::is_on(Mutation::EventsFollowAnswers)
+            {
                 while let Some(change) = changes.next_if(|change| change.zxid <= *zxid) {
                     self.tell(change);
                 }

@@ -15,6 +15,7 @@
 //! **Not here**: connections and their rules, the history itself, what the elected do.
 
 use super::Ensemble;
+use crate::mutation::{self, Mutation};
 use corral_proto::peer::vote::VERSION;
 use corral_proto::peer::{Notification, PeerState, Vote};
 use corral_proto::{ServerId, Zxid};
@@ -220,7 +221,12 @@ impl Election {
             self.round = ballot.round;
             self.begin(self.own);
         }
-        if self.ensemble.may_lead(ballot.vote.leader) && ballot.vote > self.vote {
+        let ignores = mutation::is_on(Mutation::VotesIgnoreHistories) || mutation::is_on(Mutation::HistoriesAreIgnored);
+        let is_better = match ignores {
+            true => ballot.vote.leader > self.vote.leader,
+            false => ballot.vote > self.vote,
+        };
+        if self.ensemble.may_lead(ballot.vote.leader) && is_better {
             self.cast(ballot.vote);
         }
         if (self.round, self.vote) != before {

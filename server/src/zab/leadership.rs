@@ -18,6 +18,7 @@ use super::learner::epoch_in;
 use super::message::{EPOCH_MAX, Message, Standing};
 use super::sync::{Sync, decide};
 use super::{Ensemble, Quorum};
+use crate::mutation::{self, Mutation};
 use bytes::Bytes;
 use corral_engine::txnlog::Durable;
 use corral_proto::peer::PacketKind;
@@ -329,7 +330,8 @@ impl Leadership {
                 match (epoch_in(&said)?, self.phase) {
                     (Some(current), Phase::Promising) => {
                         // It has a newer history: whoever elected this leader did not know.
-                        if (current, said.zxid) > (self.standing.current, self.standing.last) {
+                        let is_ahead = (current, said.zxid) > (self.standing.current, self.standing.last);
+                        if is_ahead && !mutation::is_on(Mutation::HistoriesAreIgnored) {
                             return Err(format!(
                                 "server {sid} is ahead: epoch {current} and transaction {}, here {} and {}",
                                 said.zxid, self.standing.current, self.standing.last
@@ -338,6 +340,10 @@ impl Leadership {
                         if votes {
                             self.followers.insert(sid);
                         }
+                        self.synchronize(out);
+                    }
+                    (None, Phase::Promising) if mutation::is_on(Mutation::PromisesCountTwice) => {
+                        self.followers.insert(sid);
                         self.synchronize(out);
                     }
                     (None, Phase::Promising) => {}
@@ -391,7 +397,8 @@ impl Leadership {
         if self.phase != Phase::Discovery || !self.ensemble.is_quorum(|voter| promised.contains_key(&voter)) {
             return;
         }
-        let epoch = promised.values().max().expect("its own at least") + 1;
+        let newest = *promised.values().max().expect("its own at least");
+        let epoch = if mutation::is_on(Mutation::EpochsAreUsedAgain) { newest.max(1) } else { newest + 1 };
         out.push(Order::Promise(epoch));
         self.standing.accepted = epoch;
         self.phase = Phase::Promising;
@@ -420,7 +427,8 @@ impl Leadership {
 
     /// A quorum's disks have the history: it is committed, and the epoch begins.
     fn establish(&mut self, out: &mut Vec<Order>) {
-        let has = |voter: ServerId| self.synchronized.contains(&voter);
+        let is_enough = mutation::is_on(Mutation::EpochsAreEstablishedWithoutAQuorum);
+        let has = |voter: ServerId| is_enough || self.synchronized.contains(&voter);
         if self.phase != Phase::Synchronization || !self.ensemble.is_quorum(has) {
             return;
         }
@@ -438,7 +446,9 @@ impl Leadership {
     fn send_history(&mut self, link: LinkId, out: &mut Vec<Order>) {
         let Learner { have, sid, .. } = self.learners[&link];
         // It may have acknowledged proposals over an earlier link, which it cuts off now, and gets again.
-        self.quorum.begin_anew(sid, self.committed);
+        if !mutation::is_on(Mutation::AcknowledgementsOutliveTheirLink) {
+            self.quorum.begin_anew(sid, self.committed);
+        }
         let at_hand = self.history.iter().map(|(zxid, _)| *zxid);
         let mut send = |message: Message| out.push(Order::Send(link, message));
         let newest = self.history.newest().unwrap_or(self.committed);

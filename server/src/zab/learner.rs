@@ -16,6 +16,7 @@
 //! **Not here**: the link and its time-outs, the log, the snapshot's bytes, clients.
 
 use super::message::{EPOCH_MAX, Message, Standing};
+use crate::mutation::{self, Mutation};
 use bytes::Bytes;
 use corral_engine::txnlog::Durable;
 use corral_proto::jute::Decoder;
@@ -163,6 +164,9 @@ impl Learner {
         match (self.phase, said.kind) {
             (Phase::Discovery, PacketKind::LeaderInfo) => self.promise(zxid.epoch(), out)?,
             (Phase::Choosing, PacketKind::Diff) => self.phase = Phase::Collecting,
+            (Phase::Choosing, PacketKind::Trunc) if mutation::is_on(Mutation::TruncationIsSkipped) => {
+                self.phase = Phase::Collecting;
+            }
             (Phase::Choosing, PacketKind::Trunc) => {
                 out.push(Order::Truncate(zxid));
                 self.begin_at(zxid.min(self.standing.last));
@@ -304,7 +308,8 @@ impl Learner {
     /// `NEWLEADER` may be acknowledged once everything that was committed before it is durable. That is taken over first.
     fn acknowledge_history(&mut self, out: &mut Vec<Order>) {
         let newest = self.appended.checked_sub(1).map(|at| self.proposals[at].zxid);
-        if newest.is_some_and(|newest| newest > self.durable) {
+        let is_late = newest.is_some_and(|newest| newest > self.durable);
+        if is_late && !mutation::is_on(Mutation::HistoryIsAcknowledgedBeforeItIsDurable) {
             return;
         }
         let epoch = self.epoch;
@@ -316,7 +321,8 @@ impl Learner {
 
     fn acknowledge(&mut self, out: &mut Vec<Order>) {
         for proposal in self.proposals.range_mut(self.answered..self.appended) {
-            if proposal.zxid > self.durable {
+            let hurries = mutation::is_on(Mutation::ProposalsAreAcknowledgedBeforeTheyAreDurable);
+            if proposal.zxid > self.durable && !hurries {
                 return;
             }
             self.answered += 1;
@@ -328,7 +334,10 @@ impl Learner {
 
     /// What is committed and durable may be applied. Not before clients are served: until then the tree belongs to nobody.
     fn tell(&mut self, out: &mut Vec<Order>) {
-        let upto = self.committed.min(self.durable);
+        let upto = match mutation::is_on(Mutation::CommitsAreAppliedBeforeTheyAreDurable) {
+            true => self.committed,
+            false => self.committed.min(self.durable),
+        };
         if self.phase != Phase::Broadcast {
             return;
         }

@@ -1,0 +1,282 @@
+//! One member: the production replica, log, tree, epochs and worker, on a disk that is simulated; and what is known of it from outside.
+//!
+//! A [`Life`] goes from a start to the death of the process. What it leaves on its disk the next one restores, and that is compared
+//! with what it must have left ([`Member::begin`]).
+//!
+//! **Not here**: what it does at a step ([`super::world`]).
+
+use super::history::{Entry, fingerprint};
+use super::network::LifeId;
+use bytes::BytesMut;
+use corral_engine::Tree;
+use corral_engine::disk::simulated::Platter;
+use corral_engine::disk::{LogIo, LogSync, Mode};
+use corral_engine::epochs::Epochs;
+use corral_engine::restore::{Restored, restore};
+use corral_engine::snapshot::format::Compression;
+use corral_engine::snapshot::writer::SnapshotOptions;
+use corral_engine::txnlog::segment::{Bench, Supply};
+use corral_engine::txnlog::workshop::Workshop;
+use corral_engine::txnlog::{Log, LogOptions, Recovered};
+use corral_engine::{adoption, disk};
+use corral_proto::{ServerId, SessionId, Zxid};
+use corral_server::replica::{Now, Replica, ReplicaOptions};
+use corral_server::session;
+use corral_server::transfer::Arrival;
+use corral_server::worker::{Worker, WorkerOptions};
+use corral_server::zab::Ensemble;
+use corral_server::zab::election::Patience;
+use corral_server::zab::history::History as Newest;
+use corral_server::zab::leadership::LinkId;
+use corral_server::zab::message::Standing;
+use parking_lot::RwLock;
+use rand::rngs::SmallRng;
+use rand::{Rng, SeedableRng};
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// `tickTime`: short, because a run should see many of them.
+pub(super) const TICK: Duration = Duration::from_millis(50);
+const SEGMENT_BYTES: u64 = 32 << 10;
+
+/// One of the ensemble.
+pub(super) struct Member {
+    pub(super) id: ServerId,
+    dir: PathBuf,
+    pub(super) platter: Platter,
+    pub(super) life: Option<Box<Life>>,
+    lives: u64,
+    /// What its disk and its memory hold of the log.
+    pub(super) entries: Vec<Entry>,
+    /// So many of them were reported durable.
+    pub(super) durable: usize,
+    /// So many are in the tree that it serves.
+    pub(super) applied: usize,
+    pub(super) paused_until: Duration,
+    pub(super) slow_until: Duration,
+    pub(super) random: SmallRng,
+}
+
+/// A running process.
+pub(super) struct Life {
+    pub(super) id: LifeId,
+    began: Duration,
+    /// How fast its clock runs.
+    rate: f64,
+    pub(super) replica: Replica,
+    pub(super) tree: RwLock<Tree>,
+    pub(super) log: Log<Platter>,
+    pub(super) log_options: LogOptions,
+    workshop: Workshop<Platter>,
+    bench: Bench,
+    pub(super) epochs: Epochs,
+    pub(super) worker: Worker,
+    pub(super) snapshots: SnapshotOptions,
+    /// Where its clients' connections are in the worker, and what they are outside.
+    pub(super) conns: BTreeMap<u32, u64>,
+    pub(super) is_listening: bool,
+    /// What has come over links and is no whole packet yet.
+    pub(super) inbound: BTreeMap<LinkId, BytesMut>,
+    /// Histories of the snapshots on their way here.
+    pub(super) coming: BTreeMap<LinkId, Arc<Vec<Entry>>>,
+    pub(super) arrival: Option<(LinkId, Arrival)>,
+    pub(super) records: usize,
+    pub(super) next_heard: Duration,
+    /// What it is woken for next.
+    pub(super) wakes_at: Duration,
+    pub(super) was: &'static str,
+}
+
+impl Member {
+    pub(super) fn new(index: usize, dir: &Path, seed: u64) -> Member {
+        let dir = dir.join((index + 1).to_string());
+        for name in ["log", "snapshots"] {
+            fs::create_dir_all(dir.join(name)).expect("the directory of the run is writable");
+        }
+        let mut random = SmallRng::seed_from_u64(seed);
+        let platter = Platter::new(&dir.join("log"), random.random());
+        Member {
+            id: ServerId(index as i64 + 1),
+            dir,
+            platter,
+            life: None,
+            lives: 0,
+            entries: Vec::new(),
+            durable: 0,
+            applied: 0,
+            paused_until: Duration::ZERO,
+            slow_until: Duration::ZERO,
+            random,
+        }
+    }
+
+    /// Whether a transaction is on its disk.
+    pub(super) fn has_durable(&self, zxid: Zxid) -> bool {
+        self.entries[..self.durable].binary_search_by_key(&zxid, |(zxid, _)| *zxid).is_ok()
+    }
+
+    /// So many transactions of its own end with this one, or before it.
+    pub(super) fn count_upto(&self, zxid: Zxid) -> usize {
+        self.entries.partition_point(|(own, _)| *own <= zxid)
+    }
+
+    /// Its process starts, and restores what the one before has left.
+    pub(super) fn begin(&mut self, now: Duration, ensemble: Arc<Ensemble>) {
+        assert!(self.life.is_none(), "one process at a time");
+        self.lives += 1;
+        let (log_dir, snapshot_dir) = (self.dir.join("log"), self.dir.join("snapshots"));
+        let failed =
+            |error: corral_engine::StorageError| -> ! { panic!("R5: what is on the disk cannot be restored: {error}") };
+        if let Err(error) = adoption::finish(&snapshot_dir, &log_dir) {
+            failed(error);
+        }
+        let restored =
+            restore(&snapshot_dir, &log_dir, self.random.random(), |_| ()).unwrap_or_else(|error| failed(error));
+        let Restored { mut tree, recovered, newest, .. } = restored;
+        self.compare(&recovered, &newest);
+        let epochs = Epochs::open(&self.dir, recovered.last).unwrap_or_else(|error| failed(error));
+        let log_options = LogOptions {
+            dir: log_dir,
+            mode: Mode { io: LogIo::Pwrite, sync: LogSync::Dsync, why: String::new() },
+            segment_bytes: SEGMENT_BYTES,
+            pipeline_depth: self.random.random_range(1..=3),
+            group_commit_delay: Duration::ZERO,
+        };
+        let mut workshop = self.workshop(&log_options);
+        workshop.adopt(&recovered).unwrap_or_else(|error| failed(error));
+        self.durable = self.entries.len();
+        let (log, bench) = open(&log_options, &self.platter, &recovered);
+        let mut history = Newest::new();
+        newest.iter().for_each(|(zxid, record)| history.push(*zxid, record));
+        let standing = Standing { accepted: epochs.accepted(), current: epochs.current(), last: recovered.last };
+        let me = self.id;
+        let index = me.0 as usize - 1;
+        let patience = Patience {
+            finish: Duration::from_millis(20),
+            repeat_min: Duration::from_millis(20),
+            repeat_max: Duration::from_millis(400),
+        };
+        let options = ReplicaOptions {
+            me,
+            ensemble,
+            tick: TICK,
+            init_limit: 8,
+            sync_limit: 4,
+            patience,
+            leader_serves: true,
+            first_session: SessionId(session::first_id(me.0 as u8, 0).0 + ((self.lives as i64) << 16)),
+            seed: 1,
+            cores: 1,
+        };
+        let rate = 1.0 + self.random.random_range(-0.05..0.05);
+        let replica = Replica::new(options, standing, history, &mut tree, Duration::ZERO);
+        let worker = WorkerOptions { core: 0, seed: 1, timeouts_ms: (100, 5000), outstanding_max: 1000 };
+        self.applied = 0;
+        self.life = Some(Box::new(Life {
+            id: LifeId { member: index, number: self.lives },
+            began: now,
+            rate,
+            replica,
+            tree: RwLock::new(tree),
+            log,
+            log_options,
+            workshop,
+            bench,
+            epochs,
+            worker: Worker::new(worker),
+            snapshots: SnapshotOptions { dir: snapshot_dir, compression: Compression::None, rate_limit: 0 },
+            conns: BTreeMap::new(),
+            is_listening: false,
+            inbound: BTreeMap::new(),
+            coming: BTreeMap::new(),
+            arrival: None,
+            records: 0,
+            next_heard: Duration::ZERO,
+            wakes_at: Duration::MAX,
+            was: "",
+        }));
+    }
+
+    /// What was recovered is a beginning of what was logged, with everything in it that was durable.
+    fn compare(&mut self, recovered: &Recovered, newest: &[(Zxid, Vec<u8>)]) {
+        let count = self.count_upto(recovered.last);
+        assert!(count >= self.durable, "R5: {count} transactions are on the disk, {} were durable", self.durable);
+        for (zxid, record) in newest {
+            let known = self.entries.binary_search_by_key(zxid, |(zxid, _)| *zxid);
+            let known = known.map(|at| self.entries[at].1);
+            assert!(known == Ok(fingerprint(&record[..])), "R5: {zxid} on the disk is not what was logged");
+        }
+        self.entries.truncate(count);
+    }
+
+    fn workshop(&mut self, options: &LogOptions) -> Workshop<Platter> {
+        Workshop::new(&options.dir, self.platter.clone(), SmallRng::seed_from_u64(self.random.random()))
+    }
+
+    /// Its history was replaced, or cut, past the simulated disk: it goes on with what is there.
+    pub(super) fn reopen_log(&mut self, life: &mut Life, recovered: &Recovered) {
+        self.platter.settle();
+        life.workshop = self.workshop(&life.log_options);
+        life.workshop.adopt(recovered).expect("the disk is well");
+        (life.log, life.bench) = open(&life.log_options, &self.platter, recovered);
+        life.records = 0;
+    }
+
+    /// The process is gone. `power`: and what it had not synced.
+    pub(super) fn end(&mut self, power: bool) {
+        self.life = None;
+        match power {
+            true => self.platter.lose_power(),
+            false => self.platter.kill(),
+        }
+    }
+}
+
+fn open(options: &LogOptions, platter: &Platter, recovered: &Recovered) -> (Log<Platter>, Bench) {
+    let (supply, bench) = Supply::new(options.segment_bytes, recovered.next_segment);
+    (Log::over(options, platter.clone(), recovered, supply), bench)
+}
+
+impl Life {
+    /// What its clocks show.
+    pub(super) fn now(&self, true_time: Duration) -> Now {
+        let uptime = (true_time - self.began).mul_f64(self.rate);
+        Now { uptime, wall_ms: 1_700_000_000_000 + true_time.as_millis() as i64 }
+    }
+
+    /// When its clock shows this.
+    pub(super) fn true_time(&self, uptime: Duration) -> Duration {
+        self.began + uptime.div_f64(self.rate) + Duration::from_nanos(1)
+    }
+
+    /// Segments are made.
+    pub(super) fn supply(&mut self) -> bool {
+        self.bench.step(&mut self.workshop)
+    }
+
+    /// What tells its tree from others, whatever its members are called inside.
+    pub(super) fn tree_fingerprint(&self) -> u64 {
+        let tree = self.tree.read();
+        let mut sum = 0u64;
+        tree.walk(0, usize::MAX, |path, image| {
+            let numbers = [image.czxid.0, image.mzxid.0, image.pzxid.0, image.ctime, image.mtime, image.owner.0];
+            let counts = [image.version, image.created, image.aversion];
+            sum = sum.wrapping_add(fingerprint((path, image.data, image.acl.encoded(), numbers, counts)));
+            true
+        });
+        sum.wrapping_add(fingerprint(tree.sessions().iter().map(|(id, ms)| (id.0, *ms)).collect::<Vec<_>>()))
+    }
+
+    /// Where snapshots are.
+    pub(super) fn snapshot_dir(&self) -> &Path {
+        &self.snapshots.dir
+    }
+}
+
+/// Removes a file as a server does.
+pub(super) fn remove(path: &Path) {
+    disk::removal::remove(path).expect("the directory of the run is writable");
+}

@@ -1,0 +1,84 @@
+//! The simulator: seeds that pass, the same seed twice, and whether it notices when the protocol is broken on purpose.
+//!
+//! `CORRAL_SIM_SEEDS` runs more seeds, `CORRAL_SIM_MUTANT_SEEDS` gives each mutation more of them to be noticed in, and
+//! `CORRAL_SIM_MUTANT` names the only one that is tried.
+
+#![expect(clippy::disallowed_methods, reason = "how many seeds is for whoever runs it")]
+
+use corral_server::mutation::{self, Mutation};
+use corral_tools::sim::journal;
+use corral_tools::sim::plan::{Plan, Size};
+use corral_tools::sim::{Counts, simulate};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+
+const SIZE: Size = Size { servers: 3, observers: 0, clients: 3, steps: 8000 };
+
+fn number(name: &str, few: u64) -> u64 {
+    std::env::var(name).map_or(few, |text| text.parse().expect("a number"))
+}
+
+/// In memory where that is possible: the disks are simulated.
+fn scratch() -> tempfile::TempDir {
+    let shm = Path::new("/dev/shm");
+    tempfile::tempdir_in(if shm.is_dir() { shm } else { Path::new(env!("CARGO_TARGET_TMPDIR")) })
+        .expect("it is writable")
+}
+
+#[test]
+fn nothing_is_violated_whatever_befalls_ensembles_of_any_size() {
+    let scratch = scratch();
+    let seeds = number("CORRAL_SIM_SEEDS", 120);
+    let mut committed = 0;
+    for seed in 1..=seeds {
+        let (servers, observers) = [(3, 0), (3, 1), (5, 0), (1, 1), (2, 0), (4, 1)][seed as usize % 6];
+        let size = Size { servers, observers, ..SIZE };
+        committed += simulate(Plan::new(seed, size), scratch.path(), false).commits;
+    }
+    assert!(committed > 50 * seeds, "{committed} commits only: hardly anything happened");
+}
+
+#[test]
+fn a_seed_is_the_same_run_each_time() {
+    let scratch = scratch();
+    let run = || {
+        let counts = simulate(Plan::new(7, SIZE), scratch.path(), true);
+        (counts, journal::take())
+    };
+    let (first, lines) = run();
+    let (again, same_lines) = run();
+    assert_eq!(first, again);
+    assert!(!lines.is_empty());
+    for (one, other) in lines.iter().zip(&same_lines) {
+        assert_eq!(one, other);
+    }
+}
+
+/// What a mutation came to: the seed in which it was noticed, and how.
+fn hunt(mutation: Mutation, seeds: u64, scratch: &Path) -> Option<(u64, String)> {
+    (1..=seeds).find_map(|seed| {
+        mutation::set(Some(mutation));
+        let outcome: Result<Counts, _> =
+            catch_unwind(AssertUnwindSafe(|| simulate(Plan::new(seed, SIZE), scratch, false)));
+        mutation::set(None);
+        let panic = outcome.err()?;
+        let words = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
+        Some((seed, words.unwrap_or("a panic without words").to_owned()))
+    })
+}
+
+#[test]
+fn whatever_is_broken_on_purpose_is_noticed() {
+    let seeds = number("CORRAL_SIM_MUTANT_SEEDS", 400);
+    let scratch = scratch();
+    let mut missed = Vec::new();
+    let only = std::env::var("CORRAL_SIM_MUTANT").ok();
+    let wanted = |mutation: &Mutation| only.as_ref().is_none_or(|name| *name == format!("{mutation:?}"));
+    for mutation in Mutation::ALL.into_iter().filter(wanted) {
+        match hunt(mutation, seeds, scratch.path()) {
+            Some((seed, how)) => println!("{mutation:?}: seed {seed}: {}", how.lines().next().unwrap_or_default()),
+            None => missed.push(mutation),
+        }
+    }
+    assert_eq!(missed, [], "not noticed in {seeds} seeds");
+}
