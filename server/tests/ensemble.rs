@@ -114,6 +114,49 @@ fn of_five_and_an_observer_two_may_be_gone_and_one_may_come_with_nothing() {
     assert!(ensemble.said(other).contains("the snapshot of"), "{}", ensemble.said(other));
 }
 
+/// A follower that has missed three times as much as a leader has in memory, while there is no snapshot: how it is synchronized.
+/// What its leader said of that, and what it said itself.
+fn comes_back_after_long(settings: &str) -> (String, String) {
+    let mut ensemble = Ensemble::new(3, 0);
+    ensemble.set(&format!("snapCount=1000000\n{settings}"));
+    ensemble.start_all(&CORRAL);
+    let writers = Writers::start(&ensemble.addresses(), 4);
+    writers.await_more(200);
+    let leader = ensemble.leader();
+    let late = leader % 3 + 1;
+    ensemble.kill(late);
+    writers.await_more(3000);
+    ensemble.start(late, &CORRAL);
+    ensemble.await_serving(late);
+    writers.await_more(200);
+    let promised = writers.finish();
+    ensemble.check(&promised);
+    assert_eq!(ensemble.leader(), leader);
+    // It has logged what it was sent, in its place: a restart finds it.
+    ensemble.kill(late);
+    ensemble.start(late, &CORRAL);
+    ensemble.check(&promised);
+    (ensemble.said(leader), ensemble.said(late))
+}
+
+#[test]
+fn who_has_missed_more_than_is_in_memory_is_sent_the_log_on_the_disk() {
+    let (leader, late) = comes_back_after_long("");
+    let is_it = |line: &&str| line.contains("transactions up to") && line.contains("from the log");
+    let line = leader.lines().find(is_it).unwrap_or_else(|| panic!("nothing was sent from the log: {leader}"));
+    let sent = line.split(" is sent ").nth(1).and_then(|rest| rest.split(' ').next()?.parse::<u64>().ok());
+    assert!(sent.is_some_and(|sent| sent > 2000) && line.contains("Diff"), "{line}");
+    assert!(!late.contains("taking a snapshot"), "{late}");
+    assert!(!leader.contains("SNAP of"), "{leader}");
+}
+
+#[test]
+fn where_the_log_is_not_to_be_sent_who_has_missed_more_than_is_in_memory_is_sent_a_snapshot() {
+    let (leader, late) = comes_back_after_long("snapshotSizeFactor=-1");
+    assert!(late.contains("taking a snapshot") && leader.contains("SNAP of"), "{leader}\n{late}");
+    assert!(!leader.contains("from the log"), "{leader}");
+}
+
 /// What was logged by a leader alone was never acknowledged: it is cut off again when the leader comes back.
 #[test]
 fn a_tail_that_no_quorum_had_disappears() {
