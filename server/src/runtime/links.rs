@@ -421,6 +421,34 @@ mod tests {
     }
 
     #[test]
+    fn nothing_follows_what_was_not_made_to_its_end() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        for (last, is_whole) in
+            [(Some(Piece::End), true), (Some(Piece::Broken("gone".to_owned())), false), (None, false)]
+        {
+            let ours = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+            ours.set_nonblocking(true).unwrap();
+            let (mut ours, mut theirs) = (TcpStream::from_std(ours), listener.accept().unwrap().0);
+            let (pieces, stream) = crossbeam::channel::bounded(2);
+            pieces.send(Piece::Bytes(Bytes::from_static(b"part"))).unwrap();
+            last.into_iter().for_each(|last| pieces.send(last).unwrap());
+            drop(pieces);
+            let mut outbound = Outbound::default();
+            outbound.parts.push_back(Part::Stream(stream, Arc::new(())));
+            outbound.packet(Message::about(PacketKind::NewLeader, Zxid(1)));
+            for _ in 0..2 {
+                assert_eq!(outbound.write(&mut ours).is_ok(), is_whole);
+            }
+            assert_eq!(outbound.broken.is_some(), !is_whole);
+            drop(ours);
+            let mut sent = Vec::new();
+            theirs.read_to_end(&mut sent).unwrap();
+            let after = Packet { kind: PacketKind::NewLeader, zxid: Zxid(1), data: None, auth: None }.to_vec();
+            assert_eq!(sent, [&b"part"[..], if is_whole { &after } else { &[] }].concat());
+        }
+    }
+
+    #[test]
     fn what_was_written_in_part_goes_on_where_it_stopped() {
         let packets = [
             Message::with(PacketKind::Proposal, Zxid(1), &b"one"[..]),

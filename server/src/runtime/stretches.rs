@@ -13,6 +13,7 @@ use super::links::Piece;
 use super::peers::PIECE;
 use crate::zab::message::Message;
 use crate::zab::stretch::{Stretch, Walk};
+use crate::zab::sync::Sync;
 use corral_engine::txnlog::Excerpt;
 use corral_proto::peer::{Packet, PacketKind};
 use corral_proto::{Jute, Zxid};
@@ -38,9 +39,11 @@ pub(super) fn send(shared: &Shared, dir: &Path, stretch: Stretch, pieces: &Sende
     let last = match read(dir, stretch, &mut out) {
         Ok(walk) => {
             let (told, sent) = (walk.told(), walk.sent());
-            tracing::info!(
-                "server {sid}, which has {have}, is sent {sent} transactions up to {upto} from the log: {told:?}"
-            );
+            let how = match told {
+                Some(Sync::Trunc { to }) => format!("TRUNC to {to}"),
+                _ => "DIFF".to_owned(),
+            };
+            tracing::info!("server {sid}, which has {have}, is sent the log: {how}, {sent} transactions up to {upto}");
             Piece::End
         }
         Err(Failed::Unwanted) => return,

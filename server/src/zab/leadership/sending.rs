@@ -49,7 +49,7 @@ impl Leadership {
             Sync::Snap => match self.stretch(sid, have) {
                 Some(stretch) => {
                     out.push(Order::FromLog(link, stretch));
-                    (stretch.upto, format!("from the log up to {}", stretch.upto))
+                    (stretch.upto, format!("the log up to {}", stretch.upto))
                 }
                 None => {
                     self.log_lacks.remove(&sid);
