@@ -53,7 +53,7 @@ enum Role {
     /// Elected another, not connected yet; tries so many times.
     Seeking(ServerId, u32),
     Following(Learner, LinkId),
-    Leading(Leadership),
+    Leading(Box<Leadership>),
 }
 
 struct Member {
@@ -201,7 +201,8 @@ impl Cluster {
                 member.disk.log[have - at_hand..].iter().for_each(|(zxid, bytes)| recent.push(*zxid, bytes));
                 let mut out = vec![];
                 let (standing, ensemble) = (member.disk.standing(), self.ensemble.clone());
-                member.role = Role::Leading(Leadership::new(member.id, ensemble, standing, recent, &mut out));
+                let leadership = Leadership::new(member.id, ensemble, standing, recent, &mut out);
+                member.role = Role::Leading(Box::new(leadership));
                 self.count("leaderships");
                 self.lead(index, out);
             }
