@@ -123,6 +123,7 @@ fn go_on(options: &LogOptions, recovered: &Recovered, cut: Cut) -> Result<(), St
         records: 0,
         // What the new segment is built on must be on the disk first.
         used: recovered.used.clone(),
+        extents: recovered.extents.clone(),
         unused: Vec::new(),
         torn: None,
     };

@@ -114,6 +114,63 @@ fn of_five_and_an_observer_two_may_be_gone_and_one_may_come_with_nothing() {
     assert!(ensemble.said(other).contains("the snapshot of"), "{}", ensemble.said(other));
 }
 
+/// A follower misses three times as much as a leader has in memory, while there is no snapshot, and comes back. What its leader and
+/// itself said from then on.
+fn comes_back_after_long(settings: &str, meanwhile: impl FnOnce(&Ensemble, usize)) -> (String, String) {
+    let mut ensemble = Ensemble::new(3, 0);
+    ensemble.set(&format!("snapCount=1000000\n{settings}"));
+    ensemble.start_all(&CORRAL);
+    let writers = Writers::start(&ensemble.addresses(), 4);
+    writers.await_more(200);
+    let leader = ensemble.leader();
+    let late = leader % 3 + 1;
+    ensemble.kill(late);
+    let before = [leader, late].map(|id| ensemble.said(id).len());
+    writers.await_more(3000);
+    meanwhile(&ensemble, leader);
+    ensemble.start(late, &CORRAL);
+    ensemble.await_serving(late);
+    writers.await_more(200);
+    let promised = writers.finish();
+    ensemble.check(&promised);
+    assert_eq!(ensemble.leader(), leader);
+    let said = (ensemble.said(leader).split_off(before[0]), ensemble.said(late).split_off(before[1]));
+    // What it was sent is in its log: a restart finds it.
+    ensemble.kill(late);
+    ensemble.start(late, &CORRAL);
+    ensemble.check(&promised);
+    said
+}
+
+#[test]
+fn who_has_missed_more_than_is_in_memory_is_sent_the_log_on_the_disk() {
+    let (leader, late) = comes_back_after_long("", |_, _| ());
+    let line = leader.lines().find(|line| line.contains("is sent the log"));
+    let line = line.unwrap_or_else(|| panic!("nothing was sent from the log: {leader}"));
+    let sent = line.split("DIFF, ").nth(1).and_then(|rest| rest.split(' ').next()?.parse::<u64>().ok());
+    assert!(sent.is_some_and(|sent| sent > 2000), "{line}");
+    assert!(!late.contains("snapshot of") && !leader.contains("SNAP"), "{leader}\n{late}");
+}
+
+#[test]
+fn where_the_log_is_not_to_be_sent_who_has_missed_more_than_is_in_memory_is_sent_a_snapshot() {
+    let (leader, late) = comes_back_after_long("snapshotSizeFactor=-1", |_, _| ());
+    assert!(late.contains("taking a snapshot of") && leader.contains("SNAP of"), "{leader}\n{late}");
+    assert!(!leader.contains("the log"), "{leader}");
+}
+
+#[test]
+fn a_log_that_is_gone_under_its_leader_costs_the_learner_a_link_and_then_it_is_sent_a_snapshot() {
+    let (leader, late) = comes_back_after_long("", |ensemble, leader| {
+        let mut segments = segments(ensemble.dir(leader));
+        assert!(segments.len() > 3, "{segments:?}");
+        segments.truncate(segments.len() - 2);
+        segments.iter().for_each(|path| std::fs::remove_file(path).expect("it is there"));
+    });
+    assert!(leader.contains("cannot be sent what it lacks from the log"), "{leader}");
+    assert!(late.contains("taking a snapshot of") && leader.contains("SNAP of"), "{leader}\n{late}");
+}
+
 /// What was logged by a leader alone was never acknowledged: it is cut off again when the leader comes back.
 #[test]
 fn a_tail_that_no_quorum_had_disappears() {

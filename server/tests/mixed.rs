@@ -17,11 +17,12 @@ type Scene = fn(&Kind);
 
 fn main() {
     let releases = [("debian", debians_zookeeper()), ("other", other_zookeeper())];
-    let scenes: [(&str, Scene); 4] = [
+    let scenes: [(&str, Scene); 5] = [
         ("one_by_one_the_members_are_replaced_and_back", replaced_one_by_one),
         ("each_follows_the_other_and_nothing_acknowledged_is_lost", each_follows_the_other),
         ("a_tail_that_no_quorum_had_disappears_under_either_leader", tails_disappear),
         ("each_observes_the_other", each_observes),
+        ("who_has_missed_more_than_is_in_memory_is_sent_our_log", missed_more_than_memory),
     ];
     let mut trials = Vec::new();
     for (release, kind) in releases {
@@ -134,6 +135,30 @@ fn each_observes(apache: &Kind) {
         let promised = writers.finish();
         ensemble.check(&promised);
     }
+}
+
+/// Far behind a leader of ours that has no snapshot: what is read from its log is what Apache's learner expects.
+fn missed_more_than_memory(apache: &Kind) {
+    let mut ensemble = Ensemble::new(4, 1);
+    ensemble.set("snapCount=1000000");
+    ensemble.start_each(&[apache, &CORRAL, &CORRAL, apache]);
+    assert_eq!(ensemble.leader(), 3);
+    let writers = Writers::start(&ensemble.addresses()[1..3], 4);
+    writers.await_more(200);
+    for away in [1, 4] {
+        ensemble.kill(away);
+    }
+    writers.await_more(3000);
+    for away in [1, 4] {
+        ensemble.start(away, apache);
+        ensemble.await_serving(away);
+        let line = format!("server {away}, which has ");
+        let said = ensemble.said(3);
+        assert!(said.lines().any(|it| it.contains(&line) && it.contains("is sent the log: DIFF")), "{said}");
+    }
+    writers.await_more(200);
+    let promised = writers.finish();
+    ensemble.check(&promised);
 }
 
 /// The contents of all files of a server's log, whoever wrote it.

@@ -11,7 +11,7 @@
 
 use super::format::{Position, batch_crc};
 use super::group::{Group, PlacedBatch};
-use super::recovery::Recovered;
+use super::recovery::{Extent, Recovered};
 use super::segment::{Segment, Shortage, Supply, Wake, file_name};
 use super::workshop::{RealFiles, Workshop};
 use crate::disk::device::Device;
@@ -111,10 +111,10 @@ pub struct Log<D: Disk> {
     next_token: u64,
     /// Since when a batch waits for a segment.
     waiting: Option<Duration>,
-    /// Segments of this life before the current one, oldest first, each with the last transaction in it.
-    retired: VecDeque<(PathBuf, Zxid)>,
+    /// Segments of this life before the current one, oldest first.
+    retired: VecDeque<Kept>,
     /// Segments of earlier lives. Never used again: a write that a killed process had in flight may still land in one.
-    inherited: VecDeque<(PathBuf, Zxid)>,
+    inherited: VecDeque<Kept>,
     poisoned: Option<PathBuf>,
     counters: LogCounters,
     histograms: LogHistograms,
@@ -123,7 +123,28 @@ pub struct Log<D: Disk> {
 
 struct Current {
     segment: Segment,
+    /// The last transaction before it.
+    after: Zxid,
     at: u32,
+}
+
+/// A segment that is full, with the last transaction in it.
+struct Kept {
+    path: PathBuf,
+    last: Zxid,
+    extent: Extent,
+}
+
+impl Current {
+    fn extent(&self) -> Extent {
+        Extent { after: Some(self.after), bytes: self.at.into() }
+    }
+}
+
+impl Kept {
+    fn inherited(((path, last), extent): (&(PathBuf, Zxid), &Extent)) -> Kept {
+        Kept { path: path.clone(), last: *last, extent: *extent }
+    }
 }
 
 struct InFlight {
@@ -165,7 +186,7 @@ impl<D: Disk> Log<D> {
             next_token: 0,
             waiting: None,
             retired: VecDeque::new(),
-            inherited: recovered.used.iter().cloned().collect(),
+            inherited: recovered.used.iter().zip(&recovered.extents).map(Kept::inherited).collect(),
             poisoned: None,
             counters: LogCounters::default(),
             histograms: LogHistograms::default(),
@@ -294,10 +315,29 @@ impl<D: Disk> Log<D> {
             tracing::debug!(waited_ms = (now - since).as_millis() as u64, "a log segment became ready");
         }
         self.counters.segments += 1;
-        let full = self.current.replace(Current { segment, at: BLOCK as u32 });
+        let full = self.current.replace(Current { segment, after: self.placed, at: BLOCK as u32 });
         // Whatever was placed so far was placed before this segment; a batch that is put back was not.
-        self.retired.extend(full.map(|full| (full.segment.path, self.placed)));
+        self.retired.extend(full.map(|full| Kept {
+            extent: full.extent(),
+            path: full.segment.path,
+            last: self.placed,
+        }));
         true
+    }
+
+    /// How far back whoever reads the log on the disk can begin if no more than `limit` bytes are to be read: everything after the
+    /// transaction that is returned.
+    pub fn reach(&self, limit: u64) -> Option<Zxid> {
+        let older = self.inherited.iter().chain(&self.retired).map(|kept| kept.extent);
+        let (mut bytes, mut reach) = (0, None);
+        for extent in older.chain(self.current.as_ref().map(Current::extent)).rev() {
+            bytes += extent.bytes;
+            if bytes > limit || extent.after.is_none() {
+                break;
+            }
+            reach = extent.after;
+        }
+        reach
     }
 
     /// A snapshot that will be kept holds everything up to `upto`: segments with nothing newer are not needed any more. One of
@@ -306,11 +346,10 @@ impl<D: Disk> Log<D> {
     pub fn release(&mut self, upto: Zxid) {
         let durable = self.durable;
         let is_needless = |last: Zxid| last <= upto && last < durable;
-        let needless =
-            |segments: &VecDeque<(PathBuf, Zxid)>| segments.iter().take_while(|(_, last)| is_needless(*last)).count();
+        let needless = |segments: &VecDeque<Kept>| segments.iter().take_while(|kept| is_needless(kept.last)).count();
         let (own, old) = (needless(&self.retired), needless(&self.inherited));
-        let paths = |segments: &VecDeque<(PathBuf, Zxid)>, count| -> Vec<PathBuf> {
-            segments.iter().take(count).map(|(path, _)| path.clone()).collect()
+        let paths = |segments: &VecDeque<Kept>, count| -> Vec<PathBuf> {
+            segments.iter().take(count).map(|kept| kept.path.clone()).collect()
         };
         if own + old > 0 && self.supply.recycle(paths(&self.retired, own), paths(&self.inherited, old)) {
             self.retired.drain(..own);

@@ -7,11 +7,13 @@
 //! - [`log`]: batches to disk writes, in order, and what is durable.
 //! - [`reader`]: one segment, read back.
 //! - [`recovery`]: where the log ends, and whether that end is a torn tail or damage.
+//! - [`excerpt`]: some transactions of a log that is in use.
 //!
 //! `engine/README.md` has the format byte by byte and what is assumed of the disk.
 //!
 //! **Not here**: what is in a record ([`corral_proto::txn`]); when a transaction may be answered (the replica).
 
+pub mod excerpt;
 pub mod format;
 pub mod group;
 pub mod log;
@@ -20,6 +22,7 @@ pub mod recovery;
 pub mod segment;
 pub mod workshop;
 
+pub use excerpt::Excerpt;
 pub use format::Position;
 pub use group::{Group, SealedBatch};
 pub use log::{Durable, Log, LogOptions};

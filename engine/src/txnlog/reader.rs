@@ -15,6 +15,7 @@ use super::segment::SEGMENT_BYTES_MAX;
 use crate::disk::BLOCK;
 use crate::error::StorageError;
 use corral_proto::Zxid;
+use rustix::fs::{Advice, fadvise};
 use std::fs::File;
 use std::ops::ControlFlow;
 use std::os::unix::fs::FileExt;
@@ -132,9 +133,30 @@ impl OpenSegment {
     /// # Errors
     /// [`StorageError::Corrupt`] when its header does not check out or does not fit the file.
     pub fn open(number: u32, path: PathBuf) -> Result<OpenSegment, StorageError> {
-        match OpenSegment::open_as_it_is(number, path)? {
-            (segment, None) => Ok(segment),
-            (segment, Some(why)) => Err(StorageError::Corrupt { file: segment.path, offset: 0, why }),
+        OpenSegment::open_as_it_is(number, path).and_then(OpenSegment::sound)
+    }
+
+    /// Opens a segment that may be in use: the system reads nothing ahead, so that no blocks come into the page cache that are
+    /// still to be written past it.
+    ///
+    /// # Errors
+    /// As [`OpenSegment::open`].
+    pub fn open_in_use(number: u32, path: PathBuf) -> Result<OpenSegment, StorageError> {
+        let file = File::open(&path).map_err(StorageError::io("open", &path))?;
+        // Where the system does not take the advice, it may read what nobody looks at.
+        let _ = fadvise(&file, 0, None, Advice::Random);
+        OpenSegment::examine(number, path, file).and_then(OpenSegment::sound)
+    }
+
+    /// Nobody writes to it any more: it may be read ahead.
+    pub fn read_ahead(&self) {
+        let _ = fadvise(&self.file, 0, None, Advice::Sequential);
+    }
+
+    fn sound((segment, wrong): (OpenSegment, Option<String>)) -> Result<OpenSegment, StorageError> {
+        match wrong {
+            None => Ok(segment),
+            Some(why) => Err(StorageError::Corrupt { file: segment.path, offset: 0, why }),
         }
     }
 
@@ -145,6 +167,10 @@ impl OpenSegment {
     /// When the system fails.
     pub fn open_as_it_is(number: u32, path: PathBuf) -> Result<(OpenSegment, Option<String>), StorageError> {
         let file = File::open(&path).map_err(StorageError::io("open", &path))?;
+        OpenSegment::examine(number, path, file)
+    }
+
+    fn examine(number: u32, path: PathBuf, file: File) -> Result<(OpenSegment, Option<String>), StorageError> {
         let len = file.metadata().map_err(StorageError::io("look at", &path))?.len();
         let mut block = vec![0; (BLOCK as u64).min(len) as usize];
         file.read_exact_at(&mut block, 0).map_err(StorageError::io("read", &path))?;

@@ -18,7 +18,7 @@
 //! **Not here**: how a segment is read ([`super::reader`]); what transactions do (the caller applies them); snapshots.
 
 use super::format::{Batch, BatchHeader, Position};
-use super::reader::{OpenSegment, Trace};
+use super::reader::{Loaded, OpenSegment, Trace};
 use super::segment;
 use crate::disk::{BLOCK, round_up};
 use crate::error::StorageError;
@@ -51,10 +51,21 @@ pub struct Recovered {
     /// The segments that hold the chain, in order, each with the last transaction in it (for those that were not looked
     /// into: one that is not older).
     pub used: Vec<(PathBuf, Zxid)>,
+    /// Of each of those, how much there is to read.
+    pub extents: Vec<Extent>,
     /// Segments that hold no part of the chain and may be deleted.
     pub unused: Vec<PathBuf>,
     /// Where something unreadable follows the end, in case anybody wonders: a write that nobody was answered for.
     pub torn: Option<(PathBuf, u64)>,
+}
+
+/// How much of the chain a segment holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Extent {
+    /// The last transaction before it; `None` where its beginning cannot be read.
+    pub after: Option<Zxid>,
+    /// Bytes up to the end of its last batch (of a segment that was not looked into: of the file).
+    pub bytes: u64,
 }
 
 /// [`recover_after`] nothing: reads the log in `dir` from its beginning.
@@ -89,27 +100,19 @@ pub(crate) fn follow(
     for (number, path) in segment::list(dir)? {
         segments.push(OpenSegment::open(number, path)?);
     }
-    let mut firsts = Vec::new();
+    let mut firsts: Vec<Option<BatchHeader>> = Vec::new();
     for segment in &segments {
         firsts.push(segment.batch(BLOCK as u32)?.ok().map(|batch| batch.header));
     }
     let (begin, mut chain) = begin(&segments, &firsts, from)?;
     let mut used: Vec<_> = segments[..begin].iter().map(|segment| (segment.path().to_owned(), from)).collect();
-    // Which segment begins right after which batch. If a batch in the same segment and a later segment both claim to follow, the
-    // segment counts: a later life has found the end there and gone on in a new one, and what stands in the old one came too
-    // late (a write that a killed process had handed to the kernel can land after its successor has read the log).
-    let link = |(index, header): (usize, &Option<BatchHeader>)| header.map(|it| ((it.prev, it.prev_crc), index));
-    let links: BTreeMap<_, _> = firsts.iter().enumerate().skip(begin).filter_map(link).collect();
-    // The segment in which the chain currently ends, and where in it the next batch would stand.
-    let mut stop: Option<(usize, u32)> = None;
-    loop {
-        let linked = links.get(&(chain.end, chain.crc)).filter(|index| stop.is_none_or(|(at, _)| at < **index));
-        let Some((index, at)) = linked.map(|index| (*index, BLOCK as u32)).or(stop) else { break };
+    let after = |first: &Option<BatchHeader>| first.map(|first| first.prev_last);
+    let whole = segments[..begin].iter().zip(&firsts);
+    let mut extents: Vec<_> =
+        whole.map(|(segment, first)| Extent { after: after(first), bytes: segment.file_len() }).collect();
+    let mut way = Way::new(&firsts, begin);
+    while let Some((index, at, batch)) = way.next(&segments, &chain)? {
         let segment = &segments[index];
-        let Ok(batch) = segment.batch(at)? else { break };
-        if batch.header.prev != chain.end || batch.header.prev_crc != chain.crc {
-            break;
-        }
         // After a restart with a snapshot that was newer than the log, the log has a gap that only that snapshot, or a newer
         // one, fills.
         if batch.header.prev_last > chain.last.max(from) {
@@ -123,13 +126,17 @@ pub(crate) fn follow(
             });
         }
         chain.follow(segment, at, &batch.batch(), from, &mut each)?;
-        stop = Some((index, chain.end.offset));
-        match used.last_mut() {
-            Some((path, last)) if path == segment.path() => *last = chain.last,
-            _ => used.push((segment.path().to_owned(), chain.last)),
+        way.stop = Some((index, chain.end.offset));
+        let bytes = chain.end.offset.into();
+        match (used.last_mut(), extents.last_mut()) {
+            (Some((path, last)), Some(extent)) if path == segment.path() => (*last, extent.bytes) = (chain.last, bytes),
+            _ => {
+                used.push((segment.path().to_owned(), chain.last));
+                extents.push(Extent { after: Some(batch.header.prev_last), bytes });
+            }
         }
     }
-    let (first_beyond, at_beyond) = stop.unwrap_or((begin, BLOCK as u32));
+    let (first_beyond, at_beyond) = way.stop.unwrap_or((begin, BLOCK as u32));
     let last = chain.last.max(from);
     let mut torn = None;
     for (index, segment) in segments.iter().enumerate().skip(first_beyond) {
@@ -161,6 +168,7 @@ pub(crate) fn follow(
         end_crc: chain.crc,
         last,
         used,
+        extents,
         next_segment: segments.last().map_or(1, |segment| segment.header().number + 1),
         records: chain.records,
         unused,
@@ -237,15 +245,49 @@ fn begin(segments: &[OpenSegment], firsts: &[Option<BatchHeader>], from: Zxid) -
     }
 }
 
-struct Chain {
-    end: Position,
-    crc: u32,
-    last: Zxid,
-    records: u64,
+/// Which batch of the log comes next.
+pub(super) struct Way {
+    /// Which segment begins right after which batch. If a batch in the same segment and a later segment both claim to follow, the
+    /// segment counts: a later life has found the end there and gone on in a new one, and what stands in the old one came too
+    /// late (a write that a killed process had handed to the kernel can land after its successor has read the log).
+    links: BTreeMap<(Position, u32), usize>,
+    /// The segment in which the chain currently ends, and where in it the next batch would stand.
+    pub(super) stop: Option<(usize, u32)>,
+}
+
+impl Way {
+    /// From the beginning of the segment `begin` on. `firsts` are the headers of the segments' first batches, where they can be
+    /// read.
+    pub(super) fn new(firsts: &[Option<BatchHeader>], begin: usize) -> Way {
+        let link = |(index, header): (usize, &Option<BatchHeader>)| header.map(|it| ((it.prev, it.prev_crc), index));
+        Way { links: firsts.iter().enumerate().skip(begin).filter_map(link).collect(), stop: None }
+    }
+
+    /// The batch that continues `chain`, with its segment and its place in that.
+    pub(super) fn next(
+        &self,
+        segments: &[OpenSegment],
+        chain: &Chain,
+    ) -> Result<Option<(usize, u32, Loaded)>, StorageError> {
+        let linked = self.links.get(&(chain.end, chain.crc));
+        let linked = linked.filter(|index| self.stop.is_none_or(|(at, _)| at < **index));
+        let Some((index, at)) = linked.map(|index| (*index, BLOCK as u32)).or(self.stop) else { return Ok(None) };
+        let batch = segments[index].batch(at)?.ok();
+        let follows = |batch: &Loaded| batch.header.prev == chain.end && batch.header.prev_crc == chain.crc;
+        Ok(batch.filter(follows).map(|batch| (index, at, batch)))
+    }
+}
+
+/// The log as far as it was followed.
+pub(super) struct Chain {
+    pub(super) end: Position,
+    pub(super) crc: u32,
+    pub(super) last: Zxid,
+    pub(super) records: u64,
 }
 
 impl Chain {
-    fn follow(
+    pub(super) fn follow(
         &mut self,
         segment: &OpenSegment,
         at: u32,

@@ -251,7 +251,9 @@ pub const KEYS: &[Key] = &[
     not_yet("snapshot.compression.method", Kind::Text), not_yet("snapshot.trust.empty", Kind::Bool),
     not_yet("db.autocreate", Kind::Bool), not_yet("digest.enabled", Kind::Bool),
     not_yet("closeSessionTxn.enabled", Kind::Bool), not_yet("serializeLastProcessedZxid.enabled", Kind::Bool),
-    alone("commitLogCount", INT), alone("snapshotSizeFactor", Kind::Number), alone("forceSnapshotSync", Kind::Bool),
+    alone("commitLogCount", INT), alone("forceSnapshotSync", Kind::Bool),
+    supported("snapshotSizeFactor", Kind::Number, "0.33",
+        "a leader sends what is in its log up to this part of its newest snapshot's size; -1: always a snapshot"),
     alone("leader.maxConcurrentSnapSyncs", INT), alone("leader.maxConcurrentDiffSyncs", INT),
 
     // Data model and limits. Those that Java takes from its command line only are ordinary keys here.

@@ -454,7 +454,7 @@ mod tests {
 
     #[test]
     fn what_speaks_about_peers_is_told_of_only_where_there_are_any() {
-        let text = "clientPort=2181\nobserverMasterPort=2222\nsnapshotSizeFactor=0.5";
+        let text = "clientPort=2181\nobserverMasterPort=2222\ncommitLogCount=600";
         assert_eq!(with(Some(text), &[]).unwrap().1, [""; 0]);
         let (_, warnings) = member("1", &format!("{THREE}\nobserverMasterPort=2222")).unwrap();
         assert_eq!(warnings, ["not supported yet, ignored: observerMasterPort"]);

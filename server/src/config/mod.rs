@@ -48,6 +48,9 @@ pub struct Config {
     pub sync_limit: u32,
     /// Whether a leader serves clients itself.
     pub leader_serves: bool,
+    /// A leader sends learners what is in its log up to this part of its newest snapshot's size; 0 is however much, `None` is not at
+    /// all.
+    pub snapshot_size_factor: Option<f64>,
     /// Listen for the other members on all addresses, not only on the one that is listed.
     pub quorum_listen_on_all: bool,
     /// Directory of snapshots, epochs and `myid`. It need not exist yet.

@@ -98,6 +98,7 @@ pub(super) fn resolve(
         init_limit: given.int("initLimit"),
         sync_limit: given.int("syncLimit"),
         leader_serves: given.flag("leaderServes"),
+        snapshot_size_factor: snapshot_size_factor(&given, &mut warnings),
         quorum_listen_on_all: given.flag("quorumListenOnAllIPs"),
         data_dir,
         log_dir,
@@ -225,6 +226,21 @@ fn session_timeouts(given: &Given, tick_ms: u32) -> Result<(u32, u32), ConfigErr
         return Err(bad(setting, wrong, "minSessionTimeout not above maxSessionTimeout"));
     }
     Ok((min, max))
+}
+
+/// Below zero it is off, and what is above one is none, as with Apache.
+fn snapshot_size_factor(given: &Given, warnings: &mut Vec<String>) -> Option<f64> {
+    let key = "snapshotSizeFactor";
+    let factor: f64 = given.text(key).parse().expect("its kind was checked");
+    if factor > 1.0 {
+        let Some(Standing::Supported { default, .. }) = keys::find(key).map(|known| known.standing) else {
+            unreachable!("it is supported");
+        };
+        warnings
+            .push(format!("{key} is corrected to {default}: more than the whole snapshot is never sent instead of it"));
+        return default.parse().ok();
+    }
+    (factor >= 0.0).then_some(factor)
 }
 
 /// `forceSync` is Apache's name for one half of `log.sync`: they may both be there, but not against each other.
@@ -398,6 +414,18 @@ clientPort=2181
             warnings(text),
             ["not supported yet, ignored: admin.serverPort, authProvider.1, maxResponseCacheSize"]
         );
+    }
+
+    #[test]
+    fn the_part_of_a_snapshot_that_the_log_may_be_instead_of_it_is_at_most_all_of_it() {
+        for (text, factor) in
+            [("", Some(0.33)), ("snapshotSizeFactor=0.5", Some(0.5)), ("snapshotSizeFactor=0", Some(0.0))]
+        {
+            assert_eq!((ok(text).snapshot_size_factor, warnings(text)), (factor, vec![]), "{text}");
+        }
+        assert_eq!(ok("snapshotSizeFactor=-1").snapshot_size_factor, None);
+        assert_eq!(ok("snapshotSizeFactor=1.5").snapshot_size_factor, Some(0.33));
+        assert!(warnings("snapshotSizeFactor=1.5")[0].starts_with("snapshotSizeFactor is corrected to 0.33"));
     }
 
     #[test]

@@ -148,6 +148,22 @@ impl Replica {
         }
     }
 
+    /// The log on the disk has everything after `reach`, as far as that is worth reading. To be said before a learner is heard that
+    /// tells what it has.
+    pub fn log_reaches(&mut self, reach: Option<Zxid>) {
+        if let Role::Leading(leading) = &mut self.role {
+            leading.leadership.log_reaches(reach);
+        }
+    }
+
+    /// What was to be sent from the log over a link is not there, and the link is gone.
+    pub fn log_failed(&mut self, now: Duration, link: LinkId, why: &str) {
+        if let Role::Leading(leading) = &mut self.role {
+            leading.leadership.log_failed(link);
+        }
+        self.lost(now, link, why);
+    }
+
     /// Part of something larger came over a link.
     pub fn progress(&mut self, now: Duration, link: LinkId) {
         match &mut self.role {
@@ -281,6 +297,7 @@ impl Replica {
             match order {
                 leadership::Order::Send(link, message) => self.commands.push(Command::Send(link, message)),
                 leadership::Order::Snapshot(link, zxid) => self.commands.push(Command::Snapshot(link, zxid)),
+                leadership::Order::FromLog(link, stretch) => self.commands.push(Command::FromLog(link, stretch)),
                 leadership::Order::Promise(epoch) => self.promise(epoch),
                 leadership::Order::TakeOver(epoch) => self.take_over(epoch),
                 leadership::Order::Serve(epoch) => {

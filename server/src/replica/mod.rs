@@ -29,6 +29,7 @@ use crate::zab::election::Patience;
 use crate::zab::history::History;
 use crate::zab::leadership::{Leadership, LinkId};
 use crate::zab::message::{Message, Standing};
+use crate::zab::stretch::Stretch;
 use crate::zab::{Election, Ensemble};
 use bytes::Bytes;
 use corral_engine::Tree;
@@ -92,6 +93,8 @@ pub enum Command {
     Send(LinkId, Message),
     /// Send a snapshot of the tree over a link, as it is at this transaction or a little later.
     Snapshot(LinkId, Zxid),
+    /// Send a part of the log on the disk over a link; [`Replica::log_failed`] if it is not there.
+    FromLog(LinkId, Stretch),
     /// Close a link, for this reason.
     Drop(LinkId, String),
     /// Never follow the leader of an earlier epoch again.

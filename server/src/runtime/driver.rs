@@ -24,7 +24,7 @@ use corral_engine::snapshot::schedule::Schedule;
 use corral_engine::tree::Change;
 use corral_engine::txnlog::log::LogCounters;
 use corral_engine::txnlog::{Log, LogOptions, Recovered};
-use corral_proto::ServerId;
+use corral_proto::{ServerId, Zxid};
 use mio::Registry;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -46,6 +46,7 @@ pub(super) struct Driver {
     schedule: Schedule,
     alarm: Alarm,
     pub(super) snapshots: Snapshots,
+    snapshot_size_factor: Option<f64>,
     counted: LogCounters,
     snapshot_times: Histogram,
     snapshot_failures: u64,
@@ -111,6 +112,7 @@ impl Driver {
             schedule,
             alarm: Alarm::default(),
             snapshots,
+            snapshot_size_factor: config.snapshot_size_factor,
             counted: LogCounters::default(),
             snapshot_times: Histogram::default(),
             snapshot_failures: 0,
@@ -202,7 +204,7 @@ impl Driver {
         self.schedule.logged(counters.records - self.counted.records, bytes);
         self.counted = counters;
         match self.snapshots.ended() {
-            Some(Ended::Taken { took, needless }) => {
+            Some(Ended::Taken { took, needless, .. }) => {
                 self.schedule.taken();
                 self.snapshot_times.time(took);
                 needless.into_iter().for_each(|needless| log.release(needless));
@@ -275,6 +277,12 @@ impl Driver {
         let role = self.replica.deadline();
         let deadlines = [expiry, role, log.deadline(), self.schedule.deadline(), self.alarm.deadline()];
         deadlines.into_iter().flatten().min()
+    }
+
+    /// How far back learners may be sent what is in the log.
+    pub(super) fn reach(&self) -> Option<Zxid> {
+        let limit = super::stretches::limit(self.snapshot_size_factor?, self.snapshots.newest_bytes());
+        self.log.as_ref().expect(OPEN).reach(limit)
     }
 
     /// The log is another one, and counts anew.

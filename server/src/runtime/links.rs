@@ -1,10 +1,10 @@
 //! The links between learners and their leader, as `core-0` has them: sockets, what has come over them and what is still to go.
 //!
 //! What is to be sent is a queue of parts. Data of proposals is not copied into it: the parts are slices of the memory that the log
-//! writes, and go out in vectored writes. A snapshot is a part too, whose bytes another thread makes as fast as the socket takes
-//! them; what comes after it waits. A learner that reads too slowly is disconnected: its queue is bounded.
+//! writes, and go out in vectored writes. A snapshot, or what is read from the log, is a part too, whose bytes another thread makes as
+//! fast as the socket takes them; what comes after it waits. A learner that reads too slowly is disconnected: its queue is bounded.
 //!
-//! **Invariants**: what is sent over a link arrives in its order or not at all; a link's number is never used again.
+//! **Invariants**: what is sent over a link arrives in its order or not at all; nothing follows what was not made to its end; a link's number is never used again.
 //!
 //! **Not here**: what packets mean ([`crate::replica`]), who dials whom ([`super::election`]).
 
@@ -37,8 +37,18 @@ enum Part {
     Shared(Bytes),
     /// Packets, or what is around such bytes: so many bytes of [`Outbound::own`].
     Own(usize),
-    /// A snapshot that is being made. Whoever makes it has a weak reference, and stops when it is gone.
-    Stream(Receiver<Bytes>, #[expect(dead_code, reason = "it is only to be alive")] Arc<()>),
+    /// What is being made. Whoever makes it has a weak reference, and stops when it is gone.
+    Stream(Receiver<Piece>, #[expect(dead_code, reason = "it is only to be alive")] Arc<()>),
+}
+
+/// Of what another thread makes.
+pub(super) enum Piece {
+    /// More bytes.
+    Bytes(Bytes),
+    /// That was all.
+    End,
+    /// There is no more, though it is not complete: what comes after it must not be sent.
+    Broken(String),
 }
 
 #[derive(Default)]
@@ -46,6 +56,8 @@ struct Outbound {
     parts: VecDeque<Part>,
     own: BytesMut,
     queued: usize,
+    /// Why what another thread made is not complete.
+    broken: Option<String>,
 }
 
 impl Outbound {
@@ -84,16 +96,18 @@ impl Outbound {
         while !self.parts.is_empty() {
             if let Some(Part::Stream(pieces, _)) = self.parts.front() {
                 match pieces.try_recv() {
-                    Ok(piece) => {
+                    Ok(Piece::Bytes(piece)) => {
                         self.queued += piece.len();
                         self.parts.push_front(Part::Shared(piece));
                     }
-                    // Rung for when there is more.
-                    Err(TryRecvError::Empty) => return Ok(()),
-                    Err(TryRecvError::Disconnected) => {
+                    Ok(Piece::End) => {
                         self.parts.pop_front();
                         continue;
                     }
+                    // Rung for when there is more.
+                    Err(TryRecvError::Empty) => return Ok(()),
+                    Ok(Piece::Broken(why)) => return Err(self.breaks_off(why)),
+                    Err(TryRecvError::Disconnected) => return Err(self.breaks_off("it was not made".to_owned())),
                 }
             }
             let mut slices = [IoSlice::new(&[]); SLICES];
@@ -123,6 +137,11 @@ impl Outbound {
             }
         }
         Ok(())
+    }
+
+    /// Nothing can be sent any more, because something in the middle is missing.
+    fn breaks_off(&mut self, why: String) -> io::Error {
+        io::Error::other(self.broken.get_or_insert(why).clone())
     }
 
     fn wrote(&mut self, mut written: usize) {
@@ -169,6 +188,8 @@ pub(super) enum Came {
     Message(Message),
     /// It is gone, for this reason.
     End(String),
+    /// It is gone, because what another thread was to make for it could not be made.
+    Unmade(String),
 }
 
 /// All links of this member, and where learners connect.
@@ -249,7 +270,7 @@ impl Links {
         }
     }
 
-    /// Some thread has more of a snapshot for some link.
+    /// Some thread has more for some link.
     pub(super) fn rung(&mut self) {
         let streams = |link: &Link| matches!(link.outbound.parts.front(), Some(Part::Stream(..)));
         self.dirty.extend(self.links.iter().filter(|(_, link)| streams(link)).map(|(id, _)| *id));
@@ -268,8 +289,8 @@ impl Links {
         }
     }
 
-    /// Puts a snapshot into a link's queue, which comes in pieces; `wanted` lives as long as the link does.
-    pub(super) fn stream(&mut self, id: LinkId, pieces: Receiver<Bytes>, wanted: Arc<()>) {
+    /// Puts what comes in pieces into a link's queue; `wanted` lives as long as the link does.
+    pub(super) fn stream(&mut self, id: LinkId, pieces: Receiver<Piece>, wanted: Arc<()>) {
         if let Some(link) = self.links.get_mut(&id) {
             link.outbound.parts.push_back(Part::Stream(pieces, wanted));
             self.dirty.push(id);
@@ -360,8 +381,8 @@ impl Links {
     /// The end, if that is all that is left.
     pub(super) fn end(&mut self, id: LinkId) -> Option<Came> {
         let why = self.links.get(&id)?.ended.clone()?;
-        self.links.remove(&id);
-        Some(Came::End(why))
+        let link = self.links.remove(&id)?;
+        Some(link.outbound.broken.map_or(Came::End(why), Came::Unmade))
     }
 
     /// What has come and is no packet: a snapshot is being read.
@@ -397,6 +418,34 @@ mod tests {
         assert_eq!(shared.len(), 1);
         assert_eq!(shared[0].as_ptr(), record.as_ptr());
         assert_eq!(outbound.parts.len(), 3, "what is around it is in one piece each");
+    }
+
+    #[test]
+    fn nothing_follows_what_was_not_made_to_its_end() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        for (last, is_whole) in
+            [(Some(Piece::End), true), (Some(Piece::Broken("gone".to_owned())), false), (None, false)]
+        {
+            let ours = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+            ours.set_nonblocking(true).unwrap();
+            let (mut ours, mut theirs) = (TcpStream::from_std(ours), listener.accept().unwrap().0);
+            let (pieces, stream) = crossbeam::channel::bounded(2);
+            pieces.send(Piece::Bytes(Bytes::from_static(b"part"))).unwrap();
+            last.into_iter().for_each(|last| pieces.send(last).unwrap());
+            drop(pieces);
+            let mut outbound = Outbound::default();
+            outbound.parts.push_back(Part::Stream(stream, Arc::new(())));
+            outbound.packet(Message::about(PacketKind::NewLeader, Zxid(1)));
+            for _ in 0..2 {
+                assert_eq!(outbound.write(&mut ours).is_ok(), is_whole);
+            }
+            assert_eq!(outbound.broken.is_some(), !is_whole);
+            drop(ours);
+            let mut sent = Vec::new();
+            theirs.read_to_end(&mut sent).unwrap();
+            let after = Packet { kind: PacketKind::NewLeader, zxid: Zxid(1), data: None, auth: None }.to_vec();
+            assert_eq!(sent, [&b"part"[..], if is_whole { &after } else { &[] }].concat());
+        }
     }
 
     #[test]

@@ -20,6 +20,7 @@ mod placement;
 mod port;
 mod snapshots;
 mod sockets;
+mod stretches;
 
 use crate::admin::report::{CoreReport, ServerFacts, ServerReport};
 use crate::config::Config;

@@ -6,18 +6,19 @@
 //!
 //! **Not here**: what is decided ([`crate::replica`]), sockets ([`super::links`], [`super::election`]).
 
-#![expect(clippy::disallowed_methods, reason = "a thread is made for each snapshot that is sent")]
+#![expect(clippy::disallowed_methods, reason = "a thread is made for each history that is sent")]
 
 use super::driver::Driver;
 use super::election::{Election, Heard};
-use super::links::{Came, Links};
-use super::{LINKS, Shared};
+use super::links::{Came, Links, Piece};
+use super::{LINKS, Shared, stretches};
 use crate::config::Members;
 use crate::replica::{Command, Now};
 use crate::transfer::{Arrival, Departure};
 use crate::zab::leadership::LinkId;
 use crate::zab::message::Message;
-use bytes::{Buf, Bytes};
+use crate::zab::stretch::Stretch;
+use bytes::Buf;
 use corral_engine::disk::device::Device;
 use corral_engine::epochs::Epochs;
 use corral_engine::restore::restore;
@@ -32,8 +33,8 @@ use std::net::{SocketAddr, ToSocketAddrs};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-/// Bytes of a piece of a snapshot that is sent, and pieces that wait for the socket.
-const PIECE: (usize, usize) = (256 << 10, 4);
+/// Bytes of a piece of what another thread makes for a link, and pieces that wait for the socket.
+pub(super) const PIECE: (usize, usize) = (256 << 10, 4);
 /// Nodes that are looked at under one hold of the tree's lock.
 const NODES: usize = 64;
 /// A transaction may be larger than a request by what a session's end names.
@@ -188,6 +189,9 @@ impl Driver {
             match came {
                 None => return Ok(()),
                 Some(Came::Message(message)) => {
+                    if message.kind == PacketKind::AckEpoch {
+                        self.replica.log_reaches(self.reach());
+                    }
                     {
                         let tree = shared.tree.read();
                         let log = self.log.as_mut().expect(OPEN);
@@ -197,6 +201,10 @@ impl Driver {
                 }
                 Some(Came::End(why)) => {
                     self.replica.lost(now.uptime, link, &why);
+                    return self.carry_out(shared, now);
+                }
+                Some(Came::Unmade(why)) => {
+                    self.replica.log_failed(now.uptime, link, &why);
                     return self.carry_out(shared, now);
                 }
             }
@@ -258,6 +266,7 @@ impl Driver {
             Command::Promise(epoch) => peers.epochs.promise(epoch).map_err(|error| error.to_string())?,
             Command::TakeOver(epoch) => peers.epochs.take_over(epoch).map_err(|error| error.to_string())?,
             Command::Snapshot(link, zxid) => self.send_snapshot(shared, now, link, zxid)?,
+            Command::FromLog(link, stretch) => self.send_stretch(shared, link, stretch)?,
             Command::Load(link, zxid) => {
                 tracing::info!("taking a snapshot of {zxid} from the leader");
                 peers.arrival = Some((link, Arrival::new(zxid, peers.piece_max, peers.seed)));
@@ -279,13 +288,27 @@ impl Driver {
         }
         let peers = self.peers.as_mut().expect("there are links");
         peers.links.send(link, Message::about(PacketKind::Snap, zxid));
+        let theirs = shared.clone();
+        self.stream(link, move |pieces, wanted| send_tree(&theirs, zxid, pieces, wanted))
+    }
+
+    fn send_stretch(&mut self, shared: &Arc<Shared>, link: LinkId, stretch: Stretch) -> Result<(), String> {
+        let (theirs, dir) = (shared.clone(), self.store.log_dir.clone());
+        self.stream(link, move |pieces, _| stretches::send(&theirs, &dir, stretch, pieces))
+    }
+
+    /// Has a thread of its own make what is sent next over a link.
+    fn stream(
+        &mut self,
+        link: LinkId,
+        make: impl FnOnce(&Sender<Piece>, &Weak<()>) + Send + 'static,
+    ) -> Result<(), String> {
         let (pieces, stream) = bounded(PIECE.1);
         let wanted = Arc::new(());
-        let (theirs, is_wanted) = (shared.clone(), Arc::downgrade(&wanted));
-        peers.links.stream(link, stream, wanted);
-        let thread = std::thread::Builder::new().name("transfer".to_owned());
-        let spawned = thread.spawn(move || send_tree(&theirs, zxid, &pieces, &is_wanted));
-        spawned.map(drop).map_err(|error| format!("cannot start the thread that sends a snapshot: {error}"))
+        let is_wanted = Arc::downgrade(&wanted);
+        self.peers.as_mut().expect("there are links").links.stream(link, stream, wanted);
+        let spawned = std::thread::Builder::new().name("transfer".to_owned()).spawn(move || make(&pieces, &is_wanted));
+        spawned.map(drop).map_err(|error| format!("cannot start the thread that sends a history: {error}"))
     }
 
     /// The log is cut back, and the tree is what remains.
@@ -330,6 +353,7 @@ impl Driver {
 
     fn open_log(&mut self, shared: &Arc<Shared>, recovered: &Recovered) -> Result<(), String> {
         self.log = Some(super::driver::open_log(shared, &self.log_options, recovered)?);
+        self.snapshots.look().map_err(|error| error.to_string())?;
         self.restart_counting();
         Ok(())
     }
@@ -338,7 +362,7 @@ impl Driver {
 pub(super) const OPEN: &str = "the log is open, except while it is replaced";
 
 /// Sends the tree as it is at `zxid` or a little later, until it is sent or nobody wants it any more.
-fn send_tree(shared: &Shared, zxid: Zxid, pieces: &Sender<Bytes>, wanted: &Weak<()>) {
+fn send_tree(shared: &Shared, zxid: Zxid, pieces: &Sender<Piece>, wanted: &Weak<()>) {
     while shared.tree.read().last_applied() < zxid {
         if shared.stopping() || wanted.strong_count() == 0 {
             return;
@@ -352,9 +376,11 @@ fn send_tree(shared: &Shared, zxid: Zxid, pieces: &Sender<Bytes>, wanted: &Weak<
         while more && piece.len() < PIECE.0 {
             more = departure.step(&shared.tree.read(), NODES, PIECE.0, &mut piece);
         }
-        if shared.stopping() || pieces.send(std::mem::take(&mut piece).into()).is_err() {
+        if shared.stopping() || pieces.send(Piece::Bytes(std::mem::take(&mut piece).into())).is_err() {
             return;
         }
         shared.lines[0].bell.ring();
     }
+    let _ = pieces.send(Piece::End);
+    shared.lines[0].bell.ring();
 }

@@ -28,6 +28,8 @@ pub(super) enum Ended {
     /// It was taken.
     Taken {
         took: Duration,
+        /// Its size.
+        bytes: u64,
         /// Everything up to this transaction is held by all snapshots that are kept.
         needless: Option<Zxid>,
     },
@@ -45,6 +47,8 @@ pub(super) struct Snapshots {
     options: SnapshotOptions,
     cancel: Arc<AtomicBool>,
     busy: bool,
+    /// The size of the newest one.
+    newest_bytes: Option<u64>,
 }
 
 impl Snapshots {
@@ -68,7 +72,23 @@ impl Snapshots {
                 }
             })
             .map_err(|error| format!("cannot start the snapshot thread: {error}"))?;
-        Ok(Snapshots { asked: Some(asked), ended, thread: Some(thread), options, cancel, busy: false })
+        let newest_bytes = None;
+        let mut snapshots =
+            Snapshots { asked: Some(asked), ended, thread: Some(thread), options, cancel, busy: false, newest_bytes };
+        snapshots.look().map_err(|error| error.to_string())?;
+        Ok(snapshots)
+    }
+
+    /// Other ones are in the directory than were taken here.
+    pub(super) fn look(&mut self) -> Result<(), StorageError> {
+        let newest = snapshot::list(&self.options.dir)?.into_iter().next();
+        self.newest_bytes = newest.and_then(|(_, path)| Some(path.metadata().ok()?.len()));
+        Ok(())
+    }
+
+    /// The size of the newest one in bytes.
+    pub(super) fn newest_bytes(&self) -> Option<u64> {
+        self.newest_bytes
     }
 
     /// Asks for a snapshot. False if one is still being taken.
@@ -98,6 +118,9 @@ impl Snapshots {
     pub(super) fn ended(&mut self) -> Option<Ended> {
         let ended = self.ended.try_recv().ok()?;
         self.busy = false;
+        if let Ended::Taken { bytes, .. } = &ended {
+            self.newest_bytes = Some(*bytes);
+        }
         Some(ended)
     }
 }
@@ -150,5 +173,5 @@ fn one(
             None
         }
     });
-    Ended::Taken { took: taken.took, needless }
+    Ended::Taken { took: taken.took, bytes: taken.file_bytes, needless }
 }

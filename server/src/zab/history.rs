@@ -2,8 +2,8 @@
 //!
 //! A copy of its own: keeping slices of the log's batches alive would keep their whole buffers.
 //!
-//! **Invariants**: no gaps; at least [`KEEP`] of them are kept once there are as many, unless they are larger than [`BYTES_MAX`]
-//! together.
+//! **Invariants**: no gaps; at least [`KEEP`] of them (or another number, for simulations) are kept once there are as many, unless
+//! they are larger than [`BYTES_MAX`] together.
 //!
 //! **Not here**: older ones, which are in the log on disk.
 
@@ -19,17 +19,29 @@ const BYTES_MAX: usize = 64 << 20;
 const PIECE: usize = 64 << 10;
 
 /// Oldest first.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct History {
+    keep: usize,
     entries: VecDeque<(Zxid, Bytes)>,
     bytes: usize,
     piece: BytesMut,
+}
+
+impl Default for History {
+    fn default() -> History {
+        History::keeping(KEEP)
+    }
 }
 
 impl History {
     /// Nothing is at hand.
     pub fn new() -> History {
         History::default()
+    }
+
+    /// Nothing is at hand, and at least so many will be kept.
+    pub fn keeping(keep: usize) -> History {
+        History { keep, entries: VecDeque::new(), bytes: 0, piece: BytesMut::new() }
     }
 
     /// The next transaction was added.
@@ -41,8 +53,8 @@ impl History {
         self.piece.extend_from_slice(record);
         self.entries.push_back((zxid, self.piece.split().freeze()));
         self.bytes += record.len();
-        let drop = match self.entries.len() >= 2 * KEEP {
-            true => KEEP,
+        let drop = match self.entries.len() >= 2 * self.keep {
+            true => self.keep,
             false => usize::from(self.bytes > BYTES_MAX),
         };
         self.bytes -= self.entries.drain(..drop).map(|(_, record)| record.len()).sum::<usize>();
@@ -57,7 +69,7 @@ impl History {
 
     /// Another history takes its place, of which nothing is at hand.
     pub fn forget(&mut self) {
-        *self = History::default();
+        *self = History::keeping(self.keep);
     }
 
     /// The newest.

@@ -4,7 +4,7 @@
 //! 1. **Discovery**: when a quorum has told which epochs it has promised, a newer one begins; all are told. Each answers with where
 //!    its history ends, and a learner that is ahead of the leader is sent away: then the election was wrong.
 //! 2. **Synchronization**: when a quorum has promised the epoch, the leader takes it over, and each learner is sent what it lacks
-//!    ([`super::sync`]), then `NEWLEADER`. From that moment it also gets every new proposal.
+//!    (`sending`), then `NEWLEADER`. From that moment it also gets every new proposal.
 //! 3. **Broadcast**: when a quorum has acknowledged that, the epoch is established, and what the leader's history held is
 //!    committed. Proposals go to all learners; a quorum of acknowledgements commits them, strictly in order.
 //!
@@ -13,10 +13,12 @@
 //!
 //! **Not here**: the election, links and time-outs, reading transactions back from the disk, the snapshot's bytes, sessions.
 
+mod sending;
+
 use super::history::History;
 use super::learner::epoch_in;
 use super::message::{EPOCH_MAX, Message, Standing};
-use super::sync::{Sync, decide};
+use super::stretch::Stretch;
 use super::{Ensemble, Quorum};
 use crate::mutation::{self, Mutation};
 use bytes::Bytes;
@@ -38,6 +40,8 @@ pub enum Order {
     Send(LinkId, Message),
     /// Send a snapshot of the tree to a learner, as it stood at this transaction when it was ordered.
     Snapshot(LinkId, Zxid),
+    /// Send a learner this part of the log on the disk; if it is not there, [`Leadership::log_failed`].
+    FromLog(LinkId, Stretch),
     /// Never follow the leader of an earlier epoch again.
     Promise(u32),
     /// This is the epoch of the leader's own history now.
@@ -118,6 +122,10 @@ pub struct Leadership {
     outstanding: VecDeque<(Zxid, Bytes)>,
     /// Committed.
     history: History,
+    /// The log on the disk has everything after this, as far as that is worth reading.
+    reach: Option<Zxid>,
+    /// Servers that could not be sent what they lack from the log.
+    log_lacks: BTreeSet<ServerId>,
     /// Learners that wait until everything up to there is committed, in that order.
     syncs: VecDeque<(Zxid, LinkId)>,
 }
@@ -162,6 +170,8 @@ impl Leadership {
             told: standing.last,
             outstanding: VecDeque::new(),
             history,
+            reach: None,
+            log_lacks: BTreeSet::new(),
             syncs: VecDeque::new(),
         }
     }
@@ -440,45 +450,6 @@ impl Leadership {
         out.push(Order::Serve(self.standing.accepted));
         let ready = self.learners.iter().filter(|(_, learner)| learner.stage == Stage::Synchronized);
         out.extend(ready.map(|(link, _)| Order::Send(*link, UP_TO_DATE)));
-    }
-
-    /// Sends a learner all that it lacks, and adds it to those that get new proposals: nothing can come between.
-    fn send_history(&mut self, link: LinkId, out: &mut Vec<Order>) {
-        let Learner { have, sid, .. } = self.learners[&link];
-        // It may have acknowledged proposals over an earlier link, which it cuts off now, and gets again.
-        if !mutation::is_on(Mutation::AcknowledgementsOutliveTheirLink) {
-            self.quorum.begin_anew(sid, self.committed);
-        }
-        let at_hand = self.history.iter().map(|(zxid, _)| *zxid);
-        let mut send = |message: Message| out.push(Order::Send(link, message));
-        let newest = self.history.newest().unwrap_or(self.committed);
-        let from = match decide(have, at_hand, self.committed) {
-            Sync::Diff { have } => {
-                send(Message::about(PacketKind::Diff, newest));
-                have
-            }
-            Sync::Trunc { to } => {
-                send(Message::about(PacketKind::Trunc, to));
-                to
-            }
-            Sync::Snap => {
-                out.push(Order::Snapshot(link, self.told));
-                self.told
-            }
-        };
-        let mut send = |message: Message| out.push(Order::Send(link, message));
-        for (zxid, bytes) in self.history.iter().filter(|(zxid, _)| *zxid > from) {
-            send(Message::with(PacketKind::Proposal, *zxid, bytes.clone()));
-            send(Message::about(PacketKind::Commit, *zxid));
-        }
-        let learner = self.learners.get_mut(&link).expect("it is being served");
-        if !learner.is_observer {
-            for (zxid, bytes) in &self.outstanding {
-                send(Message::with(PacketKind::Proposal, *zxid, bytes.clone()));
-            }
-        }
-        send(Message::about(PacketKind::NewLeader, Zxid::new(self.standing.accepted, 0)));
-        learner.stage = Stage::Sent;
     }
 
     fn commit(&mut self, out: &mut Vec<Order>) {

@@ -198,6 +198,80 @@ fn a_voter_that_comes_again_does_not_count_for_what_it_acknowledged_before() {
     assert_eq!(rig.hear(B, about(PacketKind::Ack, one)), [Send(B, about(PacketKind::Commit, one)), Commit(one)]);
 }
 
+/// What server 2 is told that comes over link B with its history up to `have`, while the log reaches back to `reach`.
+fn told_with_a_log(rig: &mut Rig, have: Zxid, reach: Option<Zxid>) -> Vec<Order> {
+    rig.0.log_reaches(reach);
+    rig.comes(B, PacketKind::FollowerInfo, 2, 2);
+    rig.hear(B, ack_epoch(have, 1))
+}
+
+#[test]
+fn who_is_behind_all_that_is_in_memory_is_sent_the_log_up_to_there_and_then_the_memory() {
+    let [have, one, two, three] = [Zxid::new(1, 5), Zxid::new(2, 1), Zxid::new(2, 2), Zxid::new(2, 3)];
+    let mut rig = Rig::established();
+    rig.propose(Zxid::new(3, 1));
+    let orders = told_with_a_log(&mut rig, have, Some(have));
+    let (sid, commit) = (ServerId(2), |zxid| about(PacketKind::Commit, zxid));
+    let mut expected = vec![FromLog(B, Stretch { sid, have, upto: one, newest: three })];
+    let sent = [proposal(two), commit(two), proposal(three), commit(three), proposal(Zxid::new(3, 1))];
+    expected.extend(sent.map(|message| Send(B, message)));
+    expected.push(Send(B, about(PacketKind::NewLeader, Zxid::new(3, 0))));
+    assert_eq!(orders, expected);
+}
+
+#[test]
+fn the_log_is_read_for_nobody_who_needs_it_not_or_whom_it_does_not_reach() {
+    let from_log = |have, reach| {
+        let orders = told_with_a_log(&mut Rig::established(), have, reach);
+        orders.iter().any(|order| matches!(order, FromLog(..)))
+    };
+    let (early, late) = (Zxid::new(1, 5), Zxid::new(1, 6));
+    assert!(from_log(late, Some(early)) && from_log(early, Some(early)) && from_log(Zxid::new(2, 0), Some(early)));
+    assert!(!from_log(early, Some(late)), "it begins later");
+    assert!(!from_log(early, None), "there is none, or reading it is not worth it");
+    assert!(!from_log(Zxid::new(2, 1), Some(early)), "memory is enough");
+    assert!(!from_log(Zxid::new(2, 9), Some(early)), "it has more, which is cut off");
+    assert!(!from_log(Zxid::ZERO, Some(Zxid::ZERO)), "one without a history is sent the tree");
+}
+
+#[test]
+fn who_could_not_be_sent_the_log_gets_a_snapshot_the_next_time_and_then_the_log_again() {
+    let mut rig = Rig::established();
+    let have = Zxid::new(1, 5);
+    assert!(matches!(told_with_a_log(&mut rig, have, Some(have))[0], FromLog(B, _)));
+    rig.0.log_failed(B);
+    rig.0.disconnected(B);
+    for (sid, is_snapshot) in [(1, false), (2, true), (2, false)] {
+        let link = LinkId(5);
+        rig.comes(link, PacketKind::FollowerInfo, sid, 2);
+        let orders = rig.hear(link, ack_epoch(have, 1));
+        assert_eq!(orders.contains(&Snapshot(link, Zxid::new(3, 0))), is_snapshot, "{sid}: {orders:?}");
+        rig.0.disconnected(link);
+    }
+}
+
+/// A quorum may be faster than the leader's own disk: what that does not have yet cannot be read from it.
+#[test]
+fn the_log_is_read_only_up_to_what_is_durable() {
+    let mut rig = Rig::established();
+    rig.0.history.forget();
+    let (one, two) = (Zxid::new(3, 1), Zxid::new(3, 2));
+    let have = Zxid::new(1, 5);
+    let stretch = |rig: &Rig| rig.0.stretch(ServerId(2), have).map(|stretch| stretch.upto);
+    rig.0.log_reaches(Some(have));
+    assert_eq!(stretch(&rig), Some(Zxid::new(2, 3)), "nothing is in memory, and all is in the log");
+    rig.comes(B, PacketKind::FollowerInfo, 2, 2);
+    rig.hear(B, ack_epoch(Zxid::new(2, 3), 2));
+    rig.hear(B, about(PacketKind::Ack, Zxid::new(3, 0)));
+    rig.propose(one);
+    rig.propose(two);
+    rig.hear(A, about(PacketKind::Ack, one));
+    rig.hear(B, about(PacketKind::Ack, one));
+    assert_eq!((rig.0.committed(), stretch(&rig)), (one, None));
+    rig.durable(one);
+    assert_eq!(stretch(&rig), Some(one));
+}
+
 #[test]
 fn the_bytes_of_a_proposal_are_the_same_memory_for_every_learner() {
     let mut rig = Rig::established();

@@ -17,6 +17,7 @@ pub mod history;
 pub mod leadership;
 pub mod learner;
 pub mod message;
+pub mod stretch;
 pub mod sync;
 
 pub mod quorum;

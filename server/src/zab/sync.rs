@@ -9,7 +9,7 @@
 //!    comes after is sent;
 //! 4. its last transaction is missing among those at hand, though others of the same epoch around it are there: it was never
 //!    committed; the learner cuts back to the one before, and what comes after is sent;
-//! 5. everything else is a snapshot.
+//! 5. everything else is a snapshot, unless the log on the disk has it ([`super::stretch`]).
 //!
 //! **Invariant**: a learner that does as it is told ends with the leader's history, whatever it had, if the leader's newest
 //! transactions at hand are without a gap.

@@ -13,6 +13,7 @@ use super::history::History;
 use super::leadership::{self, Leadership, LinkId};
 use super::learner::{self, Learner};
 use super::message::{Message, Standing};
+use super::stretch::{Stretch, Walk};
 use super::*;
 use bytes::Bytes;
 use corral_engine::txnlog::Durable;
@@ -52,7 +53,7 @@ enum Role {
     /// Elected another, not connected yet; tries so many times.
     Seeking(ServerId, u32),
     Following(Learner, LinkId),
-    Leading(Leadership),
+    Leading(Box<Leadership>),
 }
 
 struct Member {
@@ -70,6 +71,8 @@ struct Link {
     to_learner: VecDeque<Message>,
     /// What the snapshots on the way to the learner hold.
     snapshots: VecDeque<Vec<Entry>>,
+    /// What its leader was reading for it from its log is not there: nothing more is sent, and the leader closes the link.
+    fails: bool,
 }
 
 struct Cluster {
@@ -198,7 +201,8 @@ impl Cluster {
                 member.disk.log[have - at_hand..].iter().for_each(|(zxid, bytes)| recent.push(*zxid, bytes));
                 let mut out = vec![];
                 let (standing, ensemble) = (member.disk.standing(), self.ensemble.clone());
-                member.role = Role::Leading(Leadership::new(member.id, ensemble, standing, recent, &mut out));
+                let leadership = Leadership::new(member.id, ensemble, standing, recent, &mut out);
+                member.role = Role::Leading(Box::new(leadership));
                 self.count("leaderships");
                 self.lead(index, out);
             }
@@ -226,6 +230,7 @@ impl Cluster {
             to_leader: VecDeque::new(),
             to_learner: VecDeque::new(),
             snapshots: VecDeque::new(),
+            fails: false,
         };
         self.links.insert(id, link);
         let mut out = vec![];
@@ -241,10 +246,11 @@ impl Cluster {
             let disk = &mut self.members[index].disk;
             match order {
                 leadership::Order::Send(id, message) => {
-                    if let Some(link) = self.links.get_mut(&id) {
+                    if let Some(link) = self.links.get_mut(&id).filter(|link| !link.fails) {
                         link.to_learner.push_back(encoded(message));
                     }
                 }
+                leadership::Order::FromLog(id, stretch) => self.read_log(index, id, stretch),
                 leadership::Order::Snapshot(id, upto) => {
                     let entries = disk.log.iter().filter(|(zxid, _)| *zxid <= upto).cloned().collect();
                     self.count("snapshots");
@@ -281,6 +287,37 @@ impl Cluster {
                 }
                 leadership::Order::Pass(..) => {}
             }
+        }
+    }
+
+    /// Sends a learner part of a leader's log, which has been let go up to somewhere, now and then too far.
+    fn read_log(&mut self, index: usize, id: LinkId, stretch: Stretch) {
+        let Disk { log, durable, .. } = &self.members[index].disk;
+        let known = log[..*durable].iter().take_while(|(zxid, _)| *zxid <= stretch.have).count();
+        let from = self.random.random_range(0..=known);
+        let breaks_at = self.random.random_ratio(1, 5).then(|| self.random.random_range(from..=*durable));
+        let after = from.checked_sub(1).map_or(Zxid::ZERO, |at| log[at].0);
+        let (mut walk, mut sent) = (Walk::new(stretch, after), vec![]);
+        let mut went = Ok(());
+        for (at, (zxid, bytes)) in log[..*durable].iter().enumerate().skip(from) {
+            let step = match walk.next(*zxid) {
+                Ok(step) if breaks_at != Some(at) => step,
+                other => {
+                    went = other.and(Err("it is gone".to_owned()));
+                    break;
+                }
+            };
+            sent.extend(step.first);
+            if step.send {
+                sent.push(Message::with(PacketKind::Proposal, *zxid, bytes.clone()));
+                sent.push(Message::about(PacketKind::Commit, *zxid));
+            }
+        }
+        let went = went.and_then(|()| walk.end()).map(|first| sent.extend(first));
+        self.count(if went.is_ok() { "from the log" } else { "not from the log" });
+        if let Some(link) = self.links.get_mut(&id) {
+            link.fails = went.is_err();
+            link.to_learner.extend(sent.into_iter().map(encoded));
         }
     }
 
@@ -404,12 +441,23 @@ impl Cluster {
         if up {
             let Some(message) = link.to_leader.pop_front() else { return };
             let mut out = vec![];
-            if let Role::Leading(leadership) = &mut self.members[leader].role {
+            let Member { role, disk, .. } = &mut self.members[leader];
+            if let Role::Leading(leadership) = role {
+                let reach = (0..=disk.log.len()).choose(&mut self.random);
+                leadership.log_reaches(reach.map(|at| at.checked_sub(1).map_or(Zxid::ZERO, |at| disk.log[at].0)));
                 leadership.hear(id, message, &mut out);
             }
             self.lead(leader, out);
         } else {
-            let Some(message) = link.to_learner.pop_front() else { return };
+            let Some(message) = link.to_learner.pop_front() else {
+                if link.fails {
+                    if let Role::Leading(leadership) = &mut self.members[leader].role {
+                        leadership.log_failed(id);
+                    }
+                    self.cut(id, usize::MAX);
+                }
+                return;
+            };
             let mut out = vec![];
             if let Role::Following(machine, _) = &mut self.members[learner].role {
                 machine.hear(message, &mut out);
@@ -583,7 +631,9 @@ fn nothing_that_is_committed_is_ever_lost_and_peace_returns() {
         cluster.counts.into_iter().for_each(|(what, count)| *counts.entry(what).or_default() += count);
     }
     println!("{seeds} seeds: {counts:?}");
-    for what in ["commits", "crashes", "leaderships", "snapshots", "truncations", "served"] {
+    for what in
+        ["commits", "crashes", "leaderships", "snapshots", "from the log", "not from the log", "truncations", "served"]
+    {
         assert!(seeds < 100 || counts.get(what).is_some_and(|count| *count > 0), "{what} never happened: {counts:?}");
     }
 }

@@ -99,6 +99,14 @@ impl Ensemble {
         std::fs::write(self.config(id), text).expect("just made");
     }
 
+    /// Adds settings to those of every member, before any is started. The later of two equal keys counts.
+    pub(crate) fn set(&self, settings: &str) {
+        for id in 1..=self.count() {
+            let text = std::fs::read_to_string(self.config(id)).expect("it was made");
+            std::fs::write(self.config(id), text + settings + "\n").expect("just read");
+        }
+    }
+
     fn config(&self, id: usize) -> PathBuf {
         self.dir.path().join(format!("{id}.cfg"))
     }

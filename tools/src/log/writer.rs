@@ -104,6 +104,7 @@ impl Writer {
             next_segment: prev.at.segment + 1,
             records: 0,
             used: Vec::new(),
+            extents: Vec::new(),
             unused: Vec::new(),
             torn: None,
         };

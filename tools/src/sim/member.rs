@@ -149,7 +149,8 @@ impl Member {
         workshop.adopt(&recovered).unwrap_or_else(|error| failed(error));
         self.durable = self.entries.len();
         let (log, bench) = open(&log_options, &self.platter, &recovered);
-        let mut history = Newest::new();
+        // Few, so that there are learners who have missed more.
+        let mut history = Newest::keeping([4, 40, 500][self.random.random_range(0..3)]);
         newest.iter().for_each(|(zxid, record)| history.push(*zxid, record));
         let standing = Standing { accepted: epochs.accepted(), current: epochs.current(), last: recovered.last };
         let me = self.id;

@@ -17,7 +17,7 @@ use super::plan::{Fault, Kind, Plan};
 use bytes::Buf;
 use corral_engine::restore::{restore, retain};
 use corral_engine::snapshot::writer::take;
-use corral_engine::txnlog::recover_after;
+use corral_engine::txnlog::{Excerpt, recover_after};
 use corral_engine::{Tree, adoption, snapshot, truncation};
 use corral_net::frame::Frames;
 use corral_proto::peer::{Notification, Packet, PacketKind, Parsed, PeerState};
@@ -31,6 +31,7 @@ use corral_server::worker::Port;
 use corral_server::zab::Ensemble;
 use corral_server::zab::leadership::LinkId;
 use corral_server::zab::message::Message;
+use corral_server::zab::stretch::{Stretch, Walk};
 use rand::rngs::SmallRng;
 use rand::seq::IteratorRandom;
 use rand::{Rng, SeedableRng};
@@ -96,6 +97,8 @@ pub struct Counts {
     pub truncations: u64,
     /// Snapshots that were sent to learners.
     pub snapshots: u64,
+    /// Learners that were sent a stretch of the log.
+    pub stretches: u64,
     /// Faults of the plan that happened.
     pub faults: u64,
 }
@@ -521,6 +524,7 @@ impl World {
                 self.send(own, link, Part::Packet(encoded(&Message::about(PacketKind::Snap, zxid))));
                 self.send(own, link, Part::Snapshot(Box::new(Snapshot { zxid, history, departure: None })));
             }
+            Command::FromLog(link, stretch) => self.send_stretch(life, link, stretch),
             Command::Drop(link, why) => {
                 self.tell(Some(own.member), || format!("drops a link: {why}"));
                 if let Some(side) = self.network.links.get(&link).map(|link| link.side_of(own)) {
@@ -557,6 +561,24 @@ impl World {
                     let last = *last;
                     self.history.has_tree(last, life.tree_fingerprint());
                 }
+            }
+        }
+    }
+
+    /// A learner is sent what it lacks from the log on the disk, or, where that does not do, loses its link.
+    fn send_stretch(&mut self, life: &mut Life, link: LinkId, stretch: Stretch) {
+        let own = life.id;
+        match read_stretch(&life.log_options.dir, stretch) {
+            Ok(packets) => {
+                self.counts.stretches += 1;
+                self.tell(Some(own.member), || format!("sends its log from {} to {}", stretch.have, stretch.upto));
+                packets.into_iter().for_each(|packet| self.send(own, link, Part::Packet(packet)));
+            }
+            Err(why) => {
+                self.tell(Some(own.member), || format!("cannot send its log: {why}"));
+                self.close(link, Side::Leader, "the other side closed it");
+                life.inbound.remove(&link);
+                life.replica.log_failed(life.now(self.now).uptime, link, &why);
             }
         }
     }
@@ -753,6 +775,10 @@ impl World {
                 }
             };
             inbound.advance(used);
+            if message.kind == PacketKind::AckEpoch {
+                let reach = life.log.reach(1 << 20);
+                life.replica.log_reaches(reach);
+            }
             life.replica.hear(&life.tree.read(), &mut life.log.group, now, id, message);
             self.carry_out(life);
         }
@@ -988,6 +1014,36 @@ impl World {
             });
         }
     }
+}
+
+/// The packets that bring a learner up to where the leader's memory goes on.
+fn read_stretch(dir: &Path, stretch: Stretch) -> Result<Vec<Vec<u8>>, String> {
+    let mut excerpt = Excerpt::open(dir, stretch.have).map_err(|error| error.to_string())?;
+    let mut walk = Walk::new(stretch, excerpt.last());
+    let mut packets = Vec::new();
+    while !walk.is_complete() {
+        let mut went = Ok(());
+        let more = excerpt.next_batch(|record| {
+            let zxid = record.entry.header.zxid;
+            match went.is_ok().then(|| walk.next(zxid)) {
+                Some(Ok(step)) => {
+                    packets.extend(step.first.as_ref().map(encoded));
+                    if step.send {
+                        packets.push(encoded(&Message::with(PacketKind::Proposal, zxid, record.bytes.to_vec())));
+                        packets.push(encoded(&Message::about(PacketKind::Commit, zxid)));
+                    }
+                }
+                Some(Err(why)) => went = Err(why),
+                None => {}
+            }
+        });
+        went?;
+        if !more.map_err(|error| error.to_string())? {
+            break;
+        }
+    }
+    packets.extend(walk.end()?.as_ref().map(encoded));
+    Ok(packets)
 }
 
 /// The way from the worker to the replica, on one core.

@@ -1,0 +1,130 @@
+//! Sends a learner what it lacks from the log on the disk, in a thread of its own, while `core-0` goes on appending to it.
+//!
+//! What is read goes out in the packets that a proposal and its commit have, in pieces that wait for the socket. The log may be let go
+//! under the reader, or may turn out not to know the learner's last transaction: then the link ends, and that server gets a snapshot
+//! the next time that it comes.
+//!
+//! **Invariants**: memory is bounded by a batch and a few pieces; what is in memory follows only what was sent to its end.
+//!
+//! **Not here**: what is sent ([`Walk`]), how the log is read ([`Excerpt`]), the link's queue ([`super::links`]).
+
+use super::Shared;
+use super::links::Piece;
+use super::peers::PIECE;
+use crate::zab::message::Message;
+use crate::zab::stretch::{Stretch, Walk};
+use crate::zab::sync::Sync;
+use corral_engine::txnlog::Excerpt;
+use corral_proto::peer::{Packet, PacketKind};
+use corral_proto::{Jute, Zxid};
+use crossbeam::channel::Sender;
+use std::path::Path;
+
+/// No more is read for one learner: it holds all of it in memory before it logs anything.
+const BYTES_MAX: u64 = 256 << 20;
+
+/// Bytes of the log that are read rather than sending a snapshot: this part of the newest one's size. As with Apache, a limit of
+/// nothing is none.
+pub(super) fn limit(factor: f64, snapshot_bytes: Option<u64>) -> u64 {
+    match (factor * snapshot_bytes.unwrap_or(0) as f64) as u64 {
+        0 => BYTES_MAX,
+        limit => limit.min(BYTES_MAX),
+    }
+}
+
+/// Reads the stretch and sends it, until that is done or nobody wants it any more.
+pub(super) fn send(shared: &Shared, dir: &Path, stretch: Stretch, pieces: &Sender<Piece>) {
+    let mut out = Out { piece: Vec::with_capacity(2 * PIECE.0), ring: || shared.lines[0].bell.ring(), pieces };
+    let Stretch { sid, have, upto, .. } = stretch;
+    let last = match read(dir, stretch, &mut out) {
+        Ok(walk) => {
+            let (told, sent) = (walk.told(), walk.sent());
+            let how = match told {
+                Some(Sync::Trunc { to }) => format!("TRUNC to {to}"),
+                _ => "DIFF".to_owned(),
+            };
+            tracing::info!("server {sid}, which has {have}, is sent the log: {how}, {sent} transactions up to {upto}");
+            Piece::End
+        }
+        Err(Failed::Unwanted) => return,
+        Err(Failed::Because(why)) => {
+            tracing::warn!("server {sid}, which has {have}, cannot be sent what it lacks from the log: {why}");
+            Piece::Broken(format!("the log does not have what it lacks: {why}"))
+        }
+    };
+    let _ = pieces.send(last);
+    (out.ring)();
+}
+
+enum Failed {
+    /// The link is gone.
+    Unwanted,
+    Because(String),
+}
+
+struct Out<'a, R: Fn()> {
+    piece: Vec<u8>,
+    ring: R,
+    pieces: &'a Sender<Piece>,
+}
+
+impl<R: Fn()> Out<'_, R> {
+    fn packet(&mut self, kind: PacketKind, zxid: Zxid, data: Option<&[u8]>) -> Result<(), Failed> {
+        Packet { kind, zxid, data, auth: None }.encode(&mut self.piece);
+        if self.piece.len() < PIECE.0 { Ok(()) } else { self.flush() }
+    }
+
+    fn message(&mut self, message: Option<Message>) -> Result<(), Failed> {
+        message.map_or(Ok(()), |message| self.packet(message.kind, message.zxid, message.data.as_deref()))
+    }
+
+    fn flush(&mut self) -> Result<(), Failed> {
+        let piece = std::mem::take(&mut self.piece);
+        self.pieces.send(Piece::Bytes(piece.into())).map_err(|_| Failed::Unwanted)?;
+        (self.ring)();
+        Ok(())
+    }
+}
+
+fn read(dir: &Path, stretch: Stretch, out: &mut Out<'_, impl Fn()>) -> Result<Walk, Failed> {
+    let failed = |error: corral_engine::StorageError| Failed::Because(error.to_string());
+    let mut excerpt = Excerpt::open(dir, stretch.have).map_err(failed)?;
+    let mut walk = Walk::new(stretch, excerpt.last());
+    while !walk.is_complete() {
+        let mut went = Ok(());
+        let more = excerpt.next_batch(|record| {
+            let zxid = record.entry.header.zxid;
+            if went.is_ok() {
+                went = walk.next(zxid).map_err(Failed::Because).and_then(|step| {
+                    out.message(step.first)?;
+                    if !step.send {
+                        return Ok(());
+                    }
+                    out.packet(PacketKind::Proposal, zxid, Some(record.bytes))?;
+                    out.packet(PacketKind::Commit, zxid, None)
+                });
+            }
+        });
+        went?;
+        if !more.map_err(failed)? {
+            break;
+        }
+    }
+    let first = walk.end().map_err(Failed::Because)?;
+    out.message(first)?;
+    if !out.piece.is_empty() {
+        out.flush()?;
+    }
+    Ok(walk)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_large_snapshot_lets_more_of_the_log_be_sent_and_none_at_all_what_a_learner_can_hold() {
+        assert_eq!(limit(0.5, Some(1000)), 500);
+        assert_eq!([limit(0.33, None), limit(0.0, Some(1000)), limit(1.0, Some(1 << 40))], [BYTES_MAX; 3]);
+    }
+}

@@ -1,0 +1,93 @@
+//! How a learner gets the leader's history: out of memory, out of the log on the disk, or as a snapshot.
+//!
+//! What it is told is decided by [`decide`] from what is in memory. Where that would be a snapshot because the learner is behind it,
+//! the log may have the rest: then whoever has the disk sends that ([`Stretch`]), and all of the memory follows.
+//!
+//! **Invariants**: a learner is sent all that it lacks and added to those that get new proposals in one step, so that nothing can come
+//! between; what is read from the log is committed and on the leader's own disk; a server for which the log did not do gets a
+//! snapshot the next time.
+//!
+//! **Not here**: how far back the log reaches and whether reading it is worth it, which whoever has the disk says
+//! ([`Leadership::log_reaches`]).
+
+use super::{Leadership, Learner, LinkId, Order, Stage};
+use crate::mutation::{self, Mutation};
+use crate::zab::message::Message;
+use crate::zab::stretch::Stretch;
+use crate::zab::sync::{Sync, decide};
+use corral_proto::peer::PacketKind;
+use corral_proto::{ServerId, Zxid};
+
+impl Leadership {
+    /// The log on the disk has everything after `reach`, and no more is to be read of it than learners may be sent; `None`: it has
+    /// nothing for them.
+    pub fn log_reaches(&mut self, reach: Option<Zxid>) {
+        self.reach = reach;
+    }
+
+    /// The log did not have what was to be sent over a link, which is closed for that.
+    pub fn log_failed(&mut self, link: LinkId) {
+        let sid = self.learners.get(&link).map(|learner| learner.sid);
+        self.log_lacks.extend(sid.filter(|sid| self.ensemble.is_member(*sid)));
+    }
+
+    /// Sends a learner all that it lacks, and adds it to those that get new proposals: nothing can come between.
+    pub(super) fn send_history(&mut self, link: LinkId, out: &mut Vec<Order>) {
+        let Learner { have, sid, .. } = self.learners[&link];
+        // It may have acknowledged proposals over an earlier link, which it cuts off now, and gets again.
+        if !mutation::is_on(Mutation::AcknowledgementsOutliveTheirLink) {
+            self.quorum.begin_anew(sid, self.committed);
+        }
+        let at_hand = self.history.iter().map(|(zxid, _)| *zxid);
+        let newest = self.history.newest().unwrap_or(self.committed);
+        let (from, how) = match decide(have, at_hand, self.committed) {
+            Sync::Diff { have } => {
+                out.push(Order::Send(link, Message::about(PacketKind::Diff, newest)));
+                (have, "DIFF from memory".to_owned())
+            }
+            Sync::Trunc { to } => {
+                out.push(Order::Send(link, Message::about(PacketKind::Trunc, to)));
+                (to, format!("TRUNC to {to}"))
+            }
+            Sync::Snap => match self.stretch(sid, have) {
+                Some(stretch) => {
+                    out.push(Order::FromLog(link, stretch));
+                    (stretch.upto, format!("the log up to {}", stretch.upto))
+                }
+                None => {
+                    self.log_lacks.remove(&sid);
+                    out.push(Order::Snapshot(link, self.told));
+                    (self.told, format!("SNAP of {}", self.told))
+                }
+            },
+        };
+        let mut send = |message: Message| out.push(Order::Send(link, message));
+        let mut sent = 0;
+        for (zxid, bytes) in self.history.iter().filter(|(zxid, _)| *zxid > from) {
+            send(Message::with(PacketKind::Proposal, *zxid, bytes.clone()));
+            send(Message::about(PacketKind::Commit, *zxid));
+            sent += 1;
+        }
+        tracing::info!("synchronizing server {sid}, which has {have}: {how}, then {sent} transactions");
+        let learner = self.learners.get_mut(&link).expect("it is being served");
+        if !learner.is_observer {
+            for (zxid, bytes) in &self.outstanding {
+                send(Message::with(PacketKind::Proposal, *zxid, bytes.clone()));
+            }
+        }
+        send(Message::about(PacketKind::NewLeader, Zxid::new(self.standing.accepted, 0)));
+        learner.stage = Stage::Sent;
+    }
+
+    /// What a learner that is behind all that is in memory can be sent from the log.
+    pub(super) fn stretch(&self, sid: ServerId, have: Zxid) -> Option<Stretch> {
+        // Until something is committed that is not in memory, the log ends where the leadership began.
+        let is_new = self.committed == self.standing.last || self.committed.counter() == 0;
+        let oldest = self.history.iter().next().map(|(zxid, _)| *zxid);
+        let upto = oldest.or(is_new.then_some(self.standing.last)).filter(|upto| upto.counter() > 0)?;
+        // One without any history gets the tree and not how it came about, as with Apache.
+        let is_behind = have > Zxid::ZERO && have <= upto && self.reach.is_some_and(|reach| have >= reach);
+        let may_be = is_behind && upto <= self.durable && !self.log_lacks.contains(&sid);
+        may_be.then(|| Stretch { sid, have, upto, newest: self.history.newest().unwrap_or(upto) })
+    }
+}
