@@ -75,8 +75,8 @@ impl Leading {
         self.links.insert(link, Watched { silent_until: now + self.beginning, owes: None });
     }
 
-    pub(super) fn disconnected(&mut self, link: LinkId) {
-        self.leadership.disconnected(link);
+    pub(super) fn disconnected(&mut self, link: LinkId, out: &mut Vec<Order>) {
+        self.leadership.disconnected(link, out);
         self.links.remove(&link);
     }
 

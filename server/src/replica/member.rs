@@ -140,7 +140,11 @@ impl Replica {
     /// A link is gone; `why` is for people.
     pub fn lost(&mut self, now: Duration, link: LinkId, why: &str) {
         match &mut self.role {
-            Role::Leading(leading) => leading.disconnected(link),
+            Role::Leading(leading) => {
+                let mut orders = Vec::new();
+                leading.disconnected(link, &mut orders);
+                self.lead(now, orders);
+            }
             Role::Following(following) if following.link == link => {
                 self.look(now, &format!("the link to the leader is gone ({why})"));
             }
@@ -156,7 +160,17 @@ impl Replica {
         }
     }
 
-    /// What was to be sent from the log over a link is not there, and the link is gone.
+    /// What was to be sent from the log over a link is not there. Nothing of it was sent, nor anything that was to follow: the learner
+    /// is sent something else.
+    pub fn log_lacks(&mut self, now: Duration, link: LinkId) {
+        if let Role::Leading(leading) = &mut self.role {
+            let mut orders = Vec::new();
+            leading.leadership.log_lacks(link, &mut orders);
+            self.lead(now, orders);
+        }
+    }
+
+    /// What was to be sent from the log over a link broke off, and the link is gone.
     pub fn log_failed(&mut self, now: Duration, link: LinkId, why: &str) {
         if let Role::Leading(leading) = &mut self.role {
             leading.leadership.log_failed(link);
@@ -205,8 +219,18 @@ impl Replica {
 
     /// The log is cut back and ends here, and the tree was restored from it.
     pub fn truncated(&mut self, end: Zxid) {
+        self.remember(end);
         self.begin_at(end);
         self.history.cut(end);
+    }
+
+    /// What is in the log and was not applied belongs to what is at hand all the same: this member may be the next leader.
+    fn remember(&mut self, upto: Zxid) {
+        for proposal in self.proposals.iter().take_while(|proposal| proposal.zxid <= upto) {
+            if self.history.newest().is_none_or(|newest| newest < proposal.zxid) {
+                self.history.push(proposal.zxid, &proposal.record);
+            }
+        }
     }
 
     /// The log ends here, and the tree has all of it.
@@ -265,12 +289,8 @@ impl Replica {
         match elected.state {
             PeerState::Leading => {
                 tracing::info!("LEADING: elected in round {}", self.election.round());
-                let mut history = std::mem::take(&mut self.history);
-                for proposal in &self.proposals {
-                    if history.newest().is_none_or(|newest| newest < proposal.zxid) {
-                        history.push(proposal.zxid, &proposal.record);
-                    }
-                }
+                self.remember(self.standing.last);
+                let history = std::mem::take(&mut self.history);
                 let mut orders = Vec::new();
                 let ensemble = self.options.ensemble.clone();
                 let leadership = Leadership::new(self.options.me, ensemble, self.standing, history, &mut orders);
@@ -311,10 +331,12 @@ impl Replica {
                     break;
                 }
                 leadership::Order::Drop(link, why) => {
-                    if let Role::Leading(leading) = &mut self.role {
-                        leading.disconnected(link);
-                    }
                     self.commands.push(Command::Drop(link, why));
+                    let mut more = Vec::new();
+                    if let Role::Leading(leading) = &mut self.role {
+                        leading.disconnected(link, &mut more);
+                    }
+                    passed.append(&mut self.lead(now, more));
                 }
                 leadership::Order::Pass(link, message) => passed.push((link, message)),
             }

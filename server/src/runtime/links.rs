@@ -56,8 +56,12 @@ struct Outbound {
     parts: VecDeque<Part>,
     own: BytesMut,
     queued: usize,
+    /// Something of the stream at the front was sent.
+    begun: bool,
     /// Why what another thread made is not complete.
     broken: Option<String>,
+    /// Another thread could not even begin, and nothing of what was to follow is left: something else is to be sent.
+    is_unbegun: bool,
 }
 
 impl Outbound {
@@ -97,15 +101,21 @@ impl Outbound {
             if let Some(Part::Stream(pieces, _)) = self.parts.front() {
                 match pieces.try_recv() {
                     Ok(Piece::Bytes(piece)) => {
+                        self.begun = true;
                         self.queued += piece.len();
                         self.parts.push_front(Part::Shared(piece));
                     }
                     Ok(Piece::End) => {
+                        self.begun = false;
                         self.parts.pop_front();
                         continue;
                     }
                     // Rung for when there is more.
                     Err(TryRecvError::Empty) => return Ok(()),
+                    Ok(Piece::Broken(_)) if !self.begun => {
+                        *self = Outbound { is_unbegun: true, ..Outbound::default() };
+                        return Ok(());
+                    }
                     Ok(Piece::Broken(why)) => return Err(self.breaks_off(why)),
                     Err(TryRecvError::Disconnected) => return Err(self.breaks_off("it was not made".to_owned())),
                 }
@@ -330,6 +340,8 @@ impl Links {
         if let Err(error) = link.outbound.write(&mut link.stream) {
             link.ended.get_or_insert_with(|| error.to_string());
             self.dirty.push(id);
+        } else if link.outbound.is_unbegun {
+            self.dirty.push(id);
         }
     }
 
@@ -358,6 +370,11 @@ impl Links {
             self.dirty.push(id);
         }
         any
+    }
+
+    /// Whether what another thread was to make could not be begun, once. What was to follow it is not sent.
+    pub(super) fn is_unbegun(&mut self, id: LinkId) -> bool {
+        self.links.get_mut(&id).is_some_and(|link| std::mem::take(&mut link.outbound.is_unbegun))
     }
 
     /// The next packet that has come, or the end.

@@ -161,8 +161,13 @@ impl Driver {
     fn hear_link(&mut self, shared: &Arc<Shared>, now: Now, link: LinkId) -> Result<(), String> {
         let peers = self.peers.as_mut().expect("there are links");
         peers.links.flush(link);
+        let is_unbegun = peers.links.is_unbegun(link);
         if peers.links.fill(link) {
             self.replica.progress(now.uptime, link);
+        }
+        if is_unbegun {
+            self.replica.log_lacks(now.uptime, link);
+            self.carry_out(shared, now)?;
         }
         loop {
             let peers = self.peers.as_mut().expect("there are links");

@@ -1,8 +1,8 @@
 //! Sends a learner what it lacks from the log on the disk, in a thread of its own, while `core-0` goes on appending to it.
 //!
 //! What is read goes out in the packets that a proposal and its commit have, in pieces that wait for the socket. The log may be let go
-//! under the reader, or may turn out not to know the learner's last transaction: then the link ends, and that server gets a snapshot
-//! the next time that it comes.
+//! under the reader, or may turn out not to know the learner's last transaction: then that server gets a snapshot; on the same link,
+//! unless something was sent already.
 //!
 //! **Invariants**: memory is bounded by a batch and a few pieces; what is in memory follows only what was sent to its end.
 //!

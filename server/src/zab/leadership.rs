@@ -287,12 +287,16 @@ impl Leadership {
     }
 
     /// A learner's link is gone. Until the epoch is established, only those count that are still there: a leader that is
-    /// established by the words of members that have left would serve clients from the past.
-    pub fn disconnected(&mut self, link: LinkId) {
+    /// established by the words of members that have left would serve clients from the past. One whose promise it had, and without
+    /// which there is no quorum, looks for a leader again, and needs this member for that.
+    pub fn disconnected(&mut self, link: LinkId, out: &mut Vec<Order>) {
         if let Some(gone) = self.learners.remove(&link)
             && !self.is_established()
         {
             self.synchronized.remove(&gone.sid);
+            if gone.votes && gone.stage >= Stage::Promised && !self.has_quorum() {
+                out.push(Order::GiveUp(format!("server {} has left before the epoch was established", gone.sid)));
+            }
         }
     }
 

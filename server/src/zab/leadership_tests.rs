@@ -240,14 +240,25 @@ fn who_could_not_be_sent_the_log_gets_a_snapshot_the_next_time_and_then_the_log_
     let have = Zxid::new(1, 5);
     assert!(matches!(told_with_a_log(&mut rig, have, Some(have))[0], FromLog(B, _)));
     rig.0.log_failed(B);
-    rig.0.disconnected(B);
+    rig.0.disconnected(B, &mut vec![]);
     for (sid, is_snapshot) in [(1, false), (2, true), (2, false)] {
         let link = LinkId(5);
         rig.comes(link, PacketKind::FollowerInfo, sid, 2);
         let orders = rig.hear(link, ack_epoch(have, 1));
         assert_eq!(orders.contains(&Snapshot(link, Zxid::new(3, 0))), is_snapshot, "{sid}: {orders:?}");
-        rig.0.disconnected(link);
+        rig.0.disconnected(link, &mut vec![]);
     }
+}
+
+#[test]
+fn who_cannot_be_sent_the_log_gets_a_snapshot_on_the_same_link() {
+    let mut rig = Rig::established();
+    let have = Zxid::new(1, 5);
+    assert!(matches!(told_with_a_log(&mut rig, have, Some(have))[0], FromLog(B, _)));
+    let mut orders = vec![];
+    rig.0.log_lacks(B, &mut orders);
+    assert_eq!(orders[0], Snapshot(B, Zxid::new(3, 0)), "{orders:?}");
+    assert_eq!(orders.last(), Some(&Send(B, Message::about(PacketKind::NewLeader, Zxid::new(3, 0)))));
 }
 
 /// A quorum may be faster than the leader's own disk: what that does not have yet cannot be read from it.
@@ -380,6 +391,6 @@ fn what_makes_no_sense_costs_the_link_and_nothing_else() {
 fn without_a_quorum_that_is_connected_it_knows() {
     let mut rig = Rig::established();
     assert!(rig.0.has_quorum());
-    rig.0.disconnected(A);
+    rig.0.disconnected(A, &mut vec![]);
     assert!(!rig.0.has_quorum());
 }

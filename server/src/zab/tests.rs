@@ -73,6 +73,8 @@ struct Link {
     snapshots: VecDeque<Vec<Entry>>,
     /// What its leader was reading for it from its log is not there: nothing more is sent, and the leader closes the link.
     fails: bool,
+    /// Something of it was sent before.
+    is_begun: bool,
 }
 
 struct Cluster {
@@ -168,10 +170,12 @@ impl Cluster {
 
     fn cut(&mut self, id: LinkId, by: usize) {
         let Some(link) = self.links.remove(&id) else { return };
-        if link.leader != by
-            && let Role::Leading(leadership) = &mut self.members[link.leader].role
-        {
-            leadership.disconnected(id);
+        if link.leader != by {
+            let mut out = vec![];
+            if let Role::Leading(leadership) = &mut self.members[link.leader].role {
+                leadership.disconnected(id, &mut out);
+            }
+            self.lead(link.leader, out);
         }
         if link.learner != by && matches!(self.members[link.learner].role, Role::Following(_, own) if own == id) {
             self.look(link.learner);
@@ -231,6 +235,7 @@ impl Cluster {
             to_learner: VecDeque::new(),
             snapshots: VecDeque::new(),
             fails: false,
+            is_begun: false,
         };
         self.links.insert(id, link);
         let mut out = vec![];
@@ -317,7 +322,11 @@ impl Cluster {
         self.count(if went.is_ok() { "from the log" } else { "not from the log" });
         if let Some(link) = self.links.get_mut(&id) {
             link.fails = went.is_err();
-            link.to_learner.extend(sent.into_iter().map(encoded));
+            // What is read is sent in pieces.
+            link.is_begun = !sent.is_empty() && (went.is_ok() || self.random.random());
+            if link.is_begun {
+                link.to_learner.extend(sent.into_iter().map(encoded));
+            }
         }
     }
 
@@ -450,11 +459,19 @@ impl Cluster {
             self.lead(leader, out);
         } else {
             let Some(message) = link.to_learner.pop_front() else {
-                if link.fails {
+                if std::mem::take(&mut link.fails) {
+                    let is_begun = link.is_begun;
+                    let mut out = vec![];
                     if let Role::Leading(leadership) = &mut self.members[leader].role {
-                        leadership.log_failed(id);
+                        match is_begun {
+                            true => leadership.log_failed(id),
+                            false => leadership.log_lacks(id, &mut out),
+                        }
                     }
-                    self.cut(id, usize::MAX);
+                    self.lead(leader, out);
+                    if is_begun {
+                        self.cut(id, usize::MAX);
+                    }
                 }
                 return;
             };

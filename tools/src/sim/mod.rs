@@ -202,7 +202,10 @@ const FAILS: &str = "fails at step";
 fn report_panics(options: &Options) {
     let options = options.clone();
     SEED.set(options.seed);
+    let reporting = Mutex::new(());
     std::panic::set_hook(Box::new(move |panic| {
+        // The first one ends the process; what others stumble over then is nothing to tell of.
+        let _one = reporting.lock();
         let message = panic.payload_as_str().unwrap_or("a panic without words");
         let place = panic.location().map_or(String::new(), |place| format!(" ({}:{})", place.file(), place.line()));
         let lines = journal::take();

@@ -50,6 +50,8 @@ pub(super) enum Part {
     Packet(Vec<u8>),
     /// A snapshot that is made while it is sent, of this history.
     Snapshot(Box<Snapshot>),
+    /// What was to be read from the log is not there.
+    Unmade(String),
     /// The other end has closed.
     End(&'static str),
 }

@@ -20,7 +20,7 @@ use corral_engine::snapshot::writer::take;
 use corral_engine::txnlog::{Excerpt, recover_after};
 use corral_engine::{Tree, adoption, snapshot, truncation};
 use corral_net::frame::Frames;
-use corral_proto::peer::{Notification, Packet, PacketKind, Parsed, PeerState};
+use corral_proto::peer::{Notification, Packet, PacketKind, Parsed, PeerState, Vote};
 use corral_proto::{ServerId, SessionId, Zxid};
 use corral_server::delivery::Delivery;
 use corral_server::pipeline::WriteRequest;
@@ -496,12 +496,18 @@ impl World {
         let (now, own) = (life.now(self.now), life.id);
         match command {
             Command::Notify(to, said) => {
+                self.tell(Some(own.member), || {
+                    let (vote, state) = (said.vote, said.state);
+                    let Vote { leader, zxid, epoch } = vote;
+                    format!("tells server {to}: {state:?} in round {}, for {leader} ({epoch}, {zxid})", said.round)
+                });
                 if !self.network.loses(self.now, &mut self.random) {
                     let at = self.now + self.network.delay(self.now, &mut self.random);
                     self.at(at, Event::Vote(own.member, to.0 as usize - 1, said));
                 }
             }
             Command::Dial(leader) => {
+                self.tell(Some(own.member), || format!("seeks server {leader}"));
                 let at = self.now + self.network.delay(self.now, &mut self.random);
                 self.at(at, Event::Dial(own, leader));
             }
@@ -533,8 +539,12 @@ impl World {
                 life.inbound.remove(&link);
                 life.arrival.take_if(|(from, _)| *from == link);
             }
-            Command::Promise(epoch) => life.epochs.promise(epoch).expect("the disk is well"),
+            Command::Promise(epoch) => {
+                self.tell(Some(own.member), || format!("promises epoch {epoch}"));
+                life.epochs.promise(epoch).expect("the disk is well");
+            }
             Command::TakeOver(epoch) => {
+                self.tell(Some(own.member), || format!("takes over epoch {epoch}"));
                 life.epochs.take_over(epoch).expect("the disk is well");
                 let strikes = self.random.random();
                 if let Some((doomed, lasts)) = self.ambush.take_if(|_| strikes) {
@@ -565,8 +575,8 @@ impl World {
         }
     }
 
-    /// A learner is sent what it lacks from the log on the disk, or, where that does not do, loses its link.
-    fn send_stretch(&mut self, life: &mut Life, link: LinkId, stretch: Stretch) {
+    /// A learner is sent what it lacks from the log on the disk, if that is there.
+    fn send_stretch(&mut self, life: &Life, link: LinkId, stretch: Stretch) {
         let own = life.id;
         match read_stretch(&life.log_options.dir, stretch) {
             Ok(packets) => {
@@ -574,12 +584,7 @@ impl World {
                 self.tell(Some(own.member), || format!("sends its log from {} to {}", stretch.have, stretch.upto));
                 packets.into_iter().for_each(|packet| self.send(own, link, Part::Packet(packet)));
             }
-            Err(why) => {
-                self.tell(Some(own.member), || format!("cannot send its log: {why}"));
-                self.close(link, Side::Leader, "the other side closed it");
-                life.inbound.remove(&link);
-                life.replica.log_failed(life.now(self.now).uptime, link, &why);
-            }
+            Err(why) => self.send(own, link, Part::Unmade(why)),
         }
     }
 
@@ -687,6 +692,19 @@ impl World {
             return;
         }
         for _ in 0..self.random.random_range(1..6) {
+            let link = self.network.links.get_mut(&id).filter(|link| link.is_open[side as usize]);
+            let Some(queue) = link.map(|link| &mut link.queues[side as usize]) else { return };
+            if let Some(Part::Unmade(why)) = queue.front() {
+                let why = why.clone();
+                queue.clear();
+                self.tell(Some(from.member), || format!("cannot send its log: {why}"));
+                if self.is_alive(from) {
+                    self.on_life(from.member, |world, life| {
+                        life.replica.log_lacks(life.now(world.now).uptime, id);
+                    });
+                }
+                break;
+            }
             let Some((bytes, end, history)) = self.next_part(id, side, from) else { break };
             self.on_life(to.member, |world, life| {
                 life.coming.extend(history.map(|history| (id, history)));
@@ -726,6 +744,7 @@ impl World {
                 Some(Part::Packet(bytes)) => Some((bytes, None, None)),
                 _ => unreachable!("just looked at"),
             },
+            Part::Unmade(_) => None,
             Part::End(why) => {
                 let why = *why;
                 queue.clear();

@@ -5,7 +5,7 @@
 //!
 //! **Invariants**: a learner is sent all that it lacks and added to those that get new proposals in one step, so that nothing can come
 //! between; what is read from the log is committed and on the leader's own disk; a server for which the log did not do gets a
-//! snapshot the next time.
+//! snapshot then, on the same link if nothing was sent yet.
 //!
 //! **Not here**: how far back the log reaches and whether reading it is worth it, which whoever has the disk says
 //! ([`Leadership::log_reaches`]).
@@ -25,7 +25,15 @@ impl Leadership {
         self.reach = reach;
     }
 
-    /// The log did not have what was to be sent over a link, which is closed for that.
+    /// The log does not have what was to be sent over a link, and nothing was sent: the learner gets something else.
+    pub fn log_lacks(&mut self, link: LinkId, out: &mut Vec<Order>) {
+        self.log_failed(link);
+        if self.learners.contains_key(&link) {
+            self.send_history(link, out);
+        }
+    }
+
+    /// What was sent from the log over a link broke off, and the link is closed for that.
     pub fn log_failed(&mut self, link: LinkId) {
         let sid = self.learners.get(&link).map(|learner| learner.sid);
         self.log_lacks.extend(sid.filter(|sid| self.ensemble.is_member(*sid)));

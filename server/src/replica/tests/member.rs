@@ -1,0 +1,119 @@
+//! A member of three whose log is cut back, as its leaders' words come to it.
+
+use super::*;
+use corral_engine::txnlog::{Durable, Position};
+use corral_proto::peer::vote::VERSION;
+use corral_proto::peer::{Notification, PacketKind, PeerState, Vote};
+use corral_proto::{TxnEntry, TxnHeader};
+
+const ME: ServerId = ServerId(1);
+const LEADER: ServerId = ServerId(3);
+const START: Zxid = Zxid::new(1, 1);
+
+struct Member {
+    tree: Tree,
+    replica: Replica,
+    log: Group,
+    now: Duration,
+    links: u64,
+}
+
+impl Member {
+    fn new() -> Member {
+        let options = ReplicaOptions {
+            me: ME,
+            ensemble: Arc::new(Ensemble::of_equals([1, 2, 3].map(ServerId))),
+            tick: Duration::from_millis(TICK_MS),
+            init_limit: 10,
+            sync_limit: 5,
+            patience: Patience::default(),
+            leader_serves: true,
+            first_session: FIRST,
+            seed: 1,
+            cores: CORES,
+        };
+        let mut tree = Tree::new(1);
+        tree.apply(&TxnEntry::decode(&record(START)).expect("just made"), None);
+        let mut history = History::new();
+        history.push(START, &record(START));
+        let standing = Standing { accepted: 1, current: 1, last: START };
+        let replica = Replica::new(options, standing, history, &mut tree, Duration::ZERO);
+        Member { tree, replica, log: Group::new(START, Duration::ZERO), now: Duration::ZERO, links: 0 }
+    }
+
+    /// All others vote like this, and so it ends; returns what is commanded.
+    fn elect(&mut self, leader: ServerId, vote: (u32, Zxid)) -> Vec<Command> {
+        let round = self.replica.election.round();
+        let vote = Vote { leader, zxid: vote.1, epoch: vote.0.into() };
+        for other in [2, 3] {
+            let said = Notification { state: PeerState::Looking, vote, round, version: VERSION, config: None };
+            self.replica.notified(self.now, ServerId(other), &said);
+        }
+        self.now += Duration::from_millis(200);
+        self.replica.tick(self.now);
+        self.replica.take_commands()
+    }
+
+    /// It follows the leader of this epoch as far as to the word with which it begins.
+    fn follow(&mut self, epoch: u32, begin: Message) -> LinkId {
+        let commands = self.elect(LEADER, (epoch - 1, Zxid::new(epoch - 1, 9)));
+        assert!(commands.contains(&Command::Dial(LEADER)), "{commands:?}");
+        self.links += 1;
+        let link = LinkId(self.links);
+        self.replica.dialed(self.now, LEADER, Some(link));
+        let protocol = 0x10000i32.to_be_bytes().to_vec();
+        self.hear(link, Message::with(PacketKind::LeaderInfo, Zxid::new(epoch, 0), protocol));
+        self.hear(link, begin);
+        link
+    }
+
+    fn hear(&mut self, link: LinkId, said: Message) {
+        let now = Now { uptime: self.now, wall_ms: 0 };
+        self.replica.hear(&self.tree, &mut self.log, now, link, said);
+        let at = Position { segment: 1, offset: 4096 };
+        while let Some(batch) = self.log.take(self.now) {
+            self.replica.cut(&batch.place(1, at, Position::START, 0, Position::START));
+            let durable = Durable::simulated(self.log.last());
+            self.replica.durable(&mut self.log, self.now, durable);
+        }
+        for command in self.replica.take_commands() {
+            match command {
+                Command::Serve => self.replica.serve(&mut self.tree, self.now),
+                Command::Truncate(upto) => {
+                    self.log = Group::new(upto, Duration::ZERO);
+                    self.replica.truncated(upto);
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+fn record(zxid: Zxid) -> Vec<u8> {
+    let header = TxnHeader { session: SessionId(7), cxid: Xid(0), zxid, time_ms: 0 };
+    TxnEntry { header, txn: Txn::CreateSession { timeout_ms: 4000 } }.to_vec()
+}
+
+/// It had logged two transactions and heard of no commit; the first of them survived, the second was cut off. The first was in its
+/// log then, but not among those that it has at hand, and it would have stopped when it was elected.
+#[test]
+fn what_is_left_of_a_log_that_was_cut_back_is_at_hand() {
+    let mut member = Member::new();
+    let (first, second) = (Zxid::new(2, 1), Zxid::new(2, 2));
+    let link = member.follow(2, Message::about(PacketKind::Diff, START));
+    member.hear(link, Message::about(PacketKind::NewLeader, Zxid::new(2, 0)));
+    member.hear(link, Message::about(PacketKind::UpToDate, Zxid(-1)));
+    for zxid in [first, second] {
+        member.hear(link, Message::with(PacketKind::Proposal, zxid, record(zxid)));
+    }
+    assert_eq!((member.replica.standing().last, member.tree.last_applied()), (second, Zxid::new(2, 0)));
+    member.replica.lost(member.now, link, "it is gone");
+    let link = member.follow(3, Message::about(PacketKind::Trunc, first));
+    assert_eq!(member.replica.standing().last, first);
+    member.replica.lost(member.now, link, "it is gone");
+    let commands = member.elect(ME, (2, first));
+    assert!(commands.contains(&Command::Listen(true)), "{commands:?}");
+    let Role::Leading(leading) = member.replica.role else { panic!("it was elected") };
+    let at_hand: Vec<Zxid> = leading.leadership.into_history().iter().map(|(zxid, _)| *zxid).collect();
+    assert_eq!(at_hand, [START, first]);
+}
