@@ -3,11 +3,9 @@
 //!
 //! `CORRAL_ENSEMBLE_ROUNDS` makes it longer.
 
-#![expect(clippy::disallowed_methods, reason = "how many rounds is for whoever runs it")]
-
 mod common;
 
-use common::ensemble::{Ensemble, Kind, Writers, connect, dump};
+use common::ensemble::{Ensemble, Kind, Writers, connect, dump, rounds};
 use common::{eventually, segments};
 use corral_net::client::{BlockingClient, Session};
 use corral_proto::acl::AclList;
@@ -19,10 +17,6 @@ use std::os::unix::fs::FileExt;
 use std::time::Duration;
 
 const CORRAL: Kind = Kind::Corral;
-
-fn rounds(few: usize) -> usize {
-    std::env::var("CORRAL_ENSEMBLE_ROUNDS").map_or(few, |text| text.parse().expect("a number"))
-}
 
 #[test]
 fn members_that_are_killed_come_back_and_nothing_acknowledged_is_lost() {

@@ -3,6 +3,7 @@
 //!
 //! **Invariant**: no process outlives its test, however that ends.
 
+use super::network::Network;
 use super::{PATIENCE, eventually, signal, temp_dir};
 use corral_net::client::{BlockingClient, ClientError, Session, four_letter_word};
 use corral_proto::acl::AclList;
@@ -47,10 +48,19 @@ pub(crate) fn other_zookeeper() -> Option<Kind> {
     Some(Kind::Apache(format!("{jars}/*")))
 }
 
+/// How often something is done: so often as `CORRAL_ENSEMBLE_ROUNDS` says, or a few times.
+#[expect(clippy::disallowed_methods, reason = "how many rounds is for whoever runs it")]
+pub(crate) fn rounds(few: usize) -> usize {
+    std::env::var("CORRAL_ENSEMBLE_ROUNDS").map_or(few, |text| text.parse().expect("a number"))
+}
+
 struct Member {
     dir: PathBuf,
     child: Option<Child>,
 }
+
+/// Makes networks differ.
+static NEXT: AtomicUsize = AtomicUsize::new(0);
 
 /// An ensemble whose members are numbered from 1.
 pub(crate) struct Ensemble {
@@ -58,13 +68,13 @@ pub(crate) struct Ensemble {
     members: Vec<Member>,
     observers: usize,
     dir: tempfile::TempDir,
+    /// What is between the members, if it can be cut.
+    network: Option<Network>,
 }
 
 impl Ensemble {
     /// Of so many members, none of which runs yet; the last `observers` of them do not vote.
     pub(crate) fn new(count: usize, observers: usize) -> Ensemble {
-        static NEXT: AtomicUsize = AtomicUsize::new(0);
-        let dir = temp_dir();
         let net = loop {
             let number = std::process::id() as usize * 7 + NEXT.fetch_add(1, Ordering::Relaxed);
             let net = [127, (1 + number / 250 % 250) as u8, (1 + number % 250) as u8];
@@ -74,8 +84,20 @@ impl Ensemble {
                 break net;
             }
         };
+        Ensemble::in_net(net, None, count, observers)
+    }
+
+    /// Of so many members, all of which vote, and between which the network can be cut. Only for processes with their own network.
+    pub(crate) fn apart(count: usize) -> Ensemble {
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let net = [10, (number / 250) as u8, (number % 250) as u8];
+        Ensemble::in_net(net, Some(Network::new(net, count)), count, 0)
+    }
+
+    fn in_net(net: [u8; 3], network: Option<Network>, count: usize, observers: usize) -> Ensemble {
+        let dir = temp_dir();
         let members = (1..=count).map(|id| Member { dir: dir.path().join(id.to_string()), child: None }).collect();
-        let ensemble = Ensemble { net, members, observers, dir };
+        let ensemble = Ensemble { net, members, observers, dir, network };
         (1..=count).for_each(|id| ensemble.configure(id));
         ensemble
     }
@@ -107,6 +129,11 @@ impl Ensemble {
         self.members.len()
     }
 
+    /// What is between the members.
+    pub(crate) fn network(&self) -> &Network {
+        self.network.as_ref().expect("it was made so that it can be cut")
+    }
+
     pub(crate) fn dir(&self, id: usize) -> &Path {
         &self.members[id - 1].dir
     }
@@ -126,14 +153,18 @@ impl Ensemble {
 
     /// Starts a member; [`Ensemble::await_serving`] waits for it.
     pub(crate) fn start(&mut self, id: usize, kind: &Kind) {
+        let program = |name: &str| match &self.network {
+            Some(network) => network.inside(id, Path::new(name)),
+            None => Command::new(name),
+        };
         let mut command = match kind {
             Kind::Corral => {
-                let mut command = Command::new(env!("CARGO_BIN_EXE_corral-server"));
+                let mut command = program(env!("CARGO_BIN_EXE_corral-server"));
                 command.arg("--config").arg(self.config(id));
                 command
             }
             Kind::Apache(class_path) => {
-                let mut command = Command::new("java");
+                let mut command = program("java");
                 // Nobody reads what it logs, and a few of these run at once.
                 command.args(["-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-cp", class_path]);
                 command.arg("org.apache.zookeeper.server.quorum.QuorumPeerMain").arg(self.config(id));
