@@ -5,6 +5,8 @@
 
 use super::network::Network;
 use super::{PATIENCE, eventually, signal, temp_dir};
+use corral_engine::restore::restore;
+use corral_engine::txnlog::segment;
 use corral_net::client::{BlockingClient, ClientError, Session, four_letter_word};
 use corral_proto::acl::AclList;
 use corral_proto::request::{CreateRequest, PathWatch, Request, SetDataRequest};
@@ -149,6 +151,13 @@ impl Ensemble {
     /// What a member has written to its log.
     pub(crate) fn said(&self, id: usize) -> String {
         std::fs::read_to_string(self.dir.path().join(format!("{id}.log"))).unwrap_or_default()
+    }
+
+    /// Where the log of a member ends, if it is one of ours: in which segment, and where in it.
+    pub(crate) fn end_of_log(&self, id: usize) -> (PathBuf, u64) {
+        let (snapshots, log) = (self.dir(id).join("corral-snapshots"), self.dir(id).join("corral-log"));
+        let end = restore(&snapshots, &log, 1, |_| ()).expect("nothing is damaged").recovered.end;
+        (log.join(segment::file_name(end.segment)), end.offset.into())
     }
 
     /// Starts a member; [`Ensemble::await_serving`] waits for it.
