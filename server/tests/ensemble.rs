@@ -73,11 +73,11 @@ fn a_leader_that_stands_still_is_replaced_and_follows_when_it_goes_on() {
     for _ in 0..rounds(1) {
         writers.await_more(200);
         let leader = ensemble.leader();
-        ensemble.signal(leader, libc::SIGSTOP);
+        ensemble.pause(leader);
         let others: Vec<usize> = (1..=3).filter(|id| *id != leader).collect();
         eventually("another leads", || others.iter().find(|id| ensemble.mode(**id).as_deref() == Some("leader")));
         writers.await_more(200);
-        ensemble.signal(leader, libc::SIGCONT);
+        ensemble.resume(leader);
         eventually("it follows", || (ensemble.mode(leader).as_deref() == Some("follower")).then_some(()));
     }
     writers.await_more(200);
@@ -119,7 +119,7 @@ fn a_tail_that_no_quorum_had_disappears() {
     let mut client = connect(&[ensemble.address(leader)]);
     create(&mut client, "/before", b"").unwrap();
     let others: Vec<usize> = (1..=3).filter(|id| *id != leader).collect();
-    others.iter().for_each(|id| ensemble.signal(*id, libc::SIGSTOP));
+    others.iter().for_each(|id| ensemble.pause(*id));
     let before = metric(&ensemble, leader, "zk_log_records");
     std::thread::scope(|scope| {
         scope.spawn(|| create(&mut client, "/never", b"").expect_err("nobody else has it"));
@@ -163,7 +163,7 @@ fn a_write_that_is_torn_before_anybody_else_had_it_is_gone_and_no_other() {
             create(&mut client, &format!("/filling-{end}"), b"").unwrap();
             None
         });
-        (1..=3).filter(|id| *id != leader).for_each(|id| ensemble.signal(id, libc::SIGSTOP));
+        (1..=3).filter(|id| *id != leader).for_each(|id| ensemble.pause(id));
         let after = std::thread::scope(|scope| {
             scope.spawn(|| create(&mut client, "/never", &[7; 30_000]).expect_err("nobody else has it"));
             eventually("it is in the leader's log", || {

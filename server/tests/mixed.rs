@@ -7,9 +7,7 @@
 mod common;
 
 use common::ensemble::{Ensemble, Kind, Writers, connect, debians_zookeeper, dump, other_zookeeper};
-use common::eventually;
-use corral_proto::acl::AclList;
-use corral_proto::request::{CreateRequest, Request};
+use common::{create, eventually};
 use libtest_mimic::{Arguments, Trial};
 
 /// What is done with the other kind of server.
@@ -54,13 +52,53 @@ fn replaced_one_by_one(apache: &Kind) {
             writers.await_more(200);
             ensemble.kill(id);
             ensemble.forget(id);
+            let before = ensemble.said(id).len();
             ensemble.start(id, newcomer);
             ensemble.await_serving(id);
+            let words = if *newcomer == CORRAL { "taking a snapshot of" } else { "Getting a snapshot from leader" };
+            assert!(ensemble.said(id)[before..].contains(words), "{id} had nothing, and was sent a snapshot");
         }
     }
     writers.await_more(200);
     let promised = writers.finish();
     ensemble.check(&promised);
+}
+
+/// How a leader brings a learner up to date.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Sync {
+    Diff,
+    Trunc,
+    Snap,
+}
+
+/// Of a member that has just come to serve: by what it was brought up to date, as whichever side is Apache's has said, and ours if it
+/// is the learner. `before` is where the members' logs ended when it was started.
+fn assert_brought_up_to_date(ensemble: &Ensemble, kinds: [&Kind; 3], id: usize, by: Sync, before: &[usize]) {
+    let leader = ensemble.leader();
+    assert_ne!(kinds[id - 1], kinds[leader - 1], "{leader} leads, and {id} is of the other kind");
+    let (of_learner, of_leader) = match by {
+        Sync::Diff => ("Getting a diff from the leader", "Sending DIFF zxid="),
+        // Apache's leaders do not always speak of that.
+        Sync::Trunc => ("Truncating log to get in sync", ""),
+        Sync::Snap => ("Getting a snapshot from leader", "Sending snapshot last zxid"),
+    };
+    let said = |id: usize| ensemble.said(id)[before[id - 1]..].to_owned();
+    let (learner_said, leader_said) = (said(id), said(leader));
+    let all = format!("{by:?} to {id}: {learner_said}\n--- {leader}:\n{leader_said}");
+    if kinds[id - 1] != &CORRAL {
+        assert!(learner_said.contains(of_learner), "{all}");
+        return;
+    }
+    assert!(leader_said.contains(of_leader), "{all}");
+    for (sync, words) in [(Sync::Trunc, "cut the history back to"), (Sync::Snap, "taking a snapshot of")] {
+        assert_eq!(learner_said.contains(words), sync == by, "{all}");
+    }
+}
+
+/// Where each member's log ends now.
+fn said_so_far(ensemble: &Ensemble) -> Vec<usize> {
+    (1..=ensemble.count()).map(|id| ensemble.said(id).len()).collect()
 }
 
 /// With its data each comes back after a while, so that it lacks a little (DIFF) or a lot (SNAP).
@@ -69,19 +107,25 @@ fn each_follows_the_other(apache: &Kind) {
         let mut ensemble = Ensemble::new(3, 0);
         ensemble.start_each(&kinds);
         assert_eq!(ensemble.leader(), 3);
-        let writers = Writers::start(&ensemble.addresses(), 3);
-        for missed in [50, 1500] {
-            writers.await_more(100);
+        // What it has of this epoch, the leader has at hand.
+        create(&mut connect(&[ensemble.address(away)]), "/seen", b"").unwrap();
+        let mut client = connect(&[ensemble.address(2), ensemble.address(3)]);
+        for (missed, by) in [(50, Sync::Diff), (1500, Sync::Snap)] {
             ensemble.kill(away);
-            writers.await_more(missed);
+            (0..missed).for_each(|n| create(&mut client, &format!("/{by:?}-{n}"), b"").unwrap());
+            let before = said_so_far(&ensemble);
             ensemble.start(away, kinds[away - 1]);
             ensemble.await_serving(away);
+            assert_brought_up_to_date(&ensemble, kinds, away, by, &before);
         }
+        drop(client);
+        let writers = Writers::start(&ensemble.addresses(), 3);
         writers.await_more(100);
         ensemble.kill(3);
         writers.await_more(200);
         ensemble.start(3, kinds[2]);
         ensemble.await_serving(3);
+        assert_eq!((ensemble.mode(3).as_deref(), ensemble.leader()), (Some("follower"), 2), "the other kind leads");
         writers.await_more(100);
         let promised = writers.finish();
         ensemble.check(&promised);
@@ -95,15 +139,14 @@ fn tails_disappear(apache: &Kind) {
         ensemble.start_each(&[new, new, old]);
         assert_eq!(ensemble.leader(), 3);
         let mut client = connect(&[ensemble.address(3)]);
-        let create = |path| Request::Create(CreateRequest { path, data: None, acl: AclList::OPEN, flags: 0 });
-        client.request(&create("/before")).unwrap();
+        create(&mut client, "/before", b"").unwrap();
         for id in [1, 2] {
-            ensemble.signal(id, libc::SIGSTOP);
+            ensemble.pause(id);
         }
         let data = |ensemble: &Ensemble| log_bytes(ensemble.dir(3));
         let before = data(&ensemble);
         std::thread::scope(|scope| {
-            scope.spawn(|| client.request(&create("/never")).expect_err("nobody else has it"));
+            scope.spawn(|| create(&mut client, "/never", b"").expect_err("nobody else has it"));
             eventually("it is in the leader's log", || (data(&ensemble) != before).then_some(()));
             (1..=3).for_each(|id| ensemble.kill(id));
         });
@@ -111,14 +154,13 @@ fn tails_disappear(apache: &Kind) {
             ensemble.start(id, new);
         }
         ensemble.await_all();
+        let before = said_so_far(&ensemble);
         ensemble.start(3, old);
         ensemble.await_serving(3);
+        assert_brought_up_to_date(&ensemble, [new, new, old], 3, Sync::Trunc, &before);
         for id in 1..=3 {
             let tree = dump(ensemble.address(id));
             assert!(tree.contains_key("/before") && !tree.contains_key("/never"), "{id}: {:?}", tree.keys());
-        }
-        if *old == CORRAL {
-            assert!(ensemble.said(3).contains("cut the history back"), "{}", ensemble.said(3));
         }
     }
 }
@@ -129,6 +171,18 @@ fn each_observes(apache: &Kind) {
         (1..=3).for_each(|id| ensemble.start(id, kinds[id - 1]));
         ensemble.await_all();
         assert_eq!(ensemble.mode(3).as_deref(), Some("observer"));
+        // Also through the observer.
+        create(&mut connect(&[ensemble.address(3)]), "/seen", b"").unwrap();
+        let mut client = connect(&[ensemble.address(1), ensemble.address(2)]);
+        for (missed, by) in [(50, Sync::Diff), (1500, Sync::Snap)] {
+            ensemble.kill(3);
+            (0..missed).for_each(|n| create(&mut client, &format!("/{by:?}-{n}"), b"").unwrap());
+            let before = said_so_far(&ensemble);
+            ensemble.start(3, kinds[2]);
+            assert_eq!(ensemble.await_serving(3), "observer");
+            assert_brought_up_to_date(&ensemble, kinds, 3, by, &before);
+        }
+        drop(client);
         let writers = Writers::start(&ensemble.addresses(), 3);
         writers.await_more(300);
         let promised = writers.finish();
