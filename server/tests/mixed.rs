@@ -2,7 +2,7 @@
 //! every way there is, and is replaced by the other while clients write.
 //!
 //! Debian's `zookeeper` serves where it is installed, `.ci/run` sees to that; another release's jars are used, too, if
-//! `CORRAL_TEST_ZOOKEEPER_JARS` names their directory.
+//! `CORRAL_TEST_ZOOKEEPER_JARS` names their directory, and `.ci/run` fetches some where it can.
 
 mod common;
 
