@@ -8,7 +8,9 @@ mod common;
 
 use common::ensemble::{Ensemble, Kind, Writers, connect, debians_zookeeper, dump, other_zookeeper};
 use common::{create, eventually};
+use corral_proto::ErrorCode;
 use libtest_mimic::{Arguments, Trial};
+use std::path::Path;
 
 /// What is done with the other kind of server.
 type Scene = fn(&Kind);
@@ -96,6 +98,23 @@ fn assert_brought_up_to_date(ensemble: &Ensemble, kinds: [&Kind; 3], id: usize, 
     }
 }
 
+/// Makes so many nodes through this member. It may take more than one attempt: followers of Apache's 3.8.0 leave a write unanswered now
+/// and then, also without any server of ours.
+fn write_some(ensemble: &Ensemble, at: usize, prefix: &str, count: usize) {
+    let mut client = connect(&[ensemble.address(at)]);
+    for n in 0..count {
+        eventually("a node is made", || match create(&mut client, &format!("{prefix}-{n}"), b"") {
+            Ok(()) => Some(()),
+            Err(error) if error.code() == Some(ErrorCode::NodeExists) => Some(()),
+            Err(error) => {
+                assert_eq!(error.code(), None, "{error}");
+                client = connect(&[ensemble.address(at)]);
+                None
+            }
+        });
+    }
+}
+
 /// Where each member's log ends now.
 fn said_so_far(ensemble: &Ensemble) -> Vec<usize> {
     (1..=ensemble.count()).map(|id| ensemble.said(id).len()).collect()
@@ -106,26 +125,22 @@ fn each_follows_the_other(apache: &Kind) {
     for (kinds, away) in [([apache, apache, &CORRAL], 1), ([&CORRAL, &CORRAL, apache], 1)] {
         let mut ensemble = Ensemble::new(3, 0);
         ensemble.start_each(&kinds);
-        assert_eq!(ensemble.leader(), 3);
         // What it has of this epoch, the leader has at hand.
-        create(&mut connect(&[ensemble.address(away)]), "/seen", b"").unwrap();
-        let mut client = connect(&[ensemble.address(2), ensemble.address(3)]);
+        write_some(&ensemble, away, "/seen", 1);
         for (missed, by) in [(50, Sync::Diff), (1500, Sync::Snap)] {
             ensemble.kill(away);
-            (0..missed).for_each(|n| create(&mut client, &format!("/{by:?}-{n}"), b"").unwrap());
+            write_some(&ensemble, ensemble.leader(), &format!("/{by:?}"), missed);
             let before = said_so_far(&ensemble);
             ensemble.start(away, kinds[away - 1]);
             ensemble.await_serving(away);
             assert_brought_up_to_date(&ensemble, kinds, away, by, &before);
         }
-        drop(client);
         let writers = Writers::start(&ensemble.addresses(), 3);
         writers.await_more(100);
         ensemble.kill(3);
         writers.await_more(200);
         ensemble.start(3, kinds[2]);
-        ensemble.await_serving(3);
-        assert_eq!((ensemble.mode(3).as_deref(), ensemble.leader()), (Some("follower"), 2), "the other kind leads");
+        assert_eq!(ensemble.await_serving(3), "follower", "one of the other kind leads");
         writers.await_more(100);
         let promised = writers.finish();
         ensemble.check(&promised);
@@ -137,17 +152,14 @@ fn tails_disappear(apache: &Kind) {
     for (old, new) in [(apache, &CORRAL), (&CORRAL, apache)] {
         let mut ensemble = Ensemble::new(3, 0);
         ensemble.start_each(&[new, new, old]);
-        assert_eq!(ensemble.leader(), 3);
         let mut client = connect(&[ensemble.address(3)]);
         create(&mut client, "/before", b"").unwrap();
         for id in [1, 2] {
             ensemble.pause(id);
         }
-        let data = |ensemble: &Ensemble| log_bytes(ensemble.dir(3));
-        let before = data(&ensemble);
         std::thread::scope(|scope| {
             scope.spawn(|| create(&mut client, "/never", b"").expect_err("nobody else has it"));
-            eventually("it is in the leader's log", || (data(&ensemble) != before).then_some(()));
+            eventually("it is in the leader's log", || is_logged(ensemble.dir(3), b"/never").then_some(()));
             (1..=3).for_each(|id| ensemble.kill(id));
         });
         for id in [1, 2] {
@@ -172,17 +184,15 @@ fn each_observes(apache: &Kind) {
         ensemble.await_all();
         assert_eq!(ensemble.mode(3).as_deref(), Some("observer"));
         // Also through the observer.
-        create(&mut connect(&[ensemble.address(3)]), "/seen", b"").unwrap();
-        let mut client = connect(&[ensemble.address(1), ensemble.address(2)]);
+        write_some(&ensemble, 3, "/seen", 1);
         for (missed, by) in [(50, Sync::Diff), (1500, Sync::Snap)] {
             ensemble.kill(3);
-            (0..missed).for_each(|n| create(&mut client, &format!("/{by:?}-{n}"), b"").unwrap());
+            write_some(&ensemble, ensemble.leader(), &format!("/{by:?}"), missed);
             let before = said_so_far(&ensemble);
             ensemble.start(3, kinds[2]);
             assert_eq!(ensemble.await_serving(3), "observer");
             assert_brought_up_to_date(&ensemble, kinds, 3, by, &before);
         }
-        drop(client);
         let writers = Writers::start(&ensemble.addresses(), 3);
         writers.await_more(300);
         let promised = writers.finish();
@@ -190,12 +200,10 @@ fn each_observes(apache: &Kind) {
     }
 }
 
-/// The contents of all files of a server's log, whoever wrote it.
-fn log_bytes(dir: &std::path::Path) -> Vec<Vec<u8>> {
+/// Whether these bytes are in some file of a server's log, whoever wrote it.
+fn is_logged(dir: &Path, bytes: &[u8]) -> bool {
     let logs = ["corral-log", "version-2"].map(|name| dir.join(name));
     let files = logs.iter().flat_map(|dir| std::fs::read_dir(dir).into_iter().flatten().flatten());
-    let is_log = |path: &std::path::PathBuf| path.to_string_lossy().contains("/log");
-    let mut paths: Vec<_> = files.map(|file| file.path()).filter(is_log).collect();
-    paths.sort();
-    paths.iter().map(|path| std::fs::read(path).unwrap_or_default()).collect()
+    let mut paths = files.map(|file| file.path()).filter(|path| path.to_string_lossy().contains("/log"));
+    paths.any(|path| std::fs::read(path).unwrap_or_default().windows(bytes.len()).any(|window| window == bytes))
 }
