@@ -3,12 +3,10 @@
 //!
 //! `CORRAL_ENSEMBLE_ROUNDS` makes it longer.
 
-#![expect(clippy::disallowed_methods, reason = "how many rounds is for whoever runs it")]
-
 mod common;
 
-use common::ensemble::{Ensemble, Kind, Writers, connect, dump};
-use common::{eventually, segments};
+use common::ensemble::{Ensemble, Kind, Writers, connect, dump, rounds};
+use common::{create, eventually};
 use corral_net::client::{BlockingClient, Session};
 use corral_proto::acl::AclList;
 use corral_proto::request::{CreateRequest, PathWatch, Request, SetDataRequest};
@@ -16,13 +14,10 @@ use corral_proto::response::Response;
 use corral_proto::{ErrorCode, EventType};
 use std::fs::File;
 use std::os::unix::fs::FileExt;
+use std::path::Path;
 use std::time::Duration;
 
 const CORRAL: Kind = Kind::Corral;
-
-fn rounds(few: usize) -> usize {
-    std::env::var("CORRAL_ENSEMBLE_ROUNDS").map_or(few, |text| text.parse().expect("a number"))
-}
 
 #[test]
 fn members_that_are_killed_come_back_and_nothing_acknowledged_is_lost() {
@@ -59,9 +54,10 @@ fn an_ensemble_that_is_killed_as_a_whole_goes_on_where_it_was() {
         writers.await_more(500);
         (1..=3).for_each(|id| ensemble.kill(id));
         // The power that fails may leave anything behind the last write that was durable.
-        let newest = segments(ensemble.dir(2)).pop().expect("it has logged");
-        let (file, size) = (File::options().write(true).open(&newest).unwrap(), newest.metadata().unwrap().len());
-        file.write_all_at(&[0xa5; 4096], size - 4096).unwrap();
+        let (segment, end) = ensemble.end_of_log(2);
+        if end < segment.metadata().unwrap().len() {
+            overwrite(&segment, end, &[0xa5; 4096]);
+        }
         (1..=3).for_each(|id| ensemble.start(id, &CORRAL));
     }
     writers.await_more(200);
@@ -77,11 +73,11 @@ fn a_leader_that_stands_still_is_replaced_and_follows_when_it_goes_on() {
     for _ in 0..rounds(1) {
         writers.await_more(200);
         let leader = ensemble.leader();
-        ensemble.signal(leader, libc::SIGSTOP);
+        ensemble.pause(leader);
         let others: Vec<usize> = (1..=3).filter(|id| *id != leader).collect();
         eventually("another leads", || others.iter().find(|id| ensemble.mode(**id).as_deref() == Some("leader")));
         writers.await_more(200);
-        ensemble.signal(leader, libc::SIGCONT);
+        ensemble.resume(leader);
         eventually("it follows", || (ensemble.mode(leader).as_deref() == Some("follower")).then_some(()));
     }
     writers.await_more(200);
@@ -178,13 +174,12 @@ fn a_tail_that_no_quorum_had_disappears() {
     ensemble.start_all(&CORRAL);
     let leader = ensemble.leader();
     let mut client = connect(&[ensemble.address(leader)]);
-    let create = |path| Request::Create(CreateRequest { path, data: None, acl: AclList::OPEN, flags: 0 });
-    client.request(&create("/before")).unwrap();
+    create(&mut client, "/before", b"").unwrap();
     let others: Vec<usize> = (1..=3).filter(|id| *id != leader).collect();
-    others.iter().for_each(|id| ensemble.signal(*id, libc::SIGSTOP));
+    others.iter().for_each(|id| ensemble.pause(*id));
     let before = metric(&ensemble, leader, "zk_log_records");
     std::thread::scope(|scope| {
-        scope.spawn(|| client.request(&create("/never")).expect_err("nobody else has it"));
+        scope.spawn(|| create(&mut client, "/never", b"").expect_err("nobody else has it"));
         let logged = || metric(&ensemble, leader, "zk_log_records") > before;
         eventually("it is in the leader's log", || logged().then_some(()));
         ensemble.kill(leader);
@@ -200,6 +195,56 @@ fn a_tail_that_no_quorum_had_disappears() {
         let tree = dump(ensemble.address(id));
         assert!(tree.contains_key("/before") && !tree.contains_key("/never"), "{id}: {:?}", tree.keys());
     }
+}
+
+/// The power fails while a leader writes what nobody else has: whatever of it is on its disk then, that write is gone, and no other.
+#[test]
+fn a_write_that_is_torn_before_anybody_else_had_it_is_gone_and_no_other() {
+    let all = |len: u64| (0, vec![0; len as usize]);
+    let second_half = |len: u64| (len / 2, vec![0xa5; (len - len / 2) as usize]);
+    let first_block = |_| (0, vec![0xa5; 4096]);
+    let ways: [&dyn Fn(u64) -> (u64, Vec<u8>); 3] = [&all, &second_half, &first_block];
+    for lost in ways {
+        let mut ensemble = Ensemble::new(3, 0);
+        ensemble.start_all(&CORRAL);
+        let writers = Writers::start(&ensemble.addresses(), 3);
+        writers.await_more(200);
+        let promised = writers.finish();
+        let leader = ensemble.leader();
+        let mut client = connect(&[ensemble.address(leader)]);
+        let (segment, before) = eventually("there is room for it in this segment", || {
+            let (segment, end) = ensemble.end_of_log(leader);
+            if end + 100_000 < segment.metadata().unwrap().len() {
+                return Some((segment, end));
+            }
+            create(&mut client, &format!("/filling-{end}"), b"").unwrap();
+            None
+        });
+        (1..=3).filter(|id| *id != leader).for_each(|id| ensemble.pause(id));
+        let after = std::thread::scope(|scope| {
+            scope.spawn(|| create(&mut client, "/never", &[7; 30_000]).expect_err("nobody else has it"));
+            eventually("it is in the leader's log", || {
+                let (at, after) = ensemble.end_of_log(leader);
+                (at == segment && after > before + 30_000).then_some(after)
+            });
+            (1..=3).for_each(|id| ensemble.kill(id));
+            ensemble.end_of_log(leader).1
+        });
+        let (from, left) = lost(after - before);
+        overwrite(&segment, before + from, &left);
+        assert_eq!(ensemble.end_of_log(leader), (segment, before), "it ends before what was torn");
+        ensemble.start_all(&CORRAL);
+        ensemble.check(&promised);
+        assert!((1..=3).all(|id| !dump(ensemble.address(id)).contains_key("/never")), "it was torn");
+        if left.iter().any(|byte| *byte != 0) {
+            let noticed = format!("the log ends at offset {before} of");
+            assert!(ensemble.said(leader).contains(&noticed), "{}", ensemble.said(leader));
+        }
+    }
+}
+
+fn overwrite(file: &Path, at: u64, with: &[u8]) {
+    File::options().write(true).open(file).unwrap().write_all_at(with, at).unwrap();
 }
 
 fn metric(ensemble: &Ensemble, id: usize, name: &str) -> u64 {

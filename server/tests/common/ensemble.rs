@@ -3,14 +3,18 @@
 //!
 //! **Invariant**: no process outlives its test, however that ends.
 
+use super::network::Network;
 use super::{PATIENCE, eventually, signal, temp_dir};
+use corral_engine::restore::restore;
+use corral_engine::txnlog::segment;
 use corral_net::client::{BlockingClient, ClientError, Session, four_letter_word};
 use corral_proto::acl::AclList;
 use corral_proto::request::{CreateRequest, PathWatch, Request, SetDataRequest};
 use corral_proto::response::Response;
 use corral_proto::{ErrorCode, Stat};
+use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -36,7 +40,9 @@ pub(crate) enum Kind {
 pub(crate) fn debians_zookeeper() -> Option<Kind> {
     let jars = Path::new("/usr/share/java");
     let java = Command::new("java").arg("-version").output().is_ok_and(|output| output.status.success());
-    let class_path = format!("{}:{}", jars.join("zookeeper.jar").display(), jars.join("*").display());
+    // Several ways to log lie there. The first one counts, and one of them says nothing.
+    let paths = ["slf4j-simple.jar", "zookeeper.jar", "*"].map(|name| jars.join(name).display().to_string());
+    let class_path = paths.join(":");
     (java && jars.join("zookeeper.jar").exists()).then_some(Kind::Apache(class_path))
 }
 
@@ -47,10 +53,19 @@ pub(crate) fn other_zookeeper() -> Option<Kind> {
     Some(Kind::Apache(format!("{jars}/*")))
 }
 
+/// How often something is done: so often as `CORRAL_ENSEMBLE_ROUNDS` says, or a few times.
+#[expect(clippy::disallowed_methods, reason = "how many rounds is for whoever runs it")]
+pub(crate) fn rounds(few: usize) -> usize {
+    std::env::var("CORRAL_ENSEMBLE_ROUNDS").map_or(few, |text| text.parse().expect("a number"))
+}
+
 struct Member {
     dir: PathBuf,
     child: Option<Child>,
 }
+
+/// Makes networks differ.
+static NEXT: AtomicUsize = AtomicUsize::new(0);
 
 /// An ensemble whose members are numbered from 1.
 pub(crate) struct Ensemble {
@@ -58,13 +73,13 @@ pub(crate) struct Ensemble {
     members: Vec<Member>,
     observers: usize,
     dir: tempfile::TempDir,
+    /// What is between the members, if it can be cut.
+    network: Option<Network>,
 }
 
 impl Ensemble {
     /// Of so many members, none of which runs yet; the last `observers` of them do not vote.
     pub(crate) fn new(count: usize, observers: usize) -> Ensemble {
-        static NEXT: AtomicUsize = AtomicUsize::new(0);
-        let dir = temp_dir();
         let net = loop {
             let number = std::process::id() as usize * 7 + NEXT.fetch_add(1, Ordering::Relaxed);
             let net = [127, (1 + number / 250 % 250) as u8, (1 + number % 250) as u8];
@@ -74,8 +89,20 @@ impl Ensemble {
                 break net;
             }
         };
+        Ensemble::in_net(net, None, count, observers)
+    }
+
+    /// Of so many members, all of which vote, and between which the network can be cut. Only for processes with their own network.
+    pub(crate) fn apart(count: usize) -> Ensemble {
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let net = [10, (number / 250) as u8, (number % 250) as u8];
+        Ensemble::in_net(net, Some(Network::new(net, count)), count, 0)
+    }
+
+    fn in_net(net: [u8; 3], network: Option<Network>, count: usize, observers: usize) -> Ensemble {
+        let dir = temp_dir();
         let members = (1..=count).map(|id| Member { dir: dir.path().join(id.to_string()), child: None }).collect();
-        let ensemble = Ensemble { net, members, observers, dir };
+        let ensemble = Ensemble { net, members, observers, dir, network };
         (1..=count).for_each(|id| ensemble.configure(id));
         ensemble
     }
@@ -115,6 +142,11 @@ impl Ensemble {
         self.members.len()
     }
 
+    /// What is between the members.
+    pub(crate) fn network(&self) -> &Network {
+        self.network.as_ref().expect("it was made so that it can be cut")
+    }
+
     pub(crate) fn dir(&self, id: usize) -> &Path {
         &self.members[id - 1].dir
     }
@@ -132,18 +164,34 @@ impl Ensemble {
         std::fs::read_to_string(self.dir.path().join(format!("{id}.log"))).unwrap_or_default()
     }
 
+    /// Where the log of a member ends, if it is one of ours: in which segment, and where in it.
+    pub(crate) fn end_of_log(&self, id: usize) -> (PathBuf, u64) {
+        let (snapshots, log) = (self.dir(id).join("corral-snapshots"), self.dir(id).join("corral-log"));
+        let end = restore(&snapshots, &log, 1, |_| ()).expect("nothing is damaged").recovered.end;
+        (log.join(segment::file_name(end.segment)), end.offset.into())
+    }
+
     /// Starts a member; [`Ensemble::await_serving`] waits for it.
     pub(crate) fn start(&mut self, id: usize, kind: &Kind) {
+        let program = |name: &str| match &self.network {
+            Some(network) => network.inside(id, Path::new(name)),
+            None => Command::new(name),
+        };
         let mut command = match kind {
             Kind::Corral => {
-                let mut command = Command::new(env!("CARGO_BIN_EXE_corral-server"));
+                let mut command = program(env!("CARGO_BIN_EXE_corral-server"));
                 command.arg("--config").arg(self.config(id));
                 command
             }
             Kind::Apache(class_path) => {
-                let mut command = Command::new("java");
-                // Nobody reads what it logs, and a few of these run at once.
-                command.args(["-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-cp", class_path]);
+                let mut command = program("java");
+                // A few of these run at once.
+                command.args(["-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]);
+                // Newer releases come with Log4j, which says without a configuration only what has failed.
+                command.arg("-Dorg.apache.logging.log4j.level=INFO");
+                // What a learner lacks is sent from memory or as a snapshot, as our leaders do it: a leader that reads its log for it
+                // would hardly ever send a snapshot in a test.
+                command.args(["-Dzookeeper.snapshotSizeFactor=-1", "-cp", class_path]);
                 command.arg("org.apache.zookeeper.server.quorum.QuorumPeerMain").arg(self.config(id));
                 command
             }
@@ -159,14 +207,16 @@ impl Ensemble {
         self.members[id - 1].child = Some(command.spawn().expect("the server is there"));
     }
 
-    /// Starts all members, those with larger numbers first: the last one leads.
+    /// Starts all members, the last one as the leader: the others come when it leads, but for those without whom it cannot.
     pub(crate) fn start_each(&mut self, kinds: &[&Kind]) {
-        for id in (1..=self.count()).rev() {
+        let (count, quorum) = (self.count(), self.count() / 2 + 1);
+        for id in (1..=count).rev() {
             self.start(id, kinds[id - 1]);
-            let port = SocketAddr::new(address(self.net, id), 3888);
-            eventually("it listens for votes", || TcpStream::connect(port).ok());
+            if count - id + 1 >= quorum {
+                self.await_all();
+            }
         }
-        self.await_all();
+        assert_eq!(self.leader(), count);
     }
 
     pub(crate) fn start_all(&mut self, kind: &Kind) {
@@ -181,8 +231,17 @@ impl Ensemble {
         child.wait().expect("it is ours");
     }
 
-    pub(crate) fn signal(&self, id: usize, with: i32) {
-        signal(self.members[id - 1].child.as_ref().expect("it runs").id(), with);
+    /// Makes a member stand still. All of it does, when this is over: until then a thread of it may still log and answer.
+    pub(crate) fn pause(&self, id: usize) {
+        let child = self.members[id - 1].child.as_ref().expect("it runs");
+        signal(child.id(), libc::SIGSTOP);
+        let waited = waitid(WaitId::Pid(Pid::from_child(child)), WaitIdOptions::STOPPED);
+        waited.expect("it is ours").expect("this waits for it");
+    }
+
+    /// Lets it go on.
+    pub(crate) fn resume(&self, id: usize) {
+        signal(self.members[id - 1].child.as_ref().expect("it runs").id(), libc::SIGCONT);
     }
 
     /// The member comes again with nothing: its data is gone.
