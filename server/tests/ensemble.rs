@@ -6,7 +6,7 @@
 mod common;
 
 use common::ensemble::{Ensemble, Kind, Writers, connect, dump, rounds};
-use common::{create, eventually};
+use common::{create, eventually, segments};
 use corral_net::client::{BlockingClient, Session};
 use corral_proto::acl::AclList;
 use corral_proto::request::{CreateRequest, PathWatch, Request, SetDataRequest};

@@ -24,7 +24,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// How patient an election is; the defaults are Apache's.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Patience {
     /// How long a quorum's vote must stand before it counts (`finalizeWait`).
     pub finish: Duration,
@@ -61,7 +61,7 @@ pub struct Elected {
 pub type Outbox = Vec<(ServerId, Notification<'static>)>;
 
 /// What was heard of another member.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Ballot {
     state: PeerState,
     vote: Vote,
@@ -83,7 +83,7 @@ impl Ballot {
 }
 
 /// One member's election.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Election {
     me: ServerId,
     ensemble: Arc<Ensemble>,
@@ -319,3 +319,7 @@ impl Election {
 #[cfg(test)]
 #[path = "election_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "exhaustive/election.rs"]
+mod exhaustive;

@@ -10,7 +10,7 @@ use corral_proto::ServerId;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// One voter's part in a quorum.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Voter {
     /// A voter of weight zero counts for nothing and never leads.
     pub weight: u32,
@@ -19,7 +19,7 @@ pub struct Voter {
 }
 
 /// Who there is.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Ensemble {
     voters: BTreeMap<ServerId, Voter>,
     observers: BTreeSet<ServerId>,

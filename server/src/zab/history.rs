@@ -10,16 +10,17 @@
 use bytes::{Bytes, BytesMut};
 use corral_proto::Zxid;
 use std::collections::VecDeque;
+use std::hash::{Hash, Hasher};
 
 /// Transactions that are kept at least (`commitLogCount`).
 const KEEP: usize = 500;
 /// Bytes of them that are kept at most.
 const BYTES_MAX: usize = 64 << 20;
-/// They are copied into pieces of this size.
+/// They are copied into pieces of this size; into smaller ones while there are few.
 const PIECE: usize = 64 << 10;
 
-/// Oldest first.
-#[derive(Debug)]
+/// Oldest first. Two are the same if they hold the same.
+#[derive(Clone, Debug)]
 pub struct History {
     keep: usize,
     entries: VecDeque<(Zxid, Bytes)>,
@@ -48,7 +49,7 @@ impl History {
     pub fn push(&mut self, zxid: Zxid, record: &[u8]) {
         assert!(self.newest().is_none_or(|newest| zxid > newest), "a history grows at its end");
         if self.piece.capacity() < record.len() {
-            self.piece = BytesMut::with_capacity(PIECE.max(record.len()));
+            self.piece = BytesMut::with_capacity(PIECE.min(self.bytes).max(record.len()));
         }
         self.piece.extend_from_slice(record);
         self.entries.push_back((zxid, self.piece.split().freeze()));
@@ -80,6 +81,20 @@ impl History {
     /// All of them.
     pub fn iter(&self) -> impl DoubleEndedIterator<Item = &(Zxid, Bytes)> + Clone {
         self.entries.iter()
+    }
+}
+
+impl PartialEq for History {
+    fn eq(&self, other: &History) -> bool {
+        self.entries == other.entries
+    }
+}
+
+impl Eq for History {}
+
+impl Hash for History {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.entries.hash(state);
     }
 }
 

@@ -30,7 +30,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 /// A link to a learner. A member that comes again has another one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LinkId(pub u64);
 
 /// What is to be done, in the order given; each is done, and durable where it writes, before the next.
@@ -59,7 +59,7 @@ pub enum Order {
     Pass(LinkId, Message),
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 enum Stage {
     /// Connected.
     New,
@@ -73,7 +73,7 @@ enum Stage {
     Synchronized,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Learner {
     sid: ServerId,
     /// It came as an observer: it is told of what is committed, not of proposals.
@@ -84,7 +84,7 @@ struct Learner {
     have: Zxid,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Phase {
     Discovery,
     /// A quorum is to promise the epoch.
@@ -96,7 +96,7 @@ enum Phase {
 }
 
 /// The machine.
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Leadership {
     me: ServerId,
     ensemble: Arc<Ensemble>,

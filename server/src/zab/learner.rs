@@ -50,7 +50,7 @@ pub enum Order {
     Leave(String),
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Phase {
     /// The leader is to name the epoch.
     Discovery,
@@ -68,7 +68,7 @@ enum Phase {
 }
 
 /// One that was proposed.
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Proposal {
     zxid: Zxid,
     /// Until it is in the log.
@@ -78,7 +78,7 @@ struct Proposal {
 }
 
 /// The machine.
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Learner {
     is_observer: bool,
     standing: Standing,

@@ -7,7 +7,7 @@ use corral_proto::Zxid;
 use corral_proto::peer::PacketKind;
 
 /// A packet on its way. The data of a proposal is a slice of the very memory that the log writes.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Message {
     /// What it is for.
     pub kind: PacketKind,
@@ -38,7 +38,7 @@ impl Message {
 pub const EPOCH_MAX: u32 = i32::MAX as u32 - 1;
 
 /// What a member remembers of epochs, and where its history ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Standing {
     /// The newest epoch that it has promised.
     pub accepted: u32,

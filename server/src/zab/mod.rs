@@ -6,7 +6,7 @@
 //!
 //! Of an ensemble of several there is more, each a machine by itself that hears messages and gives orders: an [`election`] ends
 //! with somebody's [`leadership`], whose epoch the others join as a [`learner`]; what they lack is decided by [`sync`]. The
-//! [replica](crate::replica) puts them together; `tests` runs many of them.
+//! [replica](crate::replica) puts them together; `tests` runs many of them, `exhaustive` a few of them in every order there is.
 //!
 //! **Not here**: links and time-outs, the log, sessions and requests.
 
@@ -26,5 +26,7 @@ pub use election::Election;
 pub use ensemble::Ensemble;
 pub use quorum::Quorum;
 
+#[cfg(test)]
+mod exhaustive;
 #[cfg(test)]
 mod tests;

@@ -9,7 +9,7 @@ use std::sync::Arc;
 /// The voting members and how far each has acknowledged.
 ///
 /// **Invariant**: acknowledgements are cumulative, and go back only where a voter begins anew.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Quorum {
     ensemble: Arc<Ensemble>,
     acked: BTreeMap<ServerId, Zxid>,

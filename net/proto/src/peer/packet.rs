@@ -10,7 +10,7 @@ use crate::peer::Parsed;
 use bytes::BufMut;
 
 /// What a packet is for; in the order of their numbers, which begin at 1.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(i32)]
 pub enum PacketKind {
     /// To the leader: a client's request.

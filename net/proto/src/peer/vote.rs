@@ -8,7 +8,7 @@ use bytes::BufMut;
 use std::cmp::Ordering;
 
 /// What a member is doing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(i32)]
 #[allow(missing_docs, reason = "the names are the protocol's own")]
 pub enum PeerState {
@@ -23,7 +23,7 @@ impl PeerState {
 }
 
 /// Who should lead, and why: the newest history wins.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Vote {
     /// Who should lead.
     pub leader: ServerId,
@@ -52,7 +52,7 @@ impl PartialOrd for Vote {
 }
 
 /// One message of the election, the body of a frame.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Notification<'a> {
     /// What the sender is doing.
     pub state: PeerState,
