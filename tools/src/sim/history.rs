@@ -94,15 +94,19 @@ impl History {
         }
     }
 
-    /// A member serves with this history.
-    pub(super) fn serves(&self, own: &[Entry]) {
+    /// A member serves with this history: so it delivers all of it. What is new in that was committed without anybody having
+    /// delivered it yet.
+    pub(super) fn serves(&mut self, own: &[Entry], on_quorum: impl Fn(Zxid) -> bool) {
         let same = own.iter().zip(&self.committed).take_while(|(own, known)| own == known).count();
         assert!(
-            same == own.len(),
+            same == own.len().min(self.committed.len()),
             "agreement: a member serves {}, but {} was committed in its place",
-            end_of(&own[..=same.min(own.len() - 1)]),
-            self.committed.get(same).map_or(Zxid::ZERO, |(zxid, _)| *zxid)
+            end_of(&own[..=same]),
+            self.committed[same].0
         );
+        for (place, entry) in own.iter().enumerate().skip(same) {
+            self.delivers(place, *entry, || on_quorum(entry.0));
+        }
     }
 
     /// A member's tree after a transaction has this fingerprint.
@@ -147,8 +151,9 @@ mod tests {
         history.established(2, &[z(1, 1)]);
         history.broadcasts(z(3, 1));
         history.delivers(2, z(3, 1), || true);
-        history.serves(&[z(1, 1), z(1, 2), z(3, 1)]);
-        history.serves(&[]);
+        history.broadcasts(z(3, 2));
+        history.serves(&[z(1, 1), z(1, 2), z(3, 1), z(3, 2)], |_| true);
+        history.serves(&[], |_| false);
     }
 
     #[test]
@@ -200,7 +205,7 @@ mod tests {
     #[test]
     #[should_panic(expected = "agreement")]
     fn what_is_served_is_what_was_committed() {
-        begun().serves(&[(Zxid::new(1, 1), 77)]);
+        begun().serves(&[(Zxid::new(1, 1), 77)], |_| true);
     }
 
     #[test]

@@ -55,7 +55,7 @@ impl Disk {
 pub(super) enum Role {
     Looking,
     Following(Learner, LinkId),
-    Leading(Leadership),
+    Leading(Box<Leadership>),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -192,7 +192,8 @@ impl Cluster {
         let log = &member.disk.log;
         log[log.len() - at_hand..].iter().for_each(|(zxid, bytes)| recent.push(*zxid, bytes));
         let standing = member.disk.standing();
-        member.role = Role::Leading(Leadership::new(id(index), ensemble.clone(), standing, recent, &mut out));
+        let leadership = Leadership::new(id(index), ensemble.clone(), standing, recent, &mut out);
+        member.role = Role::Leading(Box::new(leadership));
         self.leader_does(index, out);
     }
 
@@ -248,9 +249,11 @@ impl Cluster {
         let link = Arc::make_mut(self.links.get_mut(&id).expect("it is there"));
         link.leader_holds = false;
         let leader = link.leader;
+        let mut out = vec![];
         if let Role::Leading(leadership) = &mut self.member(leader).role {
-            leadership.disconnected(id);
+            leadership.disconnected(id, &mut out);
         }
+        self.leader_does(leader, out);
     }
 
     /// The disk has finished some of its writes.
@@ -296,6 +299,7 @@ impl Cluster {
                 Order::TakeOver(epoch) => self.take_over(index, epoch),
                 Order::Serve(epoch) => self.serve(index, epoch),
                 Order::Commit(upto) => self.apply(index, upto),
+                Order::FromLog(..) => unreachable!("nobody said that the log reaches back"),
                 Order::GiveUp(_) => return self.look(index),
                 Order::Drop(id, _) => {
                     if let Some(link) = self.links.get_mut(&id) {

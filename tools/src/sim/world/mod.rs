@@ -1,0 +1,300 @@
+//! The simulated world: members, network and clients on one time line, and every step checked.
+//!
+//! Everything that happens is an [`Event`] at a moment; each step takes the next one. What a member does at a step is what
+//! `core-0` of a server does, in the same order (`World::drive`), by the production state machines; what it sends, writes or waits
+//! for becomes events again, at moments drawn from the run's seed.
+//!
+//! `steps` is what a member does, `links` what goes between members, `crowd` what goes between them and clients, `faults` what
+//! befalls them all.
+//!
+//! **Invariant**: the same plan gives the same events.
+//!
+//! **Not here**: what is checked (`history`, `client`), the machines themselves.
+
+mod crowd;
+mod faults;
+mod links;
+mod steps;
+
+use super::client::{Client, TWINS};
+use super::history::History;
+use super::journal;
+use super::member::{Life, Member};
+use super::network::{LifeId, Network, Side};
+use super::plan::Plan;
+use corral_engine::Tree;
+use corral_proto::peer::{Notification, PeerState};
+use corral_proto::{ServerId, SessionId, Zxid};
+use corral_server::replica::Now;
+use corral_server::zab::Ensemble;
+use corral_server::zab::leadership::LinkId;
+use rand::rngs::SmallRng;
+use rand::{Rng, SeedableRng};
+use std::collections::{BTreeMap, VecDeque};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// After the faults everybody must serve again within so much time.
+const PEACE: Duration = Duration::from_secs(60);
+
+/// Something that happens.
+enum Event {
+    Start(usize),
+    Wake(LifeId),
+    DiskDone(LifeId),
+    Supply(LifeId),
+    Vote(usize, usize, Notification<'static>),
+    Dial(LifeId, ServerId),
+    Dialed(LifeId, ServerId, Option<LinkId>),
+    Link(LinkId, Side),
+    Client(usize),
+    ToServer(u64),
+    ToClient(u64),
+    Fault(usize),
+    /// The power of these fails, for so long at most.
+    Ambush(Vec<bool>, Duration),
+}
+
+/// A client's connection.
+struct Conn {
+    client: usize,
+    server: LifeId,
+    slot: Option<u32>,
+    to_server: VecDeque<Option<Vec<u8>>>,
+    to_client: VecDeque<Option<Vec<u8>>>,
+}
+
+/// What a run came to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Events.
+    pub steps: u64,
+    /// Time that has passed in it.
+    pub time: Duration,
+    /// Transactions that were committed.
+    pub commits: u64,
+    /// Epochs that were established.
+    pub epochs: u64,
+    /// Answers that clients got.
+    pub answers: u64,
+    /// Processes that died.
+    pub deaths: u64,
+    /// Histories that were cut back.
+    pub truncations: u64,
+    /// Snapshots that were sent to learners.
+    pub snapshots: u64,
+    /// Learners that were sent a stretch of the log.
+    pub stretches: u64,
+    /// Faults of the plan that happened.
+    pub faults: u64,
+}
+
+/// The world.
+pub(super) struct World {
+    plan: Plan,
+    pub(super) now: Duration,
+    random: SmallRng,
+    events: BTreeMap<(Duration, u64), Event>,
+    number: u64,
+    ensemble: Arc<Ensemble>,
+    members: Vec<Member>,
+    network: Network,
+    clients: Vec<(Client, Option<u64>, Duration)>,
+    conns: BTreeMap<u64, Conn>,
+    next_conn: u64,
+    history: History,
+    pub(super) counts: Counts,
+    is_peace: bool,
+    /// Whose power fails when the next epoch is taken over, and for how long.
+    ambush: Option<(Vec<bool>, Duration)>,
+    /// How long a client waits for an answer before it tries another server, and how rarely it moves without need.
+    patience: (Duration, u32),
+}
+
+impl World {
+    /// A world in which nothing runs yet; its disks lie in `dir`.
+    pub(super) fn new(plan: Plan, dir: &Path) -> World {
+        let mut random = SmallRng::seed_from_u64(plan.seed);
+        let size = plan.size;
+        let patience = (
+            Duration::from_millis([15, 60, 400][random.random_range(0..3)]),
+            [40, 200, 1000][random.random_range(0..3)],
+        );
+        let equal = |id| (ServerId(id), corral_server::zab::ensemble::Voter { weight: 1, group: None });
+        let all = (size.servers + size.observers) as i64;
+        let voters = (1..=size.servers as i64).map(equal);
+        let observers = (size.servers as i64 + 1..=all).map(ServerId);
+        let ensemble = Arc::new(Ensemble::new(voters, observers).expect("an ensemble has members"));
+        let members = (0..all as usize).map(|index| Member::new(index, dir, random.random())).collect();
+        let clients = (0..size.clients)
+            .map(|number| (Client::new(number, SmallRng::seed_from_u64(random.random())), None, Duration::ZERO));
+        let clients = clients.collect();
+        let mut world = World {
+            plan,
+            now: Duration::ZERO,
+            random,
+            events: BTreeMap::new(),
+            number: 0,
+            ensemble,
+            members,
+            network: Network::default(),
+            clients,
+            conns: BTreeMap::new(),
+            next_conn: 0,
+            history: History::default(),
+            counts: Counts::default(),
+            is_peace: false,
+            ambush: None,
+            patience,
+        };
+        for index in 0..world.members.len() {
+            let at = world.within(30_000);
+            world.at(at, Event::Start(index));
+        }
+        for index in 0..size.clients {
+            let at = world.within(100_000);
+            world.at(at, Event::Client(index));
+        }
+        for index in 0..world.plan.faults.len() {
+            world.at(world.plan.faults[index].at, Event::Fault(index));
+        }
+        world
+    }
+
+    /// Runs until the end of the plan, and then until peace. What must not be is a panic.
+    pub(super) fn run(&mut self) {
+        while self.counts.steps < self.plan.size.steps {
+            self.step();
+        }
+        self.make_peace();
+        let by = self.now + PEACE;
+        while !self.is_settled() {
+            assert!(
+                self.now < by,
+                "liveness: {} s of peace, and not everybody serves all that was committed",
+                PEACE.as_secs()
+            );
+            self.step();
+        }
+        self.check_end();
+        self.counts.time = self.now;
+        self.counts.commits = self.history.committed.len() as u64;
+        self.counts.epochs = self.history.epochs() as u64;
+        self.counts.answers = self.clients.iter().map(|(client, ..)| client.answers).sum();
+    }
+
+    fn tell(&self, who: Option<usize>, what: impl FnOnce() -> String) {
+        journal::tell(self.counts.steps, self.now, who, what);
+    }
+
+    fn at(&mut self, moment: Duration, event: Event) {
+        self.number += 1;
+        self.events.insert((moment.max(self.now), self.number), event);
+    }
+
+    /// A moment within so many µs.
+    fn within(&mut self, us: u64) -> Duration {
+        self.now + Duration::from_micros(self.random.random_range(0..us))
+    }
+
+    fn is_alive(&self, life: LifeId) -> bool {
+        self.members[life.member].life.as_ref().is_some_and(|own| own.id == life)
+    }
+
+    fn step(&mut self) {
+        let ((at, _), event) = self.events.pop_first().expect("clients never rest");
+        self.now = at;
+        self.counts.steps += 1;
+        journal::step(self.counts.steps);
+        let member = match &event {
+            Event::Wake(life) | Event::DiskDone(life) | Event::Supply(life) | Event::Dialed(life, ..) => {
+                Some(life.member)
+            }
+            Event::Vote(_, to, _) => Some(*to),
+            Event::Link(id, side) => self.network.links.get(id).map(|link| link.end(*side).member),
+            Event::ToServer(conn) => self.conns.get(conn).map(|conn| conn.server.member),
+            _ => None,
+        };
+        match member.map(|member| self.members[member].paused_until) {
+            Some(until) if until > self.now => self.at(until, event),
+            _ => self.handle(event),
+        }
+    }
+
+    fn handle(&mut self, event: Event) {
+        match event {
+            Event::Start(index) => self.start(index),
+            Event::Wake(id) if self.is_alive(id) => self.on_life(id.member, |_, life| life.wakes_at = Duration::MAX),
+            Event::DiskDone(id) if self.is_alive(id) => {
+                let platter = &self.members[id.member].platter;
+                if platter.in_flight() > 0 {
+                    let which = self.random.random_range(0..platter.in_flight());
+                    platter.finish(which);
+                    self.on_life(id.member, |_, _| ());
+                }
+            }
+            Event::Supply(id) if self.is_alive(id) => self.on_life(id.member, |_, life| _ = life.supply()),
+            Event::Vote(from, to, said) => {
+                if self.members[to].life.is_some() && self.network.passes(self.now, from, to) {
+                    let from = self.members[from].id;
+                    self.on_life(to, |world, life| life.replica.notified(life.now(world.now).uptime, from, &said));
+                }
+            }
+            Event::Dial(id, leader) => self.dial(id, leader),
+            Event::Dialed(id, leader, link) => {
+                if self.is_alive(id) {
+                    self.on_life(id.member, |world, life| {
+                        life.replica.dialed(life.now(world.now).uptime, leader, link);
+                    });
+                }
+            }
+            Event::Link(id, side) => self.arrive(id, side),
+            Event::Client(index) => self.client(index),
+            Event::ToServer(conn) => self.arrive_at_server(conn),
+            Event::ToClient(conn) => self.arrive_at_client(conn),
+            Event::Fault(index) => self.befall(index),
+            Event::Ambush(doomed, lasts) if !self.is_peace => {
+                for member in (0..doomed.len()).filter(|member| doomed[*member]) {
+                    let back = self.within(lasts.as_micros() as u64);
+                    self.die(member, true, back);
+                }
+            }
+            Event::Wake(_) | Event::DiskDone(_) | Event::Supply(_) | Event::Ambush(..) => {}
+        }
+    }
+
+    fn start(&mut self, index: usize) {
+        if self.members[index].life.is_some() {
+            return;
+        }
+        let ensemble = self.ensemble.clone();
+        self.members[index].begin(self.now, ensemble);
+        let (count, durable) = (self.members[index].entries.len(), self.members[index].durable);
+        self.tell(Some(index), || format!("starts with {count} transactions ({durable} durable)"));
+        self.on_life(index, |_, _| ());
+    }
+
+    /// Lets something happen to a member that lives, and then lets it do what it has to do about it.
+    fn on_life(&mut self, index: usize, happens: impl FnOnce(&mut World, &mut Life)) {
+        let mut life = self.members[index].life.take().expect("the caller has looked");
+        happens(self, &mut life);
+        self.drive(&mut life);
+        self.tell_role(&mut life);
+        self.members[index].life = Some(life);
+    }
+
+    fn tell_role(&mut self, life: &mut Life) {
+        let is = match life.replica.state() {
+            None => "does not serve",
+            Some((PeerState::Leading, _)) => "leads",
+            Some((PeerState::Observing, _)) => "observes",
+            Some(_) => "follows",
+        };
+        if life.was != is {
+            life.was = is;
+            let standing = life.replica.standing();
+            self.tell(Some(life.id.member), || format!("{is}: epoch {}, {}", standing.current, standing.last));
+        }
+    }
+}
