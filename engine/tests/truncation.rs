@@ -87,8 +87,9 @@ impl Store {
     }
 }
 
+/// What is appended after a cut can be read, and a cut may go over several files (ZOOKEEPER-1154 and 1156).
 #[test]
-fn a_cut_in_a_batch_between_batches_and_between_segments_is_exact() {
+fn zookeeper_1489_a_cut_in_a_batch_between_batches_and_between_segments_is_exact() {
     for upto in 0..=24 {
         let mut store = Store::new();
         // Eight batches of three, two of which fill a segment.
@@ -104,6 +105,7 @@ fn a_cut_in_a_batch_between_batches_and_between_segments_is_exact() {
     }
 }
 
+/// Apache's servers load such a snapshot again; there is no number for it in their tracker.
 #[test]
 fn what_was_cut_off_never_comes_back_through_a_snapshot() {
     let mut store = Store::new();
@@ -132,6 +134,23 @@ fn a_log_without_its_beginning_is_cut_back_as_far_as_a_snapshot_reaches() {
     truncate(store.snapshots.path(), &store.options(), Zxid(6)).unwrap();
     let restored = restore(store.snapshots.path(), store.log.path(), 1, |_| ()).unwrap();
     assert_eq!((restored.tree.last_applied(), restored.recovered.records), (Zxid(6), 0));
+}
+
+/// A server that went on after such an error would have another history than its leader.
+#[test]
+fn zookeeper_3701_a_cut_that_cannot_be_made_is_an_error_and_changes_nothing() {
+    let mut store = Store::new();
+    store.write(&[(3, 500); 4]);
+    let newest = segment::list(store.log.path()).unwrap().last().unwrap().0;
+    // Something is in the way of the file that would be written.
+    let blocked = store.log.path().join(format!("{}.new", segment::file_name(newest + 1)));
+    std::fs::create_dir(&blocked).unwrap();
+    let failed = truncate(store.snapshots.path(), &store.options(), Zxid(4)).unwrap_err();
+    assert!(failed.to_string().contains(&segment::file_name(newest + 1)), "{failed}");
+    std::fs::remove_dir(&blocked).unwrap();
+    store.check();
+    store.truncate(4);
+    store.check();
 }
 
 #[test]

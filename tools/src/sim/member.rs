@@ -40,7 +40,7 @@ use std::time::Duration;
 
 /// `tickTime`: short, because a run should see many of them.
 pub(super) const TICK: Duration = Duration::from_millis(50);
-const SEGMENT_BYTES: u64 = 32 << 10;
+const SEGMENT_BYTES: u64 = 16 << 10;
 
 /// One of the ensemble.
 pub(super) struct Member {

@@ -9,6 +9,7 @@ use corral_proto::{TxnEntry, TxnHeader};
 const ME: ServerId = ServerId(1);
 const LEADER: ServerId = ServerId(3);
 const START: Zxid = Zxid::new(1, 1);
+const PROPOSED: [Zxid; 2] = [Zxid::new(2, 1), Zxid::new(2, 2)];
 
 struct Member {
     tree: Tree,
@@ -67,6 +68,14 @@ impl Member {
         link
     }
 
+    /// It is elected with this vote; what it has for learners then.
+    fn at_hand_of_the_elected(mut self, vote: (u32, Zxid)) -> Vec<Zxid> {
+        let commands = self.elect(ME, vote);
+        assert!(commands.contains(&Command::Listen(true)), "{commands:?}");
+        let Role::Leading(leading) = self.replica.role else { panic!("it was elected") };
+        leading.leadership.into_history().iter().map(|(zxid, _)| *zxid).collect()
+    }
+
     fn hear(&mut self, link: LinkId, said: Message) {
         let now = Now { uptime: self.now, wall_ms: 0 };
         self.replica.hear(&self.tree, &mut self.log, now, link, said);
@@ -94,26 +103,93 @@ fn record(zxid: Zxid) -> Vec<u8> {
     TxnEntry { header, txn: Txn::CreateSession { timeout_ms: 4000 } }.to_vec()
 }
 
+/// Served by the leader of epoch 2, with two proposals in its log of which it does not know that they are committed.
+fn with_proposals() -> (Member, LinkId) {
+    let mut member = Member::new();
+    let link = member.follow(2, Message::about(PacketKind::Diff, START));
+    member.hear(link, Message::about(PacketKind::NewLeader, Zxid::new(2, 0)));
+    member.hear(link, Message::about(PacketKind::UpToDate, Zxid(-1)));
+    for zxid in PROPOSED {
+        member.hear(link, Message::with(PacketKind::Proposal, zxid, record(zxid)));
+    }
+    assert_eq!((member.replica.standing().last, member.tree.last_applied()), (PROPOSED[1], Zxid::new(2, 0)));
+    (member, link)
+}
+
+/// What it votes with is the end of its log, although its tree does not have that.
+#[test]
+fn zookeeper_2845_what_was_logged_counts_in_the_vote_and_is_cut_off_if_it_must_be() {
+    let (mut member, link) = with_proposals();
+    member.replica.lost(member.now, link, "it is gone");
+    let votes: Vec<Zxid> = member
+        .replica
+        .take_commands()
+        .iter()
+        .filter_map(|command| match command {
+            Command::Notify(_, said) => Some(said.vote.zxid),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(votes, [PROPOSED[1]; 2]);
+    member.follow(3, Message::about(PacketKind::Trunc, START));
+    assert_eq!((member.replica.standing().last, member.log.last()), (START, START));
+}
+
+/// The packet names the end of what follows; a link that breaks before that must not make it the end of what is here.
+#[test]
+fn zookeeper_2355_a_diff_that_breaks_off_leaves_the_member_where_it_was() {
+    let mut member = Member::new();
+    let link = member.follow(2, Message::about(PacketKind::Diff, Zxid::new(1, 9)));
+    let next = Zxid::new(1, 2);
+    member.hear(link, Message::with(PacketKind::Proposal, next, record(next)));
+    member.hear(link, Message::about(PacketKind::Commit, next));
+    member.replica.lost(member.now, link, "it is gone");
+    assert_eq!((member.replica.standing().last, member.tree.last_applied()), (START, START));
+    assert_eq!(member.replica.standing().current, 1, "nor is it in the new epoch");
+}
+
+#[test]
+fn zookeeper_3642_a_snapshot_that_breaks_off_leaves_the_member_where_it_was() {
+    let mut member = Member::new();
+    let link = member.follow(2, Message::about(PacketKind::Snap, Zxid::new(1, 9)));
+    member.replica.progress(member.now, link);
+    member.replica.lost(member.now, link, "it is gone");
+    assert_eq!((member.replica.standing().last, member.tree.last_applied()), (START, START));
+    // The next leader's DIFF goes on from there.
+    let link = member.follow(3, Message::about(PacketKind::Diff, Zxid::new(1, 2)));
+    let next = Zxid::new(1, 2);
+    member.hear(link, Message::with(PacketKind::Proposal, next, record(next)));
+    member.hear(link, Message::about(PacketKind::Commit, next));
+    member.hear(link, Message::about(PacketKind::NewLeader, Zxid::new(3, 0)));
+    member.hear(link, Message::about(PacketKind::UpToDate, Zxid(-1)));
+    assert_eq!(member.tree.last_applied(), Zxid::new(3, 0));
+    assert_eq!(member.tree.sessions().len(), 1, "both transactions are in the tree");
+}
+
+/// It was brought up to date by a DIFF, and leads next: whoever lacks that must get it.
+#[test]
+fn zookeeper_4925_what_came_as_a_diff_is_at_hand_for_others() {
+    let mut member = Member::new();
+    let came = [2, 3, 4].map(|counter| Zxid::new(1, counter));
+    let link = member.follow(2, Message::about(PacketKind::Diff, came[2]));
+    for zxid in came {
+        member.hear(link, Message::with(PacketKind::Proposal, zxid, record(zxid)));
+        member.hear(link, Message::about(PacketKind::Commit, zxid));
+    }
+    member.hear(link, Message::about(PacketKind::NewLeader, Zxid::new(2, 0)));
+    member.replica.lost(member.now, link, "it is gone");
+    assert_eq!(member.at_hand_of_the_elected((2, came[2])), [START, came[0], came[1], came[2]]);
+}
+
 /// It had logged two transactions and heard of no commit; the first of them survived, the second was cut off. The first was in its
 /// log then, but not among those that it has at hand, and it would have stopped when it was elected.
 #[test]
 fn what_is_left_of_a_log_that_was_cut_back_is_at_hand() {
-    let mut member = Member::new();
-    let (first, second) = (Zxid::new(2, 1), Zxid::new(2, 2));
-    let link = member.follow(2, Message::about(PacketKind::Diff, START));
-    member.hear(link, Message::about(PacketKind::NewLeader, Zxid::new(2, 0)));
-    member.hear(link, Message::about(PacketKind::UpToDate, Zxid(-1)));
-    for zxid in [first, second] {
-        member.hear(link, Message::with(PacketKind::Proposal, zxid, record(zxid)));
-    }
-    assert_eq!((member.replica.standing().last, member.tree.last_applied()), (second, Zxid::new(2, 0)));
+    let (mut member, link) = with_proposals();
+    let first = PROPOSED[0];
     member.replica.lost(member.now, link, "it is gone");
     let link = member.follow(3, Message::about(PacketKind::Trunc, first));
     assert_eq!(member.replica.standing().last, first);
     member.replica.lost(member.now, link, "it is gone");
-    let commands = member.elect(ME, (2, first));
-    assert!(commands.contains(&Command::Listen(true)), "{commands:?}");
-    let Role::Leading(leading) = member.replica.role else { panic!("it was elected") };
-    let at_hand: Vec<Zxid> = leading.leadership.into_history().iter().map(|(zxid, _)| *zxid).collect();
-    assert_eq!(at_hand, [START, first]);
+    assert_eq!(member.at_hand_of_the_elected((2, first)), [START, first]);
 }
