@@ -22,7 +22,6 @@ pub enum Mutation {
     HistoriesAreIgnored,
     VotesIgnoreHistories,
     AcknowledgementsOutliveTheirLink,
-    PromisesCountTwice,
     CommitsAreAppliedBeforeTheyAreDurable,
     ClientsFromTheFutureAreServed,
     EventsFollowAnswers,
@@ -32,7 +31,7 @@ pub enum Mutation {
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Mutation; 18] = {
+    pub const ALL: [Mutation; 17] = {
         use Mutation::*;
         [
             ProposalsAreAcknowledgedBeforeTheyAreDurable,
@@ -47,7 +46,6 @@ impl Mutation {
             HistoriesAreIgnored,
             VotesIgnoreHistories,
             AcknowledgementsOutliveTheirLink,
-            PromisesCountTwice,
             CommitsAreAppliedBeforeTheyAreDurable,
             ClientsFromTheFutureAreServed,
             EventsFollowAnswers,

@@ -5,12 +5,16 @@
 
 #![expect(clippy::disallowed_methods, reason = "how many seeds is for whoever runs it")]
 
+mod common;
+
+use common::Run;
 use corral_server::mutation::{self, Mutation};
 use corral_tools::sim::journal;
 use corral_tools::sim::plan::{Plan, Size};
 use corral_tools::sim::{Counts, simulate};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
+use std::process::Command;
 
 const SIZE: Size = Size { servers: 3, observers: 0, clients: 3, steps: 8000 };
 
@@ -69,7 +73,7 @@ fn hunt(mutation: Mutation, seeds: u64, scratch: &Path) -> Option<(u64, String)>
 
 #[test]
 fn whatever_is_broken_on_purpose_is_noticed() {
-    let seeds = number("CORRAL_SIM_MUTANT_SEEDS", 400);
+    let seeds = number("CORRAL_SIM_MUTANT_SEEDS", 1500);
     let scratch = scratch();
     let mut missed = Vec::new();
     let only = std::env::var("CORRAL_SIM_MUTANT").ok();
@@ -81,4 +85,30 @@ fn whatever_is_broken_on_purpose_is_noticed() {
         }
     }
     assert_eq!(missed, [], "not noticed in {seeds} seeds");
+}
+
+fn sim(args: &[&str]) -> Run {
+    common::run(Command::new(env!("CARGO_BIN_EXE_corral-tool")).arg("sim").args(args))
+}
+
+#[test]
+fn the_command_tells_of_a_run_and_of_what_it_cannot_do() {
+    let run = ["--seed", "3", "--steps", "2000"];
+    let quiet = sim(&run).fine();
+    assert!(quiet.starts_with("seed 3: ") && quiet.ends_with("nothing violated\n"), "{quiet}");
+    let traced = sim(&[&run[..], &["--trace"]].concat()).fine();
+    assert!(traced.contains("leads: epoch 1") && traced.ends_with(&quiet), "{traced}");
+    let without = sim(&[&run[..], &["--faults", "none"]].concat()).fine();
+    assert!(without.contains(" 0 faults, 0 deaths"), "{without}");
+    let many = sim(&["--seed", "1", "--seeds", "4", "--steps", "1000"]).fine();
+    assert!(many.starts_with("seeds 1 to 4: "), "{many}");
+    for (wrong, why) in [
+        (&["--servers", "0"][..], "0 is not in 1..=9"),
+        (&["--faults", "one"], "all, none, or numbers"),
+        (&["--minimize", "--seeds", "2"], "--minimize is for one seed"),
+        (&["--minimize", "--steps", "1000", "--faults", "none"], "seed 1 does not fail"),
+    ] {
+        let said = sim(wrong).ends(2).to_owned();
+        assert!(said.contains(why), "{wrong:?}: {said}");
+    }
 }

@@ -17,9 +17,7 @@ use std::process::Command;
 use std::sync::atomic::AtomicBool;
 
 fn snapshot(arguments: &[&str]) -> Run {
-    let output = Command::new(env!("CARGO_BIN_EXE_corral-tool")).arg("snapshot").args(arguments).output().unwrap();
-    let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
-    Run { code: output.status.code(), out: text(output.stdout), err: text(output.stderr) }
+    common::run(Command::new(env!("CARGO_BIN_EXE_corral-tool")).arg("snapshot").args(arguments))
 }
 
 fn create(zxid: i64, path: &str, data: &[u8], ephemeral: bool, nth: i32) -> Vec<u8> {

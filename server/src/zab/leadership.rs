@@ -356,10 +356,6 @@ impl Leadership {
                         }
                         self.synchronize(out);
                     }
-                    (None, Phase::Promising) if mutation::is_on(Mutation::PromisesCountTwice) => {
-                        self.followers.insert(sid);
-                        self.synchronize(out);
-                    }
                     (None, Phase::Promising) => {}
                     _ => self.send_history(link, out),
                 }

@@ -3,7 +3,7 @@
 //! Each try is a process of its own, because a failure ends one. Halves are tried first, then quarters, down to single faults
 //! (delta debugging, Zeller 2002).
 
-use super::{FAILS, Faults, Options, Plan};
+use super::{FAILS, Options, Plan};
 use crate::failure::Failure;
 use std::io::Write;
 use std::process::Command;
@@ -24,29 +24,16 @@ impl Failed {
 /// Minimizes, and shows the run that is left.
 pub(super) fn run(options: &Options, out: &mut impl Write) -> Result<(), Failure> {
     let Plan { faults, .. } = options.plan(options.seed);
-    let mut kept: Vec<usize> = faults.iter().map(|fault| fault.number).collect();
+    let kept: Vec<usize> = faults.iter().map(|fault| fault.number).collect();
     let Some(mut failed) = attempt(options, &kept)? else {
         return Err(Failure::Usage(format!("seed {} does not fail", options.seed)));
     };
     let promise = failed.promise().to_owned();
-    let mut parts = 2;
-    while !kept.is_empty() {
-        let size = kept.len().div_ceil(parts);
-        let mut shrunk = false;
-        for from in (0..kept.len()).step_by(size) {
-            let mut fewer = kept.clone();
-            fewer.drain(from..(from + size).min(kept.len()));
-            if let Some(again) = attempt(options, &fewer)?.filter(|again| again.promise() == promise) {
-                (kept, failed, shrunk) = (fewer, again, true);
-                break;
-            }
-        }
-        match (shrunk, size) {
-            (true, _) => parts = (parts - 1).max(2),
-            (false, 1) => break,
-            (false, _) => parts = (parts * 2).min(kept.len()),
-        }
-    }
+    let fails = |faults: &[usize]| {
+        let again = attempt(options, faults)?.filter(|again| again.promise() == promise);
+        Ok::<bool, Failure>(again.map(|again| failed = again).is_some())
+    };
+    let kept = fewer(kept, fails)?;
     let output = command(options, &kept)?.arg("--trace").output();
     let output = output.map_err(|error| Failure::Failed(format!("cannot run a simulation: {error}")))?;
     out.write_all(&output.stdout)?;
@@ -64,6 +51,29 @@ pub(super) fn run(options: &Options, out: &mut impl Write) -> Result<(), Failure
         options.steps,
         list(&kept)
     )))
+}
+
+/// Some of the faults with which it still `fails`, and no longer does if any one of them is left out.
+fn fewer<E>(mut kept: Vec<usize>, mut fails: impl FnMut(&[usize]) -> Result<bool, E>) -> Result<Vec<usize>, E> {
+    let mut parts = 2;
+    while !kept.is_empty() {
+        let size = kept.len().div_ceil(parts);
+        let mut shrunk = false;
+        for from in (0..kept.len()).step_by(size) {
+            let mut rest = kept.clone();
+            rest.drain(from..(from + size).min(kept.len()));
+            if fails(&rest)? {
+                (kept, shrunk) = (rest, true);
+                break;
+            }
+        }
+        match (shrunk, size) {
+            (true, _) => parts = (parts - 1).max(2),
+            (false, 1) => break,
+            (false, _) => parts = (parts * 2).min(kept.len()),
+        }
+    }
+    Ok(kept)
 }
 
 fn attempt(options: &Options, faults: &[usize]) -> Result<Option<Failed>, Failure> {
@@ -105,12 +115,26 @@ fn list(faults: &[usize]) -> String {
     }
 }
 
-/// The faults that are asked for, as the option has them.
-impl std::fmt::Display for Faults {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match &self.0 {
-            None => f.write_str("all"),
-            Some(numbers) => f.write_str(&list(numbers)),
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_left_is_needed() {
+        for needed in [&[3, 17][..], &[0], &[5, 6, 7, 39], &[]] {
+            let mut tries = 0;
+            let fails = |faults: &[usize]| {
+                tries += 1;
+                Ok::<_, ()>(needed.iter().all(|fault| faults.contains(fault)))
+            };
+            assert_eq!(fewer((0..40).collect(), fails), Ok(needed.to_vec()));
+            assert!(tries < 120, "{tries} tries for {needed:?}");
         }
+    }
+
+    #[test]
+    fn a_failure_is_known_by_what_it_violates() {
+        let why = "R1: /own-0-1 is 20 after 22 was acknowledged (client.rs:7)".to_owned();
+        assert_eq!(Failed { step: 9, why }.promise(), "R1");
     }
 }

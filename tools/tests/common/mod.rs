@@ -217,7 +217,12 @@ pub(crate) fn command() -> Command {
 
 /// Runs `corral-tool log` with these arguments.
 pub(crate) fn tool<S: AsRef<std::ffi::OsStr>>(args: impl IntoIterator<Item = S>) -> Run {
-    let output = command().args(args).output().unwrap();
+    run(command().args(args))
+}
+
+/// Runs a command to its end.
+pub(crate) fn run(command: &mut Command) -> Run {
+    let output = command.output().unwrap();
     let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
     Run { code: output.status.code(), out: text(output.stdout), err: text(output.stderr) }
 }
