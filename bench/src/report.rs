@@ -140,6 +140,8 @@ pub(crate) struct Report {
     pub unsent: u64,
     /// Lost connections.
     pub reconnects: u64,
+    /// The longest time in ms in which no connection got an answer without error.
+    pub longest_silence_ms: u64,
     /// CPU time.
     pub cpu_us_per_op: CpuPerOp,
     /// Where the time went inside the server, in its own words.
@@ -181,6 +183,7 @@ impl Report {
             latency_from_send_us: environment.parameters.rate.map(|_| Latency::of(&tally.from_send)),
             unsent: tally.unsent,
             reconnects: tally.reconnects,
+            longest_silence_ms: tally.silence.longest_ms(),
             cpu_us_per_op: CpuPerOp {
                 client: client_us.map(|us| (us * 100.0).round() / 100.0),
                 server: server_cpu_us.map(|us| (us * 100.0).round() / 100.0),
@@ -265,6 +268,7 @@ impl Report {
         line("errors", &format!("{}{kinds}", self.errors.total));
         if self.reconnects > 0 {
             line("reconnects", &self.reconnects.to_string());
+            line("no answers", &format!("for {} ms at the longest", self.longest_silence_ms));
         }
         let cpu = &self.cpu_us_per_op;
         let parts = [("client", cpu.client), ("server", cpu.server)];
@@ -387,6 +391,8 @@ pub(crate) mod tests {
         assert!(json["latency_us"]["p99_99"].is_number() && json["environment"]["kernel"].is_string());
         assert_eq!(json["environment"]["parameters"]["loop"], "open");
         assert_eq!(json["latency_by_operation_us"]["set"]["count"], 100);
+        // All answers came in the first of the two seconds.
+        assert_eq!((json["reconnects"].as_u64(), json["longest_silence_ms"].as_u64()), (Some(0), Some(1998)));
         assert_eq!(json["cpu_us_per_op"], serde_json::json!({"client": 3.25, "server": 21.99}));
         assert!(serde_json::to_value(report(None)).unwrap()["latency_from_send_us"].is_null());
     }

@@ -21,8 +21,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// The pause before the second attempt to reconnect; the first is made at once. It doubles up to [`PAUSE_NS_MAX`].
-const PAUSE_NS: u64 = 50_000_000;
-const PAUSE_NS_MAX: u64 = 1_000_000_000;
+const PAUSE_NS: u64 = 20_000_000;
+const PAUSE_NS_MAX: u64 = 250_000_000;
 
 /// Nanoseconds since the run's origin, the same for all threads.
 #[derive(Clone, Copy, Debug)]

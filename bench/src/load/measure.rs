@@ -10,6 +10,7 @@
 //! **Not here**: the clock, formatting.
 
 use super::plan::Plan;
+use super::silence::Silence;
 use super::workload::Operation;
 use corral_proto::ErrorCode;
 use hdrhistogram::Histogram;
@@ -65,6 +66,8 @@ pub(crate) struct Tally {
     pub from_send: Histogram<u64>,
     /// Answers without error that came inside the window.
     pub completed: u64,
+    /// When those came.
+    pub silence: Silence,
     /// Errors inside the window, by kind.
     pub errors: BTreeMap<String, u64>,
     /// Connections that were made anew, at any time of the run.
@@ -84,6 +87,7 @@ impl Tally {
             from_intended: std::array::from_fn(|_| histogram()),
             from_send: histogram(),
             completed: 0,
+            silence: Silence::new(window.from, window.end),
             errors: BTreeMap::new(),
             reconnects: 0,
             unsent: 0,
@@ -95,6 +99,7 @@ impl Tally {
     pub(crate) fn answered(&mut self, request: &InFlight, now: u64) {
         if self.window.contains(now) {
             self.completed += 1;
+            self.silence.heard(now);
         }
         if self.window.contains(request.intended) {
             let latency = now.saturating_sub(request.intended);
@@ -131,6 +136,7 @@ impl Tally {
     /// Ends the window early, because the user said so.
     pub(crate) fn cut(&mut self, end: u64) {
         self.window.end = self.window.end.min(end);
+        self.silence.cut(end);
     }
 
     /// Adds what another thread has counted.
@@ -144,6 +150,7 @@ impl Tally {
             *self.errors.entry(kind.clone()).or_default() += count;
         }
         self.completed += other.completed;
+        self.silence.add(&other.silence);
         self.reconnects += other.reconnects;
         self.unsent += other.unsent;
         self.client_cpu_ns += other.client_cpu_ns;

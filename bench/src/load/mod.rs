@@ -16,6 +16,7 @@
 
 pub(crate) mod measure;
 pub(crate) mod plan;
+pub(crate) mod silence;
 pub(crate) mod workload;
 
 mod alarm;
