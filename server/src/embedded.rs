@@ -44,7 +44,7 @@ pub fn start(config: Config) -> Result<(Server, String), StartError> {
     tracing::info!("restored in {ms} ms: {from}, then {} transactions of the log", recovered.records);
     if let Some((file, offset)) = &recovered.torn {
         tracing::info!(
-            "the log ends at offset {offset} of {}; what stands behind was never acknowledged, or is of an earlier use of the file",
+            "the log ends at offset {offset} of {}; what stands behind is a write that was cut off, or of an earlier use of the file",
             file.display()
         );
     }

@@ -437,6 +437,32 @@ mod tests {
         assert_eq!(outbound.parts.len(), 3, "what is around it is in one piece each");
     }
 
+    /// One that reads nothing costs a bounded queue and then its link, and nobody else waits for it.
+    #[test]
+    fn who_reads_too_slowly_is_disconnected() {
+        let poll = mio::Poll::new().unwrap();
+        let mut links = Links::new(poll.registry().try_clone().unwrap(), 0, 1 << 20);
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut connect = || {
+            let ours = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+            ours.set_nonblocking(true).unwrap();
+            let (theirs, remote) = listener.accept().unwrap();
+            (links.add(TcpStream::from_std(ours), remote).unwrap(), theirs)
+        };
+        let ((slow, _theirs), (other, mut reads)) = (connect(), connect());
+        // It is not copied: all that grows is the queue.
+        let record = Bytes::from(vec![7; 1 << 20]);
+        for sent in 1..=(QUEUE_MAX >> 20) + 8 {
+            links.send(slow, Message::with(PacketKind::Proposal, Zxid(sent as i64), record.clone()));
+            links.flush(slow);
+        }
+        assert!(matches!(links.next(slow), Some(Came::End(why)) if why.contains("reads too slowly")));
+        assert!(links.links.get(&slow).is_none(), "its queue is gone");
+        links.send(other, Message::about(PacketKind::Ping, Zxid(1)));
+        links.flush(other);
+        reads.read_exact(&mut [0; 20]).unwrap();
+    }
+
     #[test]
     fn nothing_follows_what_was_not_made_to_its_end() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
