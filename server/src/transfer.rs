@@ -1,4 +1,5 @@
-//! The tree on its way to a learner, and arriving at one: the form is Apache's own snapshot stream.
+//! A history on its way to a learner: a stretch of the log as packets ([`read_stretch`]), or the tree, in the form of Apache's own
+//! snapshot stream, which is taken apart again where it arrives.
 //!
 //! A walk goes down from the root, parents before their children as the form wants it, and looks at a few nodes at a time while
 //! transactions go on. The image is as fuzzy as any other ([`corral_engine::tree::image`]); the learner is sent every transaction
@@ -10,13 +11,63 @@
 //!
 //! **Not here**: threads and sockets ([`crate::runtime`]), which learner needs this ([`crate::zab::sync`]).
 
+use crate::zab::stretch::{Stretch, Walk};
 use corral_engine::Tree;
 use corral_engine::tree::image::{Builder, NodeImage};
+use corral_engine::txnlog::Excerpt;
 use corral_proto::jute::Decoder;
-use corral_proto::peer::Parsed;
 use corral_proto::peer::snapshot::{OPEN_ACL, Parser, Piece, StoredStat};
+use corral_proto::peer::{Packet, PacketKind, Parsed};
 use corral_proto::{AclList, Jute, Zxid};
 use std::collections::BTreeMap;
+use std::path::Path;
+
+/// Why a stretch of the log was not sent to its end.
+#[derive(Debug)]
+pub enum Stopped<E> {
+    /// The log does not have it: one line.
+    Lacking(String),
+    /// A packet could not be sent.
+    Unsent(E),
+}
+
+/// Reads a stretch of the log in `dir`, which may be in use, and gives what the learner is to be sent to `send`, packet by packet.
+///
+/// # Errors
+/// See [`Stopped`]; what was sent until then is nothing that a learner takes for a history.
+pub fn read_stretch<E>(
+    dir: &Path,
+    stretch: Stretch,
+    mut send: impl FnMut(Packet<'_>) -> Result<(), E>,
+) -> Result<Walk, Stopped<E>> {
+    let failed = |error: corral_engine::StorageError| Stopped::Lacking(error.to_string());
+    let mut excerpt = Excerpt::open(dir, stretch.have).map_err(failed)?;
+    let mut walk = Walk::new(stretch, excerpt.last());
+    while !walk.is_complete() {
+        let mut went = Ok(());
+        let more = excerpt.next_batch(|record| {
+            let zxid = record.entry.header.zxid;
+            if went.is_ok() {
+                went = walk.next(zxid).map_err(Stopped::Lacking).and_then(|step| {
+                    let proposal = Packet::with(PacketKind::Proposal, zxid, record.bytes);
+                    let commit = Packet::about(PacketKind::Commit, zxid);
+                    let first = step.first.map_or(Ok(()), |first| send(Packet::about(first.kind, first.zxid)));
+                    let sent = first
+                        .and_then(|()| if step.send { send(proposal).and_then(|()| send(commit)) } else { Ok(()) });
+                    sent.map_err(Stopped::Unsent)
+                });
+            }
+        });
+        went?;
+        if !more.map_err(failed)? {
+            break;
+        }
+    }
+    if let Some(first) = walk.end().map_err(Stopped::Lacking)? {
+        send(Packet::about(first.kind, first.zxid)).map_err(Stopped::Unsent)?;
+    }
+    Ok(walk)
+}
 
 /// A tree that is being sent.
 pub struct Departure {

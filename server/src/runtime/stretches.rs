@@ -6,17 +6,16 @@
 //!
 //! **Invariants**: memory is bounded by a batch and a few pieces; what is in memory follows only what was sent to its end.
 //!
-//! **Not here**: what is sent ([`Walk`]), how the log is read ([`Excerpt`]), the link's queue ([`super::links`]).
+//! **Not here**: what is read and sent ([`read_stretch`]), the link's queue ([`super::links`]).
 
 use super::Shared;
 use super::links::Piece;
 use super::peers::PIECE;
-use crate::zab::message::Message;
-use crate::zab::stretch::{Stretch, Walk};
+use crate::transfer::{Stopped, read_stretch};
+use crate::zab::stretch::Stretch;
 use crate::zab::sync::Sync;
-use corral_engine::txnlog::Excerpt;
-use corral_proto::peer::{Packet, PacketKind};
-use corral_proto::{Jute, Zxid};
+use corral_proto::Jute;
+use corral_proto::peer::Packet;
 use crossbeam::channel::Sender;
 use std::path::Path;
 
@@ -34,9 +33,10 @@ pub(super) fn limit(factor: f64, snapshot_bytes: Option<u64>) -> u64 {
 
 /// Reads the stretch and sends it, until that is done or nobody wants it any more.
 pub(super) fn send(shared: &Shared, dir: &Path, stretch: Stretch, pieces: &Sender<Piece>) {
-    let mut out = Out { piece: Vec::with_capacity(2 * PIECE.0), ring: || shared.lines[0].bell.ring(), pieces };
+    let mut out = Out { piece: Vec::with_capacity(2 * PIECE.0), shared, pieces };
     let Stretch { sid, have, upto, .. } = stretch;
-    let last = match read(dir, stretch, &mut out) {
+    let read = read_stretch(dir, stretch, |packet| out.packet(packet));
+    let last = match read.and_then(|walk| out.flush().map(|()| walk).map_err(Stopped::Unsent)) {
         Ok(walk) => {
             let (told, sent) = (walk.told(), walk.sent());
             let how = match told {
@@ -46,76 +46,40 @@ pub(super) fn send(shared: &Shared, dir: &Path, stretch: Stretch, pieces: &Sende
             tracing::info!("server {sid}, which has {have}, is sent the log: {how}, {sent} transactions up to {upto}");
             Piece::End
         }
-        Err(Failed::Unwanted) => return,
-        Err(Failed::Because(why)) => {
+        Err(Stopped::Unsent(Unwanted)) => return,
+        Err(Stopped::Lacking(why)) => {
             tracing::warn!("server {sid}, which has {have}, cannot be sent what it lacks from the log: {why}");
             Piece::Broken(format!("the log does not have what it lacks: {why}"))
         }
     };
     let _ = pieces.send(last);
-    (out.ring)();
+    shared.lines[0].bell.ring();
 }
 
-enum Failed {
-    /// The link is gone.
-    Unwanted,
-    Because(String),
-}
+/// The link is gone.
+struct Unwanted;
 
-struct Out<'a, R: Fn()> {
+struct Out<'a> {
     piece: Vec<u8>,
-    ring: R,
+    shared: &'a Shared,
     pieces: &'a Sender<Piece>,
 }
 
-impl<R: Fn()> Out<'_, R> {
-    fn packet(&mut self, kind: PacketKind, zxid: Zxid, data: Option<&[u8]>) -> Result<(), Failed> {
-        Packet { kind, zxid, data, auth: None }.encode(&mut self.piece);
+impl Out<'_> {
+    fn packet(&mut self, packet: Packet<'_>) -> Result<(), Unwanted> {
+        packet.encode(&mut self.piece);
         if self.piece.len() < PIECE.0 { Ok(()) } else { self.flush() }
     }
 
-    fn message(&mut self, message: Option<Message>) -> Result<(), Failed> {
-        message.map_or(Ok(()), |message| self.packet(message.kind, message.zxid, message.data.as_deref()))
-    }
-
-    fn flush(&mut self) -> Result<(), Failed> {
+    fn flush(&mut self) -> Result<(), Unwanted> {
+        if self.piece.is_empty() {
+            return Ok(());
+        }
         let piece = std::mem::take(&mut self.piece);
-        self.pieces.send(Piece::Bytes(piece.into())).map_err(|_| Failed::Unwanted)?;
-        (self.ring)();
+        self.pieces.send(Piece::Bytes(piece.into())).map_err(|_| Unwanted)?;
+        self.shared.lines[0].bell.ring();
         Ok(())
     }
-}
-
-fn read(dir: &Path, stretch: Stretch, out: &mut Out<'_, impl Fn()>) -> Result<Walk, Failed> {
-    let failed = |error: corral_engine::StorageError| Failed::Because(error.to_string());
-    let mut excerpt = Excerpt::open(dir, stretch.have).map_err(failed)?;
-    let mut walk = Walk::new(stretch, excerpt.last());
-    while !walk.is_complete() {
-        let mut went = Ok(());
-        let more = excerpt.next_batch(|record| {
-            let zxid = record.entry.header.zxid;
-            if went.is_ok() {
-                went = walk.next(zxid).map_err(Failed::Because).and_then(|step| {
-                    out.message(step.first)?;
-                    if !step.send {
-                        return Ok(());
-                    }
-                    out.packet(PacketKind::Proposal, zxid, Some(record.bytes))?;
-                    out.packet(PacketKind::Commit, zxid, None)
-                });
-            }
-        });
-        went?;
-        if !more.map_err(failed)? {
-            break;
-        }
-    }
-    let first = walk.end().map_err(Failed::Because)?;
-    out.message(first)?;
-    if !out.piece.is_empty() {
-        out.flush()?;
-    }
-    Ok(walk)
 }
 
 #[cfg(test)]

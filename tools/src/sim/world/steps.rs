@@ -10,14 +10,16 @@ use super::crowd::Direct;
 use super::*;
 use corral_engine::restore::{restore, retain};
 use corral_engine::snapshot::writer::take;
-use corral_engine::txnlog::{Excerpt, recover_after};
+use corral_engine::txnlog::recover_after;
 use corral_engine::{adoption, snapshot, truncation};
+use corral_proto::Jute;
 use corral_proto::peer::{PacketKind, Vote};
 use corral_server::delivery::Delivery;
 use corral_server::replica::Command;
-use corral_server::transfer::Arrival;
+use corral_server::transfer::{Arrival, Stopped, read_stretch};
 use corral_server::zab::message::Message;
-use corral_server::zab::stretch::{Stretch, Walk};
+use corral_server::zab::stretch::Stretch;
+use std::convert::Infallible;
 use std::sync::atomic::AtomicBool;
 
 /// Transactions after which a member takes a snapshot, about.
@@ -304,43 +306,19 @@ impl World {
     /// A learner is sent what it lacks from the log on the disk, if that is there.
     pub(super) fn send_stretch(&mut self, life: &Life, link: LinkId, stretch: Stretch) {
         let own = life.id;
-        match read_stretch(&life.log_options.dir, stretch) {
-            Ok(packets) => {
+        let mut packets = Vec::new();
+        let read = read_stretch(&life.log_options.dir, stretch, |packet| -> Result<(), Infallible> {
+            packets.push(packet.to_vec());
+            Ok(())
+        });
+        match read {
+            Ok(_) => {
                 self.counts.stretches += 1;
                 self.tell(Some(own.member), || format!("sends its log from {} to {}", stretch.have, stretch.upto));
                 packets.into_iter().for_each(|packet| self.send(own, link, Part::Packet(packet)));
             }
-            Err(why) => self.send(own, link, Part::Unmade(why)),
+            Err(Stopped::Lacking(why)) => self.send(own, link, Part::Unmade(why)),
+            Err(Stopped::Unsent(never)) => match never {},
         }
     }
-}
-
-/// The packets that bring a learner up to where the leader's memory goes on.
-fn read_stretch(dir: &Path, stretch: Stretch) -> Result<Vec<Vec<u8>>, String> {
-    let mut excerpt = Excerpt::open(dir, stretch.have).map_err(|error| error.to_string())?;
-    let mut walk = Walk::new(stretch, excerpt.last());
-    let mut packets = Vec::new();
-    while !walk.is_complete() {
-        let mut went = Ok(());
-        let more = excerpt.next_batch(|record| {
-            let zxid = record.entry.header.zxid;
-            match went.is_ok().then(|| walk.next(zxid)) {
-                Some(Ok(step)) => {
-                    packets.extend(step.first.as_ref().map(encoded));
-                    if step.send {
-                        packets.push(encoded(&Message::with(PacketKind::Proposal, zxid, record.bytes.to_vec())));
-                        packets.push(encoded(&Message::about(PacketKind::Commit, zxid)));
-                    }
-                }
-                Some(Err(why)) => went = Err(why),
-                None => {}
-            }
-        });
-        went?;
-        if !more.map_err(|error| error.to_string())? {
-            break;
-        }
-    }
-    packets.extend(walk.end()?.as_ref().map(encoded));
-    Ok(packets)
 }
