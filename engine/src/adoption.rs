@@ -40,6 +40,17 @@ pub fn adopt(options: &SnapshotOptions, log: &Path, tree: &RwLock<Tree>, wall_ms
     finish(options.dir.parent().expect("it is in the directory of the snapshots"), log).map(drop)
 }
 
+/// Makes the snapshot of `zxid`, which is one of those in `snapshots`, the history. As [`adopt`].
+pub(crate) fn keep_only(snapshots: &Path, log: &Path, zxid: Zxid) -> Result<(), StorageError> {
+    let room = waiting_room(snapshots);
+    fs::create_dir_all(&room).map_err(StorageError::io("make the directory", &room))?;
+    sync_dir(snapshots)?;
+    let (kept, waiting) = (snapshots.join(snapshot::file_name(zxid)), room.join(snapshot::file_name(zxid)));
+    fs::hard_link(&kept, &waiting).map_err(StorageError::io("link the snapshot to", &waiting))?;
+    sync_dir(&room)?;
+    finish(snapshots, log).map(drop)
+}
+
 /// Ends what a crash has interrupted, before a restore. Returns the transaction that the adopted history ends with, if there was
 /// one.
 ///

@@ -9,19 +9,26 @@
 //! loads it again after such a cut; the divergence was reproduced on 3.8.0 and 3.9.5). That is safe only if what remains suffices
 //! for a restore, which is made sure of before anything is touched.
 //!
-//! **Invariants**: a crash at any moment leaves the old history or the cut one (or, where whole segments go, one between); what was
-//! cut off never comes back; afterwards a restore ends at the last transaction up to the one that was asked for.
+//! A snapshot of the beginning of an epoch counts as one of the last transaction before: whoever serves in an epoch has begun with
+//! all that was committed before it, and a leader that has nothing of that epoch, nor of a later one, ends where that began.
+//!
+//! **Invariants**: a crash at any moment leaves the old history or the cut one; what was cut off never comes back; afterwards a restore ends at the last transaction up to the one that was asked for.
 //!
 //! **Not here**: who decides on it; the tree, which has to be restored again.
 
+use crate::adoption;
 use crate::disk::device::Device;
 use crate::disk::removal;
 use crate::error::StorageError;
+use crate::snapshot::format::Compression;
+use crate::snapshot::writer::SnapshotOptions;
 use crate::snapshot::{self, reader};
+use crate::tree::Tree;
 use crate::txnlog::recovery::follow;
-use crate::txnlog::segment::{self, sync_dir};
+use crate::txnlog::segment::sync_dir;
 use crate::txnlog::{Log, LogOptions, Position, Recovered};
 use corral_proto::Zxid;
+use parking_lot::RwLock;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::channel;
@@ -34,6 +41,8 @@ pub struct Truncated {
     pub records: u64,
     /// Snapshots.
     pub snapshots: Vec<PathBuf>,
+    /// The snapshot that remains begins here (zero if there is none): no earlier than that a restore ends.
+    pub base: Zxid,
 }
 
 /// What of the log is kept of the batch that is cut.
@@ -88,10 +97,10 @@ pub fn truncate(snapshots: &Path, options: &LogOptions, upto: Zxid) -> Result<Tr
     if beyond > 0 {
         match cut {
             Some(cut) => go_on(options, &recovered, cut)?,
-            None => remove_all_after(&options.dir, base, &recovered)?,
+            None => start_over(snapshots, &options.dir, base)?,
         }
     }
-    Ok(Truncated { records: beyond, snapshots: needless })
+    Ok(Truncated { records: beyond, snapshots: needless, base })
 }
 
 /// The transaction that the newest snapshot holds that holds nothing beyond `upto` (zero if there is none), and all those that
@@ -99,12 +108,13 @@ pub fn truncate(snapshots: &Path, options: &LogOptions, upto: Zxid) -> Result<Tr
 fn judge_snapshots(snapshots: &Path, upto: Zxid) -> Result<(Zxid, Vec<PathBuf>), StorageError> {
     let mut needless = Vec::new();
     for (start, path) in snapshot::list(snapshots)? {
-        if start > upto {
+        let is_beginning = start.counter() == 0 && start.epoch() > upto.epoch();
+        if start > upto && !is_beginning {
             needless.push(path);
             continue;
         }
         match reader::read(&path, |_| Ok(())) {
-            Ok(summary) if summary.footer.end <= upto => return Ok((start, needless)),
+            Ok(summary) if summary.footer.end <= upto.max(start) => return Ok((start, needless)),
             // One that is damaged is of no use, but it may be damaged only as far as this version can tell.
             Ok(_) | Err(StorageError::Corrupt { .. }) => needless.push(path),
             Err(error) => return Err(error),
@@ -138,14 +148,13 @@ fn go_on(options: &LogOptions, recovered: &Recovered, cut: Cut) -> Result<(), St
     log.settle(&ready)
 }
 
-/// Nothing of the segments that a restore from `base` begins with is kept: they go, newest first, so that what is left is a whole
-/// history at every moment.
-fn remove_all_after(dir: &Path, base: Zxid, recovered: &Recovered) -> Result<(), StorageError> {
-    let older = recovered.used.iter().filter(|(_, last)| *last <= base).map(|(path, _)| path);
-    let kept: Vec<_> = older.collect();
-    for (_, path) in segment::list(dir)?.into_iter().rev().filter(|(_, path)| !kept.contains(&path)) {
-        removal::remove(&path).map_err(StorageError::io("delete the segment", &path))?;
-        sync_dir(dir)?;
+/// Nothing of the log is kept: the snapshot that remains is the whole history, or nothing is. The segments cannot go one by one: behind
+/// what is part of the history they may hold what an earlier cut has replaced, and that would come back. So the snapshot is taken over
+/// as one from a leader is, at once.
+fn start_over(snapshots: &Path, log: &Path, base: Zxid) -> Result<(), StorageError> {
+    if base > Zxid::ZERO {
+        return adoption::keep_only(snapshots, log, base);
     }
-    Ok(())
+    let options = SnapshotOptions { dir: snapshots.to_owned(), compression: Compression::None, rate_limit: 0 };
+    adoption::adopt(&options, log, &RwLock::new(Tree::new(0)), 0)
 }

@@ -4,18 +4,21 @@
 mod common;
 
 use common::{Life, assert_same, contents, copy, mode, read_back_after, tempdir};
+use corral_engine::adoption::adopt;
 use corral_engine::disk::device::Device;
 use corral_engine::disk::{LogIo, LogSync, Mode};
 use corral_engine::restore::restore;
 use corral_engine::snapshot::format::Compression;
 use corral_engine::snapshot::writer::{SnapshotOptions, take};
 use corral_engine::truncation::truncate;
-use corral_engine::txnlog::{LogOptions, segment};
+use corral_engine::txnlog::{Log, LogOptions, recover_after, segment};
 use corral_engine::{StorageError, Tree, snapshot};
-use corral_proto::{TxnEntry, Zxid};
+use corral_proto::{SessionId, Txn, TxnEntry, TxnHeader, Xid, Zxid};
 use parking_lot::RwLock;
 use proptest::prelude::*;
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::mpsc::channel;
 use std::time::Duration;
 use tempfile::TempDir;
 
@@ -26,13 +29,15 @@ struct Store {
     snapshots: TempDir,
     log: TempDir,
     history: Vec<Vec<u8>>,
+    /// The log has what comes after so many of them; a snapshot has the others.
+    from: usize,
     mode: Mode,
 }
 
 impl Store {
     fn new() -> Store {
         let mode = mode(LogIo::Pwrite, LogSync::None);
-        Store { snapshots: tempdir(), log: tempdir(), history: Vec::new(), mode }
+        Store { snapshots: tempdir(), log: tempdir(), history: Vec::new(), from: 0, mode }
     }
 
     fn options(&self) -> LogOptions {
@@ -47,8 +52,10 @@ impl Store {
 
     /// One life that writes these batches, each of so many records of so many bytes.
     fn write(&mut self, batches: &[(usize, usize)]) {
-        let mut life = Life::on_device(self.log.path(), &self.mode, SEGMENT_BYTES, 1);
-        assert_same(&life.history, &self.history, "at the start of a life");
+        let device = Device::open(&self.mode).unwrap();
+        let mut life = Life::after(self.log.path(), self.from, device, &self.mode, SEGMENT_BYTES, 1);
+        assert_same(&life.history[self.from..], &self.history[self.from..], "at the start of a life");
+        life.history = std::mem::take(&mut self.history);
         for (records, len) in batches {
             (0..*records).for_each(|_| life.append(*len));
             life.settle();
@@ -68,8 +75,15 @@ impl Store {
         let snapshots = self.snapshots();
         let cut = truncate(self.snapshots.path(), &self.options(), Zxid(upto as i64)).unwrap();
         assert_eq!(cut.records as usize, self.history.len().saturating_sub(upto));
-        let gone = snapshots.iter().filter(|start| start.0 as usize > upto).count();
-        assert_eq!((cut.snapshots.len(), self.snapshots().len()), (gone, snapshots.len() - gone));
+        let (left, gone): (Vec<Zxid>, Vec<Zxid>) = snapshots.iter().partition(|start| start.0 as usize <= upto);
+        assert_eq!(cut.snapshots.len(), gone.len());
+        if cut.records > 0 && segment::list(self.log.path()).unwrap().is_empty() {
+            // Nothing of it was kept, and a snapshot stands for all.
+            self.from = upto;
+            assert_eq!(self.snapshots(), [Zxid(upto as i64)]);
+        } else {
+            assert_eq!(self.snapshots(), left);
+        }
         self.history.truncate(upto);
         self.check();
     }
@@ -80,8 +94,8 @@ impl Store {
 
     /// From the log alone, and from the newest snapshot and the log.
     fn check(&self) {
-        let (found, _) = read_back_after(self.log.path(), 0).unwrap();
-        assert_same(&found, &self.history, "the log");
+        let (found, _) = read_back_after(self.log.path(), self.from).unwrap();
+        assert_same(&found[self.from..], &self.history[self.from..], "the log");
         let restored = restore(self.snapshots.path(), self.log.path(), 1, |_| ()).unwrap();
         assert_eq!(restored.tree.last_applied(), Zxid(self.history.len() as i64));
     }
@@ -117,6 +131,54 @@ fn what_was_cut_off_never_comes_back_through_a_snapshot() {
     assert_eq!(store.snapshots(), [Zxid(5)], "the one that held more is gone");
     store.write(&[(1, 100); 5]);
     store.check();
+}
+
+/// What the first cut had replaced stands behind what it kept, in the same file, and came back when only the replacement was deleted.
+#[test]
+fn what_was_cut_off_never_comes_back_from_under_a_second_cut() {
+    let mut store = Store::new();
+    store.write(&[(3, 100)]);
+    store.snapshot();
+    store.write(&[(3, 100)]);
+    store.truncate(5);
+    store.truncate(3);
+    store.write(&[(2, 100)]);
+    store.check();
+}
+
+/// Found by the simulator: a learner had taken a snapshot of the beginning of epoch 5, and then logged what no quorum had. It was to
+/// cut that off, back to the last transaction of epoch 4, which nothing on its disk names.
+#[test]
+fn a_snapshot_of_the_beginning_of_an_epoch_is_one_of_what_came_before() {
+    let mut store = Store::new();
+    store.write(&[(1, 100); 4]);
+    // The history of the leader, which the own log is replaced by: the same four, and an epoch in which nothing happened.
+    let mut tree = Tree::new(1);
+    store.history.iter().for_each(|record| drop(tree.apply(&TxnEntry::decode(record).unwrap(), None)));
+    let beginning = Zxid::new(5, 0);
+    tree.begin_epoch(beginning);
+    let options =
+        SnapshotOptions { dir: store.snapshots.path().to_owned(), compression: Compression::None, rate_limit: 0 };
+    adopt(&options, store.log.path(), &RwLock::new(tree), 0).unwrap();
+    let recovered = recover_after(store.log.path(), beginning, |_| ()).unwrap();
+    let (wake, ready) = channel();
+    let device = Device::open(&store.mode).unwrap();
+    let mut log =
+        Log::open(&store.options(), device, &recovered, Arc::new(move || wake.send(()).unwrap_or(()))).unwrap();
+    for counter in 1..=3 {
+        let header = TxnHeader { session: SessionId(7), cxid: Xid(0), zxid: Zxid::new(5, counter), time_ms: 1 };
+        log.group.append(&TxnEntry { header, txn: Txn::CreateSession { timeout_ms: 4000 } }, Duration::ZERO);
+    }
+    log.settle(&ready).unwrap();
+    drop(log);
+    for (upto, records, end) in
+        [(Zxid::new(5, 1), 2, Zxid::new(5, 1)), (Zxid(4), 1, beginning), (Zxid(4), 0, beginning)]
+    {
+        let cut = truncate(store.snapshots.path(), &store.options(), upto).unwrap();
+        assert_eq!((cut.records, cut.snapshots, cut.base), (records, vec![], beginning));
+        let restored = restore(store.snapshots.path(), store.log.path(), 1, |_| ()).unwrap();
+        assert_eq!((restored.tree.last_applied(), restored.recovered.last), (end, end));
+    }
 }
 
 #[test]

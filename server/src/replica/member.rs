@@ -222,6 +222,10 @@ impl Replica {
         self.remember(end);
         self.begin_at(end);
         self.history.cut(end);
+        if self.history.newest() != Some(end) {
+            // The beginning of an epoch, which is no transaction; or nothing of what is left is in memory.
+            self.history.forget();
+        }
     }
 
     /// What is in the log and was not applied belongs to what is at hand all the same: this member may be the next leader.

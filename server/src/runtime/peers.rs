@@ -326,7 +326,7 @@ impl Driver {
         let seed = self.peers.as_ref().expect("there is a leader").seed;
         let restored = restore(&self.store.snapshot_dir, &self.store.log_dir, seed, |_| ()).map_err(said)?;
         let end = restored.recovered.last;
-        if end != upto {
+        if end != upto && end != cut.base {
             return Err(format!(
                 "{}: the leader wants the history cut back to {upto}, but it ends with {end} then; move the data away \
                  and start again, and it will be sent anew",

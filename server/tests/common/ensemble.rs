@@ -189,8 +189,8 @@ impl Ensemble {
                 command.args(["-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]);
                 // Newer releases come with Log4j, which says without a configuration only what has failed.
                 command.arg("-Dorg.apache.logging.log4j.level=INFO");
-                // What a learner lacks is sent from memory or as a snapshot, as our leaders do it: a leader that reads its log for it
-                // would hardly ever send a snapshot in a test.
+                // What a learner lacks is sent from memory or as a snapshot: a leader that reads its log for it would hardly ever send
+                // a snapshot in a test.
                 command.args(["-Dzookeeper.snapshotSizeFactor=-1", "-cp", class_path]);
                 command.arg("org.apache.zookeeper.server.quorum.QuorumPeerMain").arg(self.config(id));
                 command
@@ -207,16 +207,17 @@ impl Ensemble {
         self.members[id - 1].child = Some(command.spawn().expect("the server is there"));
     }
 
-    /// Starts all members, the last one as the leader: the others come when it leads, but for those without whom it cannot.
+    /// Starts all members, the last one that votes as the leader: the others come when it leads, but for those without whom it
+    /// cannot.
     pub(crate) fn start_each(&mut self, kinds: &[&Kind]) {
-        let (count, quorum) = (self.count(), self.count() / 2 + 1);
-        for id in (1..=count).rev() {
+        let voters = self.count() - self.observers;
+        for id in (1..=voters).rev().chain(voters + 1..=self.count()) {
             self.start(id, kinds[id - 1]);
-            if count - id + 1 >= quorum {
+            if id > voters || voters - id + 1 > voters / 2 {
                 self.await_all();
             }
         }
-        assert_eq!(self.leader(), count);
+        assert_eq!(self.leader(), voters);
     }
 
     pub(crate) fn start_all(&mut self, kind: &Kind) {
