@@ -4,6 +4,9 @@
 //! They lie in one small text file, with a checksum, which is replaced as a whole: so no crash leaves one of them new and the
 //! other old (ZOOKEEPER-2307, ZOOKEEPER-4269: two files, and a server that does not start after a crash between them).
 //!
+//! Beside them stands whether this member has lost its history: its log was damaged, and was set aside. It must not vote then, nor be
+//! counted on, until it has a leader's history: it does not know any more what it has acknowledged.
+//!
 //! **Invariants**: neither number ever goes back; `current` ≤ `accepted`; a call that returns has made it durable.
 //!
 //! **Not here**: when an epoch is promised or taken over.
@@ -24,6 +27,7 @@ pub struct Epochs {
     dir: PathBuf,
     accepted: u32,
     current: u32,
+    is_lost: bool,
 }
 
 impl Epochs {
@@ -38,20 +42,39 @@ impl Epochs {
         let text = match fs::read_to_string(&path) {
             Ok(text) => text,
             Err(error) if error.kind() == ErrorKind::NotFound => {
-                let epochs = Epochs { dir: dir.to_owned(), accepted: last.epoch(), current: last.epoch() };
+                let (accepted, current) = (last.epoch(), last.epoch());
+                let epochs = Epochs { dir: dir.to_owned(), accepted, current, is_lost: false };
                 epochs.store()?;
                 return Ok(epochs);
             }
             Err(source) => return Err(StorageError::Io { op: "read", path, source }),
         };
-        let (accepted, current) = parse(&text).map_err(|why| corrupt(why.to_owned()))?;
+        let (accepted, current, is_lost) = parse(&text).map_err(|why| corrupt(why.to_owned()))?;
         // Of an epoch that was promised the log may hold something before it is taken over: that comes last.
         if last.epoch() > accepted {
             return Err(corrupt(format!(
                 "it says that this server has promised epoch {accepted}, but its log holds transaction {last} of a later one"
             )));
         }
-        Ok(Epochs { dir: dir.to_owned(), accepted, current })
+        Ok(Epochs { dir: dir.to_owned(), accepted, current, is_lost })
+    }
+
+    /// Whether there is a file of them in `dir`.
+    pub fn are_in(dir: &Path) -> bool {
+        dir.join(FILE).exists()
+    }
+
+    /// Whether the history that goes with them is lost.
+    pub fn is_lost(&self) -> bool {
+        self.is_lost
+    }
+
+    /// The history is lost. What was promised still holds.
+    ///
+    /// # Errors
+    /// What the system answered.
+    pub fn lose(&mut self) -> Result<(), StorageError> {
+        self.replace(self.accepted, self.current, true)
     }
 
     /// The newest epoch that was promised.
@@ -70,20 +93,20 @@ impl Epochs {
     /// What the system answered; the promise is not made then.
     pub fn promise(&mut self, epoch: u32) -> Result<(), StorageError> {
         assert!(epoch >= self.accepted, "epoch {epoch} is promised after {}", self.accepted);
-        self.replace(epoch, self.current)
+        self.replace(epoch, self.current, self.is_lost)
     }
 
-    /// The history of the leader of `epoch`, which was promised, is this member's own now.
+    /// The history of the leader of `epoch`, which was promised, is this member's own now, whatever it had lost.
     ///
     /// # Errors
     /// What the system answered; the epoch before stays.
     pub fn take_over(&mut self, epoch: u32) -> Result<(), StorageError> {
         assert!(epoch >= self.current && epoch <= self.accepted, "epoch {epoch} was promised before it is taken over");
-        self.replace(self.accepted, epoch)
+        self.replace(self.accepted, epoch, false)
     }
 
-    fn replace(&mut self, accepted: u32, current: u32) -> Result<(), StorageError> {
-        let next = Epochs { dir: self.dir.clone(), accepted, current };
+    fn replace(&mut self, accepted: u32, current: u32, is_lost: bool) -> Result<(), StorageError> {
+        let next = Epochs { dir: self.dir.clone(), accepted, current, is_lost };
         next.store()?;
         *self = next;
         Ok(())
@@ -92,7 +115,7 @@ impl Epochs {
     fn store(&self) -> Result<(), StorageError> {
         let (path, unnamed) = (self.dir.join(FILE), self.dir.join(format!("{FILE}.new")));
         let written = File::create(&unnamed).and_then(|mut file| {
-            file.write_all(text(self.accepted, self.current).as_bytes())?;
+            file.write_all(text(self.accepted, self.current, self.is_lost).as_bytes())?;
             file.sync_all()
         });
         written.map_err(StorageError::io("write", &unnamed))?;
@@ -101,22 +124,22 @@ impl Epochs {
     }
 }
 
-fn text(accepted: u32, current: u32) -> String {
-    let numbers = format!("accepted={accepted}\ncurrent={current}\n");
+fn text(accepted: u32, current: u32, is_lost: bool) -> String {
+    let lost = if is_lost { "history=lost\n" } else { "" };
+    let numbers = format!("accepted={accepted}\ncurrent={current}\n{lost}");
     let crc = crc32c::crc32c(numbers.as_bytes());
     format!("{numbers}crc32c={crc:08x}\n")
 }
 
-fn parse(text: &str) -> Result<(u32, u32), &'static str> {
+fn parse(text: &str) -> Result<(u32, u32, bool), &'static str> {
     let mut lines = text.lines();
     let mut number = |name: &str| lines.next()?.strip_prefix(name)?.parse::<u32>().ok();
     let (Some(accepted), Some(current)) = (number("accepted="), number("current=")) else {
         return Err("this is not a file of epochs");
     };
-    match self::text(accepted, current) == text && current <= accepted {
-        true => Ok((accepted, current)),
-        false => Err("the checksum is wrong"),
-    }
+    let same = [false, true].into_iter().find(|is_lost| self::text(accepted, current, *is_lost) == text);
+    let is_lost = same.filter(|_| current <= accepted).ok_or("the checksum is wrong")?;
+    Ok((accepted, current, is_lost))
 }
 
 #[cfg(test)]
@@ -127,6 +150,23 @@ mod tests {
         (epochs.accepted(), epochs.current())
     }
 
+    #[test]
+    fn a_lost_history_is_remembered_until_another_is_taken_over() {
+        let dir = tempfile::tempdir_in(".").unwrap();
+        assert!(!Epochs::are_in(dir.path()));
+        let mut epochs = Epochs::open(dir.path(), Zxid::new(3, 9)).unwrap();
+        epochs.lose().unwrap();
+        assert!(Epochs::are_in(dir.path()));
+        let mut epochs = Epochs::open(dir.path(), Zxid::ZERO).unwrap();
+        assert_eq!((numbers(&epochs), epochs.is_lost()), ((3, 3), true));
+        epochs.promise(4).unwrap();
+        assert!(Epochs::open(dir.path(), Zxid::ZERO).unwrap().is_lost(), "a promise brings no history");
+        epochs.take_over(4).unwrap();
+        let epochs = Epochs::open(dir.path(), Zxid::new(4, 1)).unwrap();
+        assert_eq!((numbers(&epochs), epochs.is_lost()), ((4, 4), false));
+    }
+
+    /// ZOOKEEPER-2307 and 4269.
     #[test]
     fn what_was_promised_and_taken_over_is_remembered() {
         let dir = tempfile::tempdir_in(".").unwrap();
@@ -147,6 +187,7 @@ mod tests {
         Epochs::open(dir.path(), Zxid::new(3, 9)).unwrap().promise(4).unwrap();
         let stopped = Epochs::open(dir.path(), Zxid::new(4, 1)).expect("stopped before it was taken over");
         assert_eq!(numbers(&stopped), (4, 3));
+        Epochs::open(dir.path(), Zxid::new(3, 9)).unwrap().lose().unwrap();
         let path = dir.path().join(FILE);
         let good = fs::read(&path).unwrap();
         for at in 0..good.len() {

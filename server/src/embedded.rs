@@ -4,13 +4,14 @@
 
 use crate::admin::report::ServerFacts;
 use crate::banner::{self, Described, TreeSize};
-use crate::config::{self, Config, Defaults};
+use crate::config::{self, Config, Defaults, Members};
 use crate::runtime::Server;
-use crate::store::Store;
+use crate::store::{self, Store};
 use corral_engine::StorageError;
 use corral_engine::epochs::Epochs;
 use corral_engine::restore::{Progress, Restored};
 use corral_engine::snapshot::reader::Done;
+use corral_proto::ServerId;
 use rand::{Rng, SeedableRng};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -35,7 +36,22 @@ pub fn start(config: Config) -> Result<(Server, String), StartError> {
     let mut store = Store::open(&config)?;
     let seed = rand::rngs::SmallRng::from_os_rng().random();
     let before = Instant::now();
-    let restored = store.restore(seed, narrate())?;
+    let is_alone = |members: &Members| members.ensemble.is_alone(ServerId(members.me.into()));
+    let has_others = config.members.as_ref().is_some_and(|members| !is_alone(members));
+    let restored = match store.restore(seed, narrate()) {
+        Err(StorageError::Corrupt { file, offset, why }) if has_others => {
+            let what = format!("{} is damaged at offset {offset}: {why}", file.display());
+            let damage = StorageError::Corrupt { file, offset, why };
+            let aside = store::set_aside(damage, &config.data_dir, &store.log_dir, &store.snapshot_dir)?;
+            tracing::error!(
+                "{what}. The log is set aside as {}, and this server does not vote until it has its history from a leader, which \
+                 needs a quorum of the others; `corral-tool log` can look into what was set aside",
+                aside.display()
+            );
+            store.restore(seed, narrate())?
+        }
+        other => other?,
+    };
     let Restored { tree, recovered, snapshot, .. } = &restored;
     let from = snapshot
         .as_ref()

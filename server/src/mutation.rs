@@ -6,10 +6,23 @@
 //!
 //! **Not here**: who notices (the simulator).
 
-/// What is wrong.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(missing_docs, reason = "the names say it")]
-pub enum Mutation {
+macro_rules! mutations {
+    ($($name:ident,)*) => {
+        /// What is wrong.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[allow(missing_docs, reason = "the names say it")]
+        pub enum Mutation {
+            $($name,)*
+        }
+
+        impl Mutation {
+            /// All of them.
+            pub const ALL: &[Mutation] = &[$(Mutation::$name),*];
+        }
+    };
+}
+
+mutations! {
     ProposalsAreAcknowledgedBeforeTheyAreDurable,
     HistoryIsAcknowledgedBeforeItIsDurable,
     CommitsNeedNoQuorum,
@@ -27,32 +40,7 @@ pub enum Mutation {
     EventsFollowAnswers,
     SessionsHaveManyOwners,
     ReadsOvertakeWrites,
-}
-
-impl Mutation {
-    /// All of them.
-    pub const ALL: [Mutation; 17] = {
-        use Mutation::*;
-        [
-            ProposalsAreAcknowledgedBeforeTheyAreDurable,
-            HistoryIsAcknowledgedBeforeItIsDurable,
-            CommitsNeedNoQuorum,
-            EpochsAreEstablishedWithoutAQuorum,
-            EpochsAreUsedAgain,
-            PromisesAreForgotten,
-            TakingOverIsForgotten,
-            TruncationIsSkipped,
-            EveryoneGetsADiff,
-            HistoriesAreIgnored,
-            VotesIgnoreHistories,
-            AcknowledgementsOutliveTheirLink,
-            CommitsAreAppliedBeforeTheyAreDurable,
-            ClientsFromTheFutureAreServed,
-            EventsFollowAnswers,
-            SessionsHaveManyOwners,
-            ReadsOvertakeWrites,
-        ]
-    };
+    LostHistoriesVote,
 }
 
 /// Whether this is to go wrong in this thread.

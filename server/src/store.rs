@@ -10,7 +10,9 @@ use crate::config::{self, Config};
 use corral_engine::StorageError;
 use corral_engine::adoption;
 use corral_engine::disk::{self, Mode};
+use corral_engine::epochs::Epochs;
 use corral_engine::restore::{self, Progress, Restored};
+use corral_proto::Zxid;
 use std::fs::{self, File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -67,6 +69,35 @@ impl Store {
         }
         Ok(restored)
     }
+}
+
+/// Sets a history aside that cannot be restored, and with it all claims to it: what is in `log_dir` and `snapshot_dir` is kept under
+/// another name that nobody reads. The epochs in `data_dir` remember that. Returns where the log is now.
+///
+/// # Errors
+/// [`StorageError`]; a next start sets aside what is left. `damage`, where there is nothing from which it could be known what this
+/// member has promised: then it must not go on by itself.
+pub fn set_aside(
+    damage: StorageError,
+    data_dir: &Path,
+    log_dir: &Path,
+    snapshot_dir: &Path,
+) -> Result<PathBuf, StorageError> {
+    if !Epochs::are_in(data_dir) {
+        return Err(damage);
+    }
+    // First of all: from here on it does not vote, whatever of it is still there.
+    Epochs::open(data_dir, Zxid::ZERO)?.lose()?;
+    let mut log = PathBuf::new();
+    for dir in [snapshot_dir, log_dir] {
+        let name = dir.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let free = (1..).map(|number| dir.with_file_name(format!("{name}.damaged-{number}")));
+        log = free.into_iter().find(|place| !place.exists()).expect("there is always another number");
+        let io = |source: io::Error| StorageError::Io { op: "set aside", path: dir.to_owned(), source };
+        fs::rename(dir, &log).and_then(|()| fs::create_dir(dir)).map_err(io)?;
+        corral_engine::txnlog::segment::sync_dir(dir.parent().unwrap_or(dir))?;
+    }
+    Ok(log)
 }
 
 fn wished_io(io: config::LogIo) -> Option<disk::LogIo> {

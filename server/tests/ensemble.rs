@@ -110,6 +110,37 @@ fn of_five_and_an_observer_two_may_be_gone_and_one_may_come_with_nothing() {
     assert!(ensemble.said(other).contains("the snapshot of"), "{}", ensemble.said(other));
 }
 
+/// What it has acknowledged, it does not know any more: it keeps what it has, does not vote, and takes the leader's history.
+#[test]
+fn a_member_whose_log_is_damaged_gives_it_up_and_is_sent_the_leaders() {
+    let mut ensemble = Ensemble::new(3, 0);
+    ensemble.set("snapCount=1000000");
+    ensemble.start_all(&CORRAL);
+    let writers = Writers::start(&ensemble.addresses(), 3);
+    writers.await_more(300);
+    let damaged = ensemble.leader() % 3 + 1;
+    ensemble.kill(damaged);
+    let oldest = segments(ensemble.dir(damaged)).remove(0);
+    let file = File::options().read(true).write(true).open(&oldest).unwrap();
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, 4096 + 100).unwrap();
+    file.write_all_at(&[byte[0] ^ 4], 4096 + 100).unwrap();
+    ensemble.start(damaged, &CORRAL);
+    ensemble.await_serving(damaged);
+    writers.await_more(200);
+    let promised = writers.finish();
+    ensemble.check(&promised);
+    let said = ensemble.said(damaged);
+    assert!(said.contains("is damaged at offset 4") && said.contains("taking a snapshot of"), "{said}");
+    let aside = ensemble.dir(damaged).join("corral-log.damaged-1");
+    assert!(said.contains(&format!("set aside as {}", aside.display())), "{said}");
+    assert!(aside.join(oldest.file_name().unwrap()).exists(), "it can be looked into");
+    // It is a member like others again: with it, one of the others may be gone.
+    ensemble.kill(damaged % 3 + 1);
+    let mut client = connect(&ensemble.addresses());
+    create(&mut client, "/after", b"").unwrap();
+}
+
 /// A follower misses three times as much as a leader has in memory, while there is no snapshot, and comes back. What its leader and
 /// itself said from then on.
 fn comes_back_after_long(settings: &str, meanwhile: impl FnOnce(&Ensemble, usize)) -> (String, String) {

@@ -78,7 +78,7 @@ fn whatever_is_broken_on_purpose_is_noticed() {
     let mut missed = Vec::new();
     let only = std::env::var("CORRAL_SIM_MUTANT").ok();
     let wanted = |mutation: &Mutation| only.as_ref().is_none_or(|name| *name == format!("{mutation:?}"));
-    for mutation in Mutation::ALL.into_iter().filter(wanted) {
+    for mutation in Mutation::ALL.iter().copied().filter(wanted) {
         match hunt(mutation, seeds, scratch.path()) {
             Some((seed, how)) => println!("{mutation:?}: seed {seed}: {}", how.lines().next().unwrap_or_default()),
             None => missed.push(mutation),

@@ -10,7 +10,7 @@ use super::leading::Leading;
 use super::{Command, Now, Origin, Replica, Role};
 use crate::delivery::Item;
 use crate::mutation::{self, Mutation};
-use crate::zab::election::{Elected, Outbox};
+use crate::zab::election::{Elected, Outbox, UNTRUSTED};
 use crate::zab::leadership::{self, Leadership, LinkId};
 use crate::zab::learner::{self, Learner};
 use crate::zab::message::Message;
@@ -110,6 +110,7 @@ impl Replica {
                 let mut orders = Vec::new();
                 let is_observer = !self.options.ensemble.is_voter(self.options.me);
                 let learner = Learner::new(self.options.me, is_observer, self.standing, &mut orders);
+                let learner = if self.is_lost { learner.without_history() } else { learner };
                 self.role = Role::Following(Box::new(Following::new(learner, link, &self.options, now)));
                 let sends = orders.into_iter().map(|order| match order {
                     learner::Order::Send(message) => Command::Send(link, message),
@@ -274,7 +275,8 @@ impl Replica {
         }
         self.role = Role::Looking;
         let mut out = Outbox::new();
-        self.election.look(now, self.standing.last, self.standing.current.into(), &mut out);
+        let last = if self.is_lost { UNTRUSTED } else { self.standing.last };
+        self.election.look(now, last, self.standing.current.into(), &mut out);
         tracing::info!(
             "LOOKING: round {}, epoch {}, {}",
             self.election.round(),
@@ -412,6 +414,7 @@ impl Replica {
 
     fn take_over(&mut self, epoch: u32) {
         self.standing.current = epoch;
+        self.is_lost = false;
         if !mutation::is_on(Mutation::TakingOverIsForgotten) {
             self.commands.push(Command::TakeOver(epoch));
         }

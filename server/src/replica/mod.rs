@@ -23,6 +23,7 @@ mod leading;
 mod member;
 
 use crate::delivery::{Delivery, Item};
+use crate::mutation::{self, Mutation};
 use crate::pipeline::answer::answer;
 use crate::session::{ConnId, SessionIds};
 use crate::zab::election::Patience;
@@ -72,6 +73,8 @@ pub struct ReplicaOptions {
     pub patience: Patience,
     /// Whether a leader serves clients itself (`leaderServes`).
     pub leader_serves: bool,
+    /// The member has lost its history ([`corral_engine::epochs::Epochs::is_lost`]).
+    pub is_lost: bool,
     /// The first session id to give ([`crate::session::first_id`]).
     pub first_session: SessionId,
     /// For the order of nothing that matters ([`crate::pipeline::sequencer::Sequencer::new`]).
@@ -132,6 +135,8 @@ pub struct Replica {
     options: ReplicaOptions,
     election: Election,
     standing: Standing,
+    /// What it had acknowledged is not in its log any more: it does not vote until it has a leader's history.
+    is_lost: bool,
     role: Role,
     /// Clients are served.
     serving: bool,
@@ -185,6 +190,7 @@ impl Replica {
         let mut replica = Replica {
             election: Election::new(me, ensemble.clone(), options.patience),
             standing,
+            is_lost: options.is_lost && !mutation::is_on(Mutation::LostHistoriesVote),
             role: Role::Settling,
             serving: false,
             history,
@@ -382,6 +388,11 @@ impl Replica {
             _ => (PeerState::Following, (0, 0)),
         };
         self.serving.then_some(state)
+    }
+
+    /// Whether it has lost its history, and has no other yet.
+    pub fn is_lost(&self) -> bool {
+        self.is_lost
     }
 
     /// The epochs, and where the log ends.

@@ -83,9 +83,11 @@ impl Driver {
         let ensemble = config.members.as_ref().map(|members| members.ensemble.clone());
         let mut history = History::new();
         let mut standing = Standing { accepted: 0, current: 0, last: recovered.last };
+        let mut is_lost = false;
         if let Some(Membership { epochs, newest, .. }) = &membership {
             newest.iter().for_each(|(zxid, record)| history.push(*zxid, record));
             (standing.accepted, standing.current) = (epochs.accepted(), epochs.current());
+            is_lost = epochs.is_lost();
         }
         let options = ReplicaOptions {
             me,
@@ -95,6 +97,7 @@ impl Driver {
             sync_limit: config.sync_limit,
             patience: Patience::default(),
             leader_serves: config.leader_serves,
+            is_lost,
             first_session: session::first_id(config.server_id.max(1), now.wall_ms),
             seed,
             cores: shared.lines.len(),

@@ -45,7 +45,8 @@ impl Default for Patience {
 /// never stop (seen between Apache servers).
 const ANSWER_AGAIN: Duration = Duration::from_millis(50);
 
-/// The zxid of a member whose disk is empty and not known to have been empty before: it must not vote.
+/// The zxid of a member that has lost its history: it must not vote. (Apache's servers use it for an empty disk that is not known to
+/// have been empty before.)
 pub const UNTRUSTED: Zxid = Zxid(-1);
 
 /// How an election ended.
@@ -262,7 +263,8 @@ impl Election {
     /// Whether the leader that others name knows of it: else two that follow a dead leader would draw in everybody else.
     fn leads(&self, ballots: &BTreeMap<ServerId, Ballot>, named: &Ballot) -> bool {
         match named.vote.leader {
-            leader if leader == self.me => named.round == self.round,
+            // Not one that has lost its history, whatever the others remember of it.
+            leader if leader == self.me => named.round == self.round && self.own.zxid != UNTRUSTED,
             leader => ballots.get(&leader).is_some_and(|ballot| ballot.state == PeerState::Leading),
         }
     }

@@ -81,6 +81,8 @@ struct Proposal {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Learner {
     is_observer: bool,
+    /// It has not lost its history.
+    has_history: bool,
     standing: Standing,
     /// The epoch of the leader that it follows, once it is named.
     epoch: u32,
@@ -112,6 +114,7 @@ impl Learner {
         let last = standing.last;
         Learner {
             is_observer,
+            has_history: true,
             standing,
             epoch: standing.accepted,
             phase: Phase::Discovery,
@@ -125,6 +128,12 @@ impl Learner {
             told: last,
             serves_from: None,
         }
+    }
+
+    /// It has lost its history, and does not know what it has acknowledged: no leader must count on its promise, and it takes
+    /// whatever the leader has.
+    pub fn without_history(self) -> Learner {
+        Learner { has_history: false, ..self }
     }
 
     /// The epoch of the leader that it follows, or what it has promised before it knows.
@@ -245,7 +254,8 @@ impl Learner {
         if epoch < earliest {
             return Err(format!("the leader begins epoch {epoch}, but {accepted} was promised to another"));
         }
-        let answer = if epoch > accepted { current as i32 } else { ALREADY_PROMISED };
+        let counts = epoch > accepted && self.has_history;
+        let answer = if counts { current as i32 } else { ALREADY_PROMISED };
         if epoch > accepted {
             out.push(Order::Promise(epoch));
             self.standing.accepted = epoch;

@@ -74,6 +74,19 @@ fn with_history() -> Rig {
     rig
 }
 
+/// It keeps its promise, but a leader that counted on it could be one that lacks what it had acknowledged.
+#[test]
+fn who_has_lost_its_history_promises_without_being_counted() {
+    let standing = Standing { accepted: 4, current: 4, last: Zxid::ZERO };
+    let mut rig = Rig(Learner::new(ServerId(1), false, standing, &mut vec![]).without_history());
+    let orders = rig.hear(about(PacketKind::LeaderInfo, z(0)));
+    let answer = Message::with(PacketKind::AckEpoch, Zxid::ZERO, ALREADY_PROMISED.to_be_bytes().to_vec());
+    assert_eq!(orders, [Promise(EPOCH), Send(answer)]);
+    assert_eq!(rig.hear(about(PacketKind::Snap, z(0))), [Load(z(0))]);
+    rig.0.loaded();
+    assert_eq!(rig.hear(about(PacketKind::NewLeader, z(0))), [TakeOver(EPOCH), ack(z(0))], "it has one again");
+}
+
 /// Also ZOOKEEPER-3911 and 3023: what a learner says it has must be on its disk.
 #[test]
 fn zookeeper_4646_newleader_is_acknowledged_when_the_history_is_durable_and_not_before() {

@@ -10,18 +10,19 @@ use super::network::LifeId;
 use bytes::BytesMut;
 use corral_engine::Tree;
 use corral_engine::disk::simulated::Platter;
-use corral_engine::disk::{LogIo, LogSync, Mode};
+use corral_engine::disk::{BLOCK, LogIo, LogSync, Mode};
 use corral_engine::epochs::Epochs;
 use corral_engine::restore::{Restored, restore};
 use corral_engine::snapshot::format::Compression;
 use corral_engine::snapshot::writer::SnapshotOptions;
-use corral_engine::txnlog::segment::{Bench, Supply};
+use corral_engine::txnlog::segment::{self, Bench, Supply};
 use corral_engine::txnlog::workshop::Workshop;
 use corral_engine::txnlog::{Log, LogOptions, Recovered};
-use corral_engine::{adoption, disk};
+use corral_engine::{StorageError, adoption, disk};
 use corral_proto::{ServerId, SessionId, Zxid};
 use corral_server::replica::{Now, Replica, ReplicaOptions};
 use corral_server::session;
+use corral_server::store::set_aside;
 use corral_server::transfer::Arrival;
 use corral_server::worker::{Worker, WorkerOptions};
 use corral_server::zab::Ensemble;
@@ -55,6 +56,8 @@ pub(super) struct Member {
     pub(super) durable: usize,
     /// So many are in the tree that it serves.
     pub(super) applied: usize,
+    /// A bit has flipped in its log, or it has lost its history for that, and has no other yet.
+    pub(super) is_rotten: bool,
     pub(super) paused_until: Duration,
     pub(super) slow_until: Duration,
     pub(super) random: SmallRng,
@@ -107,6 +110,7 @@ impl Member {
             entries: Vec::new(),
             durable: 0,
             applied: 0,
+            is_rotten: false,
             paused_until: Duration::ZERO,
             slow_until: Duration::ZERO,
             random,
@@ -114,8 +118,13 @@ impl Member {
     }
 
     /// Whether a transaction is on its disk.
-    pub(super) fn has_durable(&self, zxid: Zxid) -> bool {
+    fn has_durable(&self, zxid: Zxid) -> bool {
         self.entries[..self.durable].binary_search_by_key(&zxid, |(zxid, _)| *zxid).is_ok()
+    }
+
+    /// Whether a quorum with it has a transaction: on its disk, or because it is known to have lost what it had, and does not vote.
+    pub(super) fn counts_for(&self, zxid: Zxid) -> bool {
+        self.is_rotten || self.has_durable(zxid)
     }
 
     /// So many transactions of its own end with this one, or before it.
@@ -133,8 +142,18 @@ impl Member {
         if let Err(error) = adoption::finish(&snapshot_dir, &log_dir) {
             failed(error);
         }
-        let restored =
-            restore(&snapshot_dir, &log_dir, self.random.random(), |_| ()).unwrap_or_else(|error| failed(error));
+        let seed = self.random.random();
+        let restored = match restore(&snapshot_dir, &log_dir, seed, |_| ()) {
+            Err(damage @ StorageError::Corrupt { .. }) if self.is_rotten => {
+                set_aside(damage, &self.dir, &log_dir, &snapshot_dir).unwrap_or_else(|error| failed(error));
+                self.platter.settle();
+                self.entries.clear();
+                self.durable = 0;
+                restore(&snapshot_dir, &log_dir, seed, |_| ())
+            }
+            other => other,
+        };
+        let restored = restored.unwrap_or_else(|error| failed(error));
         let Restored { mut tree, recovered, newest, .. } = restored;
         self.compare(&recovered, &newest);
         let epochs = Epochs::open(&self.dir, recovered.last).unwrap_or_else(|error| failed(error));
@@ -152,6 +171,7 @@ impl Member {
         // Few, so that there are learners who have missed more.
         let mut history = Newest::keeping([4, 40, 500][self.random.random_range(0..3)]);
         newest.iter().for_each(|(zxid, record)| history.push(*zxid, record));
+        self.is_rotten &= epochs.is_lost();
         let standing = Standing { accepted: epochs.accepted(), current: epochs.current(), last: recovered.last };
         let me = self.id;
         let index = me.0 as usize - 1;
@@ -168,6 +188,7 @@ impl Member {
             sync_limit: 4,
             patience,
             leader_serves: true,
+            is_lost: epochs.is_lost(),
             first_session: SessionId(session::first_id(me.0 as u8, 0).0 + ((self.lives as i64) << 16)),
             seed: 1,
             cores: 1,
@@ -224,6 +245,21 @@ impl Member {
         life.workshop.adopt(recovered).expect("the disk is well");
         (life.log, life.bench) = open(&life.log_options, &self.platter, recovered);
         life.records = 0;
+    }
+
+    /// A bit flips in its log, while no process runs, where recovery cannot take it for a torn tail. False if there is no such place.
+    pub(super) fn rots(&mut self) -> bool {
+        let segments = segment::list(&self.dir.join("log")).expect("the directory of the run is readable");
+        // The newest may be empty, and the two before it may have the last words.
+        let Some(oldest) = segments.len().checked_sub(4) else { return false };
+        let (_, path) = &segments[self.random.random_range(0..=oldest)];
+        let mut bytes = fs::read(path).expect("the directory of the run is readable");
+        let at = BLOCK + self.random.random_range(0..200);
+        bytes[at] ^= 1 << self.random.random_range(0..8);
+        fs::write(path, bytes).expect("the directory of the run is writable");
+        self.platter.settle();
+        self.is_rotten = true;
+        true
     }
 
     /// The process is gone. `power`: and what it had not synced.

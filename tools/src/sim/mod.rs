@@ -164,11 +164,12 @@ pub fn simulate(plan: Plan, scratch: &Path, writes: bool) -> Counts {
 }
 
 fn told(counts: &Counts) -> String {
-    let Counts { steps, time, commits, epochs, answers, deaths, truncations, snapshots, stretches, faults } = counts;
+    let Counts { steps, time, commits, epochs, answers, deaths, truncations, snapshots, stretches, rots, faults } =
+        counts;
     let time = time.as_secs_f64();
     format!(
         "{steps} steps, {time:.1} s of simulated time, {commits} commits in {epochs} epochs, {answers} answers; {faults} faults, \
-         {deaths} deaths, {truncations} histories cut, {snapshots} snapshots and {stretches} logs sent; nothing violated"
+         {deaths} deaths, {rots} logs damaged, {truncations} histories cut, {snapshots} snapshots and {stretches} logs sent; nothing violated"
     )
 }
 
@@ -184,6 +185,7 @@ impl Counts {
             (&mut self.truncations, other.truncations),
             (&mut self.snapshots, other.snapshots),
             (&mut self.stretches, other.stretches),
+            (&mut self.rots, other.rots),
             (&mut self.faults, other.faults),
         ] {
             *sum += one;

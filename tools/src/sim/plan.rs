@@ -3,8 +3,9 @@
 //! Faults are chosen so that the ensemble *must* survive them: processes that die, power that fails (one member's, or all at once,
 //! with any part of what was not synced gone), processes that stand still, sides that do not hear each other, packets that pass one
 //! way only, links that break, disks and networks that are slow, power that fails just when an epoch
-//! begins. Clocks of members run at different speeds all the time. What is not
-//! among them: a disk that loses what it has synced, and bytes that change on the wire.
+//! begins, bits that flip in a log. Clocks of members run at different speeds all the time. What is not
+//! among them: a disk that loses what it has synced, bits that flip in two logs at the same time or in the last words of one (which
+//! nobody can tell from a torn tail), and bytes that change on the wire.
 //!
 //! **Invariant**: a plan and the program are all that a run depends on.
 //!
@@ -73,6 +74,8 @@ pub enum Kind {
     SlowDisk(usize),
     /// Everything on the network takes long, and votes get lost.
     SlowNetwork,
+    /// A process dies, and a bit flips in its log: if there are enough others, and none of them has lost its history just then.
+    BitRot(usize),
     /// The power of some members fails a moment after the next epoch is taken over.
     Ambush(Vec<bool>),
 }
@@ -95,6 +98,7 @@ impl fmt::Display for Kind {
             Kind::Break(_) => f.write_str("a link breaks"),
             Kind::SlowDisk(member) => write!(f, "the disk of server {} is slow", member + 1),
             Kind::SlowNetwork => f.write_str("the network is slow"),
+            Kind::BitRot(member) => write!(f, "a bit flips in the log of server {}", member + 1),
             Kind::Ambush(members) => {
                 let doomed = (1..).zip(members).filter(|(_, is_doomed)| **is_doomed);
                 let doomed: Vec<String> = doomed.map(|(id, _): (usize, _)| id.to_string()).collect();
@@ -121,12 +125,12 @@ enum Theme {
 
 impl Theme {
     /// How often each kind of fault comes, out of 100, in the order of [`draw`].
-    fn odds(self) -> [u32; 10] {
+    fn odds(self) -> [u32; 11] {
         match self {
-            Theme::Anything => [16, 14, 6, 12, 14, 8, 12, 8, 5, 5],
-            Theme::Disks => [5, 10, 3, 2, 0, 0, 40, 35, 0, 5],
-            Theme::Elections => [25, 20, 10, 5, 10, 5, 5, 5, 0, 15],
-            Theme::Links => [3, 2, 0, 25, 15, 30, 5, 0, 20, 0],
+            Theme::Anything => [14, 13, 6, 11, 14, 8, 12, 8, 5, 4, 5],
+            Theme::Disks => [5, 6, 3, 2, 0, 0, 38, 34, 0, 8, 4],
+            Theme::Elections => [22, 19, 10, 5, 9, 5, 5, 5, 0, 5, 15],
+            Theme::Links => [3, 2, 0, 25, 15, 30, 5, 0, 20, 0, 0],
         }
     }
 }
@@ -176,6 +180,7 @@ fn draw(theme: Theme, members: usize, random: &mut SmallRng) -> Kind {
         6 => Kind::Break(random.random()),
         7 => Kind::SlowDisk(member),
         8 => Kind::SlowNetwork,
+        9 => Kind::BitRot(member),
         _ => Kind::Ambush(doomed),
     }
 }

@@ -29,6 +29,7 @@ impl Member {
             sync_limit: 5,
             patience: Patience::default(),
             leader_serves: true,
+            is_lost: false,
             first_session: FIRST,
             seed: 1,
             cores: CORES,

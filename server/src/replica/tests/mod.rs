@@ -90,6 +90,7 @@ impl Rig {
             sync_limit: 5,
             patience: Patience::default(),
             leader_serves: true,
+            is_lost: false,
             first_session,
             seed: with.seed,
             cores: CORES,

@@ -38,6 +38,15 @@ impl World {
             }
             Kind::SlowDisk(member) => self.members[member].slow_until = until,
             Kind::SlowNetwork => self.network.slow_down(until),
+            Kind::BitRot(member) => {
+                let enough = self.plan.size.servers >= 3 && !self.members.iter().any(|member| member.is_rotten);
+                if enough && self.members[member].life.is_some() {
+                    self.die(member, true, until);
+                    if self.members[member].rots() {
+                        self.counts.rots += 1;
+                    }
+                }
+            }
             Kind::Ambush(doomed) => self.ambush = Some((doomed, lasts)),
         }
     }

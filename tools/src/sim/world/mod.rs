@@ -86,6 +86,8 @@ pub struct Counts {
     pub snapshots: u64,
     /// Learners that were sent a stretch of the log.
     pub stretches: u64,
+    /// Logs in which a bit has flipped.
+    pub rots: u64,
     /// Faults of the plan that happened.
     pub faults: u64,
 }

@@ -132,7 +132,7 @@ impl World {
         let entry = *self.members[index].entries.get(place).expect("what is applied was logged");
         assert!(entry.0 == zxid, "total order: {zxid} is applied, but {} comes next in the log", entry.0);
         let (ensemble, members) = (&self.ensemble, &self.members);
-        let has = |voter: ServerId| members[voter.0 as usize - 1].has_durable(zxid);
+        let has = |voter: ServerId| members[voter.0 as usize - 1].counts_for(zxid);
         self.history.delivers(place, entry, || ensemble.is_quorum(has));
         self.members[index].applied += 1;
         self.check_tree(life, zxid);
@@ -234,6 +234,7 @@ impl World {
             Command::TakeOver(epoch) => {
                 self.tell(Some(own.member), || format!("takes over epoch {epoch}"));
                 life.epochs.take_over(epoch).expect("the disk is well");
+                self.members[own.member].is_rotten = false;
                 let strikes = self.random.random();
                 if let Some((doomed, lasts)) = self.ambush.take_if(|_| strikes) {
                     let us = [400, 1_500, 6_000][self.random.random_range(0..3)];
@@ -250,7 +251,7 @@ impl World {
                 member.applied = member.count_upto(last);
                 let (ensemble, members) = (&self.ensemble, &self.members);
                 let on_quorum =
-                    |zxid| ensemble.is_quorum(|voter: ServerId| members[voter.0 as usize - 1].has_durable(zxid));
+                    |zxid| ensemble.is_quorum(|voter: ServerId| members[voter.0 as usize - 1].counts_for(zxid));
                 let member = &members[own.member];
                 let served = &member.entries[..member.applied];
                 let standing = life.replica.standing();
