@@ -343,6 +343,9 @@ impl Replica {
                         leading.disconnected(link, &mut more);
                     }
                     passed.append(&mut self.lead(now, more));
+                    if !matches!(self.role, Role::Leading(_)) {
+                        break;
+                    }
                 }
                 leadership::Order::Pass(link, message) => passed.push((link, message)),
             }

@@ -96,7 +96,8 @@ pub enum Command {
     Send(LinkId, Message),
     /// Send a snapshot of the tree over a link, as it is at this transaction or a little later.
     Snapshot(LinkId, Zxid),
-    /// Send a part of the log on the disk over a link; [`Replica::log_failed`] if it is not there.
+    /// Send a part of the log on the disk over a link; [`Replica::log_lacks`] if it is not there, [`Replica::log_failed`] if that shows
+    /// only when something of it was sent.
     FromLog(LinkId, Stretch),
     /// Close a link, for this reason.
     Drop(LinkId, String),

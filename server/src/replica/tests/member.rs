@@ -1,4 +1,4 @@
-//! A member of three whose log is cut back, as its leaders' words come to it.
+//! A member of three, as its leaders' words come to it: histories that are cut back, break off, and are handed on.
 
 use super::*;
 use corral_engine::txnlog::{Durable, Position};
