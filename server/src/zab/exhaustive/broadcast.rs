@@ -181,7 +181,7 @@ impl Model for Zab {
         let mut state = before.clone();
         // An assertion of a machine that fails is found like any other broken law.
         if let Err(why) = catch_unwind(AssertUnwindSafe(|| self.take(&mut state, step))) {
-            let why = why.downcast_ref::<String>().cloned().unwrap_or_else(|| "an assertion".to_owned());
+            let why = super::said_by(why.as_ref());
             state = before.clone();
             state.cluster.fail(Law::Sound, || why);
         }
@@ -252,9 +252,10 @@ fn two_servers_never_lose_what_is_committed() {
 
 #[test]
 fn three_servers_never_lose_what_is_committed() {
-    check(Zab::new(3, budget(2, 2, 0, 0)), &[TWO_LEAD, LOST, CUT_BACK]);
+    check(Zab::new(3, budget(2, 1, 0, 0)), &[TWO_LEAD, LOST, CUT_BACK]);
     check(Zab::established(3, budget(1, 2, 1, 0)), &[TWO_LEAD]);
     check(Zab::established(3, budget(1, 1, 1, 1)), &[LOST, CUT_BACK]);
+    check(Zab::established(3, budget(2, 1, 1, 0)), &[LOST, CUT_BACK, TWO_LEAD]);
 }
 
 #[test]

@@ -18,7 +18,7 @@
 mod voters;
 
 use self::voters::{EPOCH, Member, State, Wire, id};
-use super::super::exhaustive::{check, is_thorough};
+use super::super::exhaustive::{check, is_thorough, said_by};
 use super::*;
 use stateright::{Model, Property};
 use std::collections::BTreeSet;
@@ -173,7 +173,7 @@ impl Model for Elections {
         let mut state = before.clone();
         if let Err(why) = catch_unwind(AssertUnwindSafe(|| self.take(&mut state, step))) {
             state = before.clone();
-            state.fail(why.downcast_ref::<String>().cloned().unwrap_or_else(|| "an assertion".to_owned()));
+            state.fail(said_by(why.as_ref()));
         }
         Some(state)
     }

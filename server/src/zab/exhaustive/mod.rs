@@ -30,6 +30,7 @@ mod cluster;
 mod laws;
 
 use stateright::{Checker, Expectation, Model};
+use std::any::Any;
 use std::fmt::Debug;
 use std::hash::Hash;
 use std::time::Instant;
@@ -37,6 +38,12 @@ use std::time::Instant;
 /// Whether there is time for more.
 pub(super) fn is_thorough() -> bool {
     std::env::var("CORRAL_EXHAUSTIVE").is_ok_and(|text| text == "1")
+}
+
+/// What a failed assertion says.
+pub(super) fn said_by(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
+    text.unwrap_or("an assertion failed").to_owned()
 }
 
 /// Goes through all states. What is sometimes true must be found, except for what is `never` in this scope; of what is wrong,

@@ -115,24 +115,26 @@ impl State {
     pub(super) fn hear(&mut self, from: usize, to: usize) {
         let said = self.wires.get_mut(&(from, to)).and_then(|wire| wire.queue.pop_front()).expect("it was said");
         let elected = self.act(to, |election, out| election.hear(NOW, id(from), &said, out));
-        self.ended(to, elected);
+        self.ended(to, elected, false);
     }
 
     pub(super) fn time_out(&mut self, member: usize) {
         let elected = self.act(member, |election, out| election.tick(NOW, out));
-        self.ended(member, elected);
+        self.ended(member, elected, true);
     }
 
-    pub(super) fn ended(&mut self, member: usize, elected: Option<Elected>) {
+    /// `has_counted` says that it was not told of a leader, but has counted the votes.
+    pub(super) fn ended(&mut self, member: usize, elected: Option<Elected>, has_counted: bool) {
         let Some(Elected { state, vote }) = elected else { return };
         let count = self.members.len();
         let round = self.election(member).expect("it is up").round;
         match state {
             PeerState::Leading => {
                 // It may have been in an earlier round, if those who follow it since then tell it so.
+                let first = if has_counted { round } else { 1 };
                 let voted =
                     |round| (0..count).filter(|voter| self.cast.contains(&(*voter, round, vote.leader))).count();
-                if (1..=round).all(|round| voted(round) <= count / 2) {
+                if (first..=round).all(|round| voted(round) <= count / 2) {
                     self.fail(format!(
                         "{member} takes itself for elected in round {round}, and no quorum voted for it"
                     ));
