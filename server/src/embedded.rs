@@ -36,8 +36,9 @@ pub fn start(config: Config) -> Result<(Server, String), StartError> {
     let mut store = Store::open(&config)?;
     let seed = rand::rngs::SmallRng::from_os_rng().random();
     let before = Instant::now();
-    let is_alone = |members: &Members| members.ensemble.is_alone(ServerId(members.me.into()));
-    let has_others = config.members.as_ref().is_some_and(|members| !is_alone(members));
+    // Of a member that is a quorum by itself nobody else need have anything.
+    let is_quorum = |members: &Members| members.ensemble.is_quorum(|id| id == ServerId(members.me.into()));
+    let has_others = config.members.as_ref().is_some_and(|members| !is_quorum(members));
     let restored = match store.restore(seed, narrate()) {
         Err(StorageError::Corrupt { file, offset, why }) if has_others => {
             let what = format!("{} is damaged at offset {offset}: {why}", file.display());

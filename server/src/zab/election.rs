@@ -151,7 +151,8 @@ impl Election {
         self.settled.clear();
         self.begin(self.own);
         // A sole voter is a quorum, and hears of nobody.
-        self.finish_at = self.agree(&self.ballots, &self.ballot()).then(|| now + self.patience.finish);
+        let is_decided = !self.has_forgotten() && self.agree(&self.ballots, &self.ballot());
+        self.finish_at = is_decided.then(|| now + self.patience.finish);
         self.repeat = self.patience.repeat_min;
         self.say(now, out);
     }
@@ -214,7 +215,14 @@ impl Election {
 
     /// Another member looks for a leader, too, in this round or a later one.
     fn compare(&mut self, now: Duration, from: ServerId, ballot: Ballot, out: &mut Outbox) {
-        if self.own.zxid == UNTRUSTED || ballot.vote.zxid == UNTRUSTED {
+        if ballot.vote.zxid == UNTRUSTED {
+            return;
+        }
+        if self.has_forgotten() {
+            // It has no part in this, but soon there may be a leader, and nobody tells who does not ask.
+            self.round = self.round.max(ballot.round);
+            self.repeat = self.patience.repeat_min;
+            self.repeat_at = self.repeat_at.min(now + self.repeat);
             return;
         }
         let before = (self.round, self.vote);
@@ -264,9 +272,13 @@ impl Election {
     fn leads(&self, ballots: &BTreeMap<ServerId, Ballot>, named: &Ballot) -> bool {
         match named.vote.leader {
             // Not one that has lost its history, whatever the others remember of it.
-            leader if leader == self.me => named.round == self.round && self.own.zxid != UNTRUSTED,
+            leader if leader == self.me => named.round == self.round && !self.has_forgotten(),
             leader => ballots.get(&leader).is_some_and(|ballot| ballot.state == PeerState::Leading),
         }
+    }
+
+    fn has_forgotten(&self) -> bool {
+        self.own.zxid == UNTRUSTED
     }
 
     fn begin(&mut self, vote: Vote) {

@@ -180,6 +180,20 @@ fn a_disk_that_may_have_forgotten_neither_votes_nor_is_voted_for() {
     assert_eq!(forgotten.finish_at, None);
     hear(&mut forgotten, 3, says(Following, vote(2, 5, 1), 1));
     assert!(hear(&mut forgotten, 2, says(Leading, vote(2, 5, 1), 1)).0.is_some(), "it may join");
+    // Others that elect will have a leader soon, which it has to ask for.
+    forgotten.look(NOW, UNTRUSTED, 0, &mut vec![]);
+    let mut later = NOW;
+    for _ in 0..8 {
+        later = forgotten.deadline().unwrap();
+        assert_eq!(forgotten.tick(later, &mut vec![]), None);
+    }
+    assert!(forgotten.deadline().unwrap() > later + Duration::from_secs(10), "it has become patient");
+    forgotten.hear(later, ServerId(2), &says(Looking, vote(2, 5, 1), 9), &mut vec![]);
+    assert_eq!(forgotten.deadline(), Some(later + Patience::default().repeat_min));
+    // And what others remember of its former life makes it no leader.
+    let own = vote(1, 5, 1);
+    assert_eq!(hear(&mut forgotten, 2, says(Following, own, 9)).0, None);
+    assert_eq!(hear(&mut forgotten, 3, says(Following, own, 9)).0, None);
 }
 
 #[test]
