@@ -206,7 +206,9 @@ impl Learner {
                 // The acknowledgement of the epoch covers these.
                 let history = self.proposals.iter_mut().take_while(|proposal| proposal.zxid <= committed);
                 history.for_each(|proposal| proposal.to_ack = false);
-                self.append(committed, out);
+                // Apache's leaders still count what it acknowledged over an earlier link, of proposals that are not committed yet: who
+                // has lost those must have them again before it counts as anything.
+                self.append(if self.has_history { committed } else { self.proposed }, out);
                 self.acknowledge_history(out);
             }
             (Phase::Waiting, PacketKind::UpToDate) => {

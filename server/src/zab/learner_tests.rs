@@ -84,7 +84,10 @@ fn who_has_lost_its_history_promises_without_being_counted() {
     assert_eq!(orders, [Promise(EPOCH), Send(answer)]);
     assert_eq!(rig.hear(about(PacketKind::Snap, z(0))), [Load(z(0))]);
     rig.0.loaded();
-    assert_eq!(rig.hear(about(PacketKind::NewLeader, z(0))), [TakeOver(EPOCH), ack(z(0))], "it has one again");
+    assert_eq!(rig.hear(proposal(z(1))), []);
+    assert_eq!(rig.hear(about(PacketKind::NewLeader, z(0))), [append(z(1))], "it may have acknowledged that before");
+    assert_eq!(rig.durable(z(1)), [TakeOver(EPOCH), ack(z(0))], "it has a history again");
+    assert_eq!(rig.hear(about(PacketKind::UpToDate, Zxid(-1))), [ack(z(0)), ack(z(1)), Serve]);
 }
 
 /// Also ZOOKEEPER-3911 and 3023: what a learner says it has must be on its disk.
