@@ -5,7 +5,7 @@
 //! kind are little, but nearly every mistake that a protocol of this kind can have shows in so little, and here nothing is left to
 //! chance. `tests` has the large ensembles and the long runs, driven by a seed.
 //!
-//! With `CORRAL_EXHAUSTIVE=1` in the environment the larger scopes are gone through, too: some minutes and some gigabytes, in the
+//! With `CORRAL_EXHAUSTIVE=1` in the environment the larger scopes are gone through, too: some three minutes and 100 MB, in the
 //! release profile. Each check prints its scope and how many states there are:
 //!
 //! ```text
