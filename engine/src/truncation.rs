@@ -12,7 +12,8 @@
 //! A snapshot of the beginning of an epoch counts as one of the last transaction before: whoever serves in an epoch has begun with
 //! all that was committed before it, and a leader that has nothing of that epoch, nor of a later one, ends where that began.
 //!
-//! **Invariants**: a crash at any moment leaves the old history or the cut one; what was cut off never comes back; afterwards a restore ends at the last transaction up to the one that was asked for.
+//! **Invariants**: a crash at any moment leaves the old history or the cut one; what was cut off never
+//! comes back; afterwards a restore ends at the last transaction up to the one that was asked for.
 //!
 //! **Not here**: who decides on it; the tree, which has to be restored again.
 

@@ -11,6 +11,23 @@ const LEADER: ServerId = ServerId(3);
 const START: Zxid = Zxid::new(1, 1);
 const PROPOSED: [Zxid; 2] = [Zxid::new(2, 1), Zxid::new(2, 2)];
 
+/// What the first of so many members is made with.
+pub(super) fn of_the_first_of(members: i64) -> ReplicaOptions {
+    ReplicaOptions {
+        me: ServerId(1),
+        ensemble: Arc::new(Ensemble::of_equals((1..=members).map(ServerId))),
+        tick: Duration::from_millis(TICK_MS),
+        init_limit: 10,
+        sync_limit: 5,
+        patience: Patience::default(),
+        leader_serves: true,
+        is_lost: false,
+        first_session: FIRST,
+        seed: 1,
+        cores: CORES,
+    }
+}
+
 struct Member {
     tree: Tree,
     replica: Replica,
@@ -21,25 +38,12 @@ struct Member {
 
 impl Member {
     fn new() -> Member {
-        let options = ReplicaOptions {
-            me: ME,
-            ensemble: Arc::new(Ensemble::of_equals([1, 2, 3].map(ServerId))),
-            tick: Duration::from_millis(TICK_MS),
-            init_limit: 10,
-            sync_limit: 5,
-            patience: Patience::default(),
-            leader_serves: true,
-            is_lost: false,
-            first_session: FIRST,
-            seed: 1,
-            cores: CORES,
-        };
         let mut tree = Tree::new(1);
         tree.apply(&TxnEntry::decode(&record(START)).expect("just made"), None);
         let mut history = History::new();
         history.push(START, &record(START));
         let standing = Standing { accepted: 1, current: 1, last: START };
-        let replica = Replica::new(options, standing, history, &mut tree, Duration::ZERO);
+        let replica = Replica::new(of_the_first_of(3), standing, history, &mut tree, Duration::ZERO);
         Member { tree, replica, log: Group::new(START, Duration::ZERO), now: Duration::ZERO, links: 0 }
     }
 

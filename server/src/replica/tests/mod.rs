@@ -82,19 +82,7 @@ impl Rig {
         let (ready, segment_ready) = channel();
         let wake = Arc::new(move || _ = ready.send(()));
         let log = Log::open(&options, SlowDisk::default(), recovered, wake).expect("a log in a directory of its own");
-        let options = ReplicaOptions {
-            me: ServerId(1),
-            ensemble: Arc::new(Ensemble::of_equals([ServerId(1)])),
-            tick: Duration::from_millis(TICK_MS),
-            init_limit: 10,
-            sync_limit: 5,
-            patience: Patience::default(),
-            leader_serves: true,
-            is_lost: false,
-            first_session,
-            seed: with.seed,
-            cores: CORES,
-        };
+        let options = ReplicaOptions { first_session, seed: with.seed, ..member::of_the_first_of(1) };
         let now = Now { uptime: Duration::from_millis(at_ms), wall_ms: 1_000_000 + at_ms as i64 };
         let standing = Standing { accepted: 0, current: 0, last: recovered.last };
         let replica = Replica::new(options, standing, History::new(), &mut tree, now.uptime);
