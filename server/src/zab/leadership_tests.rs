@@ -261,6 +261,35 @@ fn who_cannot_be_sent_the_log_gets_a_snapshot_on_the_same_link() {
     assert_eq!(orders.last(), Some(&Send(B, Message::about(PacketKind::NewLeader, Zxid::new(3, 0)))));
 }
 
+/// Once only members were remembered, and a learner that is none was offered the same log again and again.
+#[test]
+fn who_is_no_member_and_cannot_be_sent_the_log_gets_a_snapshot_as_well() {
+    let (mut rig, have) = (Rig::established(), Zxid::new(1, 5));
+    rig.0.log_reaches(Some(have));
+    rig.comes(B, PacketKind::ObserverInfo, 77, 2);
+    assert!(matches!(rig.hear(B, ack_epoch(have, 1))[0], FromLog(B, _)));
+    let mut orders = vec![];
+    rig.0.log_lacks(B, &mut orders);
+    assert_eq!(orders[0], Snapshot(B, Zxid::new(3, 0)), "{orders:?}");
+}
+
+#[test]
+fn a_log_that_fails_for_everybody_is_read_for_nobody_and_not_all_their_names_are_kept() {
+    let (mut rig, have) = (Rig::established(), Zxid::new(1, 5));
+    let mut offered = 0;
+    for stranger in 100..100 + 2 * sending::LOG_LACKS_MAX as i64 {
+        let link = LinkId(stranger as u64);
+        rig.0.log_reaches(Some(have));
+        rig.comes(link, PacketKind::ObserverInfo, stranger, 2);
+        if matches!(rig.hear(link, ack_epoch(have, 1))[0], FromLog(..)) {
+            offered += 1;
+            rig.0.log_failed(link);
+        }
+        rig.0.disconnected(link, &mut vec![]);
+    }
+    assert_eq!((offered, rig.0.log_lacks.len()), (sending::LOG_LACKS_MAX, sending::LOG_LACKS_MAX));
+}
+
 /// A quorum may be faster than the leader's own disk: what that does not have yet cannot be read from it.
 #[test]
 fn the_log_is_read_only_up_to_what_is_durable() {

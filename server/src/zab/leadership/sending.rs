@@ -18,6 +18,9 @@ use crate::zab::sync::{Sync, decide};
 use corral_proto::peer::PacketKind;
 use corral_proto::{ServerId, Zxid};
 
+/// After the log has failed for so many servers that got no snapshot since, it is read for nobody any more.
+pub(super) const LOG_LACKS_MAX: usize = 64;
+
 impl Leadership {
     /// The log on the disk has everything after `reach`, and no more is to be read of it than learners may be sent; `None`: it has
     /// nothing for them.
@@ -35,8 +38,7 @@ impl Leadership {
 
     /// What was sent from the log over a link broke off, and the link is closed for that.
     pub fn log_failed(&mut self, link: LinkId) {
-        let sid = self.learners.get(&link).map(|learner| learner.sid);
-        self.log_lacks.extend(sid.filter(|sid| self.ensemble.is_member(*sid)));
+        self.log_lacks.extend(self.learners.get(&link).map(|learner| learner.sid));
     }
 
     /// Sends a learner all that it lacks, and adds it to those that get new proposals: nothing can come between.
@@ -95,7 +97,8 @@ impl Leadership {
         let upto = oldest.or(is_new.then_some(self.standing.last)).filter(|upto| upto.counter() > 0)?;
         // One without any history gets the tree and not how it came about, as with Apache.
         let is_behind = have > Zxid::ZERO && have <= upto && self.reach.is_some_and(|reach| have >= reach);
-        let may_be = is_behind && upto <= self.durable && !self.log_lacks.contains(&sid);
+        let is_sound = !self.log_lacks.contains(&sid) && self.log_lacks.len() < LOG_LACKS_MAX;
+        let may_be = is_behind && upto <= self.durable && is_sound;
         may_be.then(|| Stretch { sid, have, upto, newest: self.history.newest().unwrap_or(upto) })
     }
 }
