@@ -39,8 +39,8 @@ impl Epochs {
     pub fn open(dir: &Path, last: Zxid) -> Result<Epochs, StorageError> {
         let path = dir.join(FILE);
         let corrupt = |why: String| StorageError::Corrupt { file: path.clone(), offset: 0, why };
-        let text = match fs::read_to_string(&path) {
-            Ok(text) => text,
+        let text = match fs::read(&path) {
+            Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
             Err(error) if error.kind() == ErrorKind::NotFound => {
                 let (accepted, current) = (last.epoch(), last.epoch());
                 let epochs = Epochs { dir: dir.to_owned(), accepted, current, is_lost: false };
@@ -192,9 +192,12 @@ mod tests {
         let good = fs::read(&path).unwrap();
         for at in 0..good.len() {
             let mut bad = good.clone();
-            bad[at] ^= 1;
-            fs::write(&path, &bad).unwrap();
-            assert!(Epochs::open(dir.path(), Zxid::ZERO).is_err(), "byte {at}");
+            for bit in [1, 0x80] {
+                bad[at] = good[at] ^ bit;
+                fs::write(&path, &bad).unwrap();
+                let refused = Epochs::open(dir.path(), Zxid::ZERO).unwrap_err();
+                assert!(matches!(refused, StorageError::Corrupt { .. }), "byte {at}: {refused}");
+            }
             fs::write(&path, &good[..at]).unwrap();
             assert!(Epochs::open(dir.path(), Zxid::ZERO).is_err(), "cut at {at}");
         }

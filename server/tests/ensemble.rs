@@ -120,11 +120,7 @@ fn a_member_whose_log_is_damaged_gives_it_up_and_is_sent_the_leaders() {
     writers.await_more(300);
     let damaged = ensemble.leader() % 3 + 1;
     ensemble.kill(damaged);
-    let oldest = segments(ensemble.dir(damaged)).remove(0);
-    let file = File::options().read(true).write(true).open(&oldest).unwrap();
-    let mut byte = [0];
-    file.read_exact_at(&mut byte, 4096 + 100).unwrap();
-    file.write_all_at(&[byte[0] ^ 4], 4096 + 100).unwrap();
+    let oldest = ensemble.damage(damaged);
     ensemble.start(damaged, &CORRAL);
     ensemble.await_serving(damaged);
     writers.await_more(200);
@@ -134,11 +130,53 @@ fn a_member_whose_log_is_damaged_gives_it_up_and_is_sent_the_leaders() {
     assert!(said.contains("is damaged at offset 4") && said.contains("taking a snapshot of"), "{said}");
     let aside = ensemble.dir(damaged).join("corral-log.damaged-1");
     assert!(said.contains(&format!("set aside as {}", aside.display())), "{said}");
-    assert!(aside.join(oldest.file_name().unwrap()).exists(), "it can be looked into");
+    assert!(aside.join(oldest).exists(), "it can be looked into");
     // It is a member like others again: with it, one of the others may be gone.
     ensemble.kill(damaged % 3 + 1);
     let mut client = connect(&ensemble.addresses());
     create(&mut client, "/after", b"").unwrap();
+}
+
+/// The one that is damaged would make a quorum with one that may not have what the third and it had acknowledged.
+#[test]
+fn who_has_lost_its_history_helps_nobody_to_lead_and_a_quorum_of_those_needs_a_person() {
+    let mut ensemble = Ensemble::new(3, 0);
+    ensemble.set("snapCount=1000000");
+    ensemble.start_all(&CORRAL);
+    let writers = Writers::start(&ensemble.addresses(), 3);
+    writers.await_more(300);
+    let promised = writers.finish();
+    ensemble.check(&promised);
+    let kill_all = |ensemble: &mut Ensemble| (1..=3).for_each(|id| ensemble.kill(id));
+    let nobody_leads = |ensemble: &Ensemble, damaged: &[usize]| {
+        for id in damaged {
+            eventually("it does not vote", || ensemble.said(*id).contains("does not vote: its history").then_some(()));
+        }
+        // Ten times as long as a vote must stand.
+        ensemble.assert_nobody_serves_for(Duration::from_secs(2));
+    };
+
+    kill_all(&mut ensemble);
+    ensemble.damage(1);
+    [1, 3].into_iter().for_each(|id| ensemble.start(id, &CORRAL));
+    nobody_leads(&ensemble, &[1]);
+    ensemble.start(2, &CORRAL);
+    ensemble.check(&promised);
+
+    kill_all(&mut ensemble);
+    ensemble.damage(2);
+    ensemble.damage(3);
+    (1..=3).for_each(|id| ensemble.start(id, &CORRAL));
+    nobody_leads(&ensemble, &[2, 3]);
+    // As `docs/ensemble.md` says.
+    for id in [2, 3] {
+        ensemble.kill(id);
+        ensemble.forget(id);
+        ensemble.start(id, &CORRAL);
+        ensemble.await_serving(1);
+        ensemble.await_serving(id);
+    }
+    ensemble.check(&promised);
 }
 
 /// A follower misses three times as much as a leader has in memory, while there is no snapshot, and comes back. What its leader and

@@ -17,11 +17,12 @@ type Scene = fn(&Kind);
 
 fn main() {
     let releases = [("debian", debians_zookeeper()), ("other", other_zookeeper())];
-    let scenes: [(&str, Scene); 5] = [
+    let scenes: [(&str, Scene); 6] = [
         ("one_by_one_the_members_are_replaced_and_back", replaced_one_by_one),
         ("each_follows_the_other_and_nothing_acknowledged_is_lost", each_follows_the_other),
         ("a_tail_that_no_quorum_had_disappears_under_either_leader", tails_disappear),
         ("each_observes_the_other", each_observes),
+        ("one_of_ours_that_has_lost_its_history_is_sent_theirs", lost_history),
         ("who_has_missed_more_than_is_in_memory_is_sent_our_log", missed_more_than_memory),
     ];
     let mut trials = Vec::new();
@@ -202,6 +203,23 @@ fn each_observes(apache: &Kind) {
         let promised = writers.finish();
         ensemble.check(&promised);
     }
+}
+
+/// To Apache's leader it is a server that does not trust its empty disk.
+fn lost_history(apache: &Kind) {
+    let mut ensemble = Ensemble::new(3, 0);
+    ensemble.start_each(&[&CORRAL, apache, apache]);
+    let writers = Writers::start(&ensemble.addresses(), 3);
+    writers.await_more(200);
+    ensemble.kill(1);
+    ensemble.damage(1);
+    ensemble.start(1, &CORRAL);
+    assert_eq!(ensemble.await_serving(1), "follower");
+    let said = ensemble.said(1);
+    assert!(said.contains("does not vote: its history is lost") && said.contains("taking a snapshot of"), "{said}");
+    writers.await_more(200);
+    let promised = writers.finish();
+    ensemble.check(&promised);
 }
 
 /// Far behind a leader of ours that has no snapshot: what is read from its log is what Apache's learner expects.

@@ -277,12 +277,14 @@ impl Replica {
         let mut out = Outbox::new();
         let last = if self.is_lost { UNTRUSTED } else { self.standing.last };
         self.election.look(now, last, self.standing.current.into(), &mut out);
-        tracing::info!(
-            "LOOKING: round {}, epoch {}, {}",
-            self.election.round(),
-            self.standing.current,
-            self.standing.last
-        );
+        let (round, current) = (self.election.round(), self.standing.current);
+        match self.is_lost {
+            false => tracing::info!("LOOKING: round {round}, epoch {current}, {}", self.standing.last),
+            true => tracing::warn!(
+                "LOOKING: round {round}, epoch {current}. This server does not vote: its history is lost, and it waits for a leader \
+                 that a quorum of the others has elected"
+            ),
+        }
         self.notify(out);
     }
 

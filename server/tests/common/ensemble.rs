@@ -4,7 +4,7 @@
 //! **Invariant**: no process outlives its test, however that ends.
 
 use super::network::Network;
-use super::{PATIENCE, eventually, signal, temp_dir};
+use super::{PATIENCE, eventually, segments, signal, temp_dir};
 use corral_engine::restore::restore;
 use corral_engine::txnlog::segment;
 use corral_net::client::{BlockingClient, ClientError, Session, four_letter_word};
@@ -14,7 +14,10 @@ use corral_proto::response::Response;
 use corral_proto::{ErrorCode, Stat};
 use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
 use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fs::File;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -196,7 +199,7 @@ impl Ensemble {
                 command
             }
         };
-        let mut options = std::fs::File::options();
+        let mut options = File::options();
         let log = options
             .append(true)
             .create(true)
@@ -251,6 +254,16 @@ impl Ensemble {
         self.configure(id);
     }
 
+    /// Flips a bit among what a member, one of ours, wrote first into its log. Returns the name of the file.
+    pub(crate) fn damage(&self, id: usize) -> OsString {
+        let oldest = segments(self.dir(id)).remove(0);
+        let file = File::options().read(true).write(true).open(&oldest).expect("it is ours");
+        let (mut byte, at) = ([0], 4096 + 100);
+        file.read_exact_at(&mut byte, at).expect("it is longer");
+        file.write_all_at(&[byte[0] ^ 4], at).expect("just read");
+        oldest.file_name().expect("it is a file").to_owned()
+    }
+
     /// `leader`, `follower` or `observer`; `None` while it does not serve.
     pub(crate) fn mode(&self, id: usize) -> Option<String> {
         self.members[id - 1].child.as_ref()?;
@@ -267,6 +280,15 @@ impl Ensemble {
         (1..=self.count()).filter(|id| self.members[id - 1].child.is_some()).for_each(|id| {
             self.await_serving(id);
         });
+    }
+
+    /// Watches for so long that no member serves.
+    #[expect(clippy::disallowed_methods, reason = "there is no condition to wait for where nothing is to happen")]
+    pub(crate) fn assert_nobody_serves_for(&self, time: Duration) {
+        let end = Instant::now() + time;
+        while Instant::now() < end {
+            (1..=self.count()).for_each(|id| assert_eq!(self.mode(id), None, "{id} serves: {}", self.all_said()));
+        }
     }
 
     /// Waits for a leader, and says which member it is.
