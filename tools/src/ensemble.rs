@@ -199,8 +199,12 @@ fn start(start: &Start, out: &mut dyn Write) -> Result<(), Failure> {
         command.arg("--config").arg(member.config()).stdin(Stdio::null());
         command.stdout(log.try_clone().map_err(failed)?).stderr(log);
         // It goes on when this tool, and the terminal, are gone.
-        let child = command.process_group(0).spawn().map_err(failed)?;
+        let mut child = command.process_group(0).spawn().map_err(failed)?;
         std::fs::write(member.dir.join("pid"), format!("{}\n", child.id())).map_err(failed)?;
+        // A process that has only just become the server has no command line yet by which it could be known.
+        while member.pid().is_none() && child.try_wait().map_err(failed)?.is_none() {
+            std::thread::sleep(STEP);
+        }
     }
     let running = || all.iter().filter(|member| member.pid().is_some());
     let late = Instant::now() + PATIENCE;
