@@ -22,12 +22,13 @@ pub struct Options {
 /// # Errors
 /// See [`Failure`]. Damage is shown and is no failure here.
 pub fn run(options: &Options, out: &mut dyn Write) -> Result<(), Failure> {
+    let files = options.paths.iter().map(|path| source::files(path)).collect::<Result<Vec<_>, _>>()?.concat();
     writeln!(
         out,
         "{:<26} {:>12} {:>10} {:>9} {:<25} {:<6} {:<25} STATE",
         "FILE", "SIZE", "NODES", "SESSIONS", "ZXIDS", "COMPR", "TAKEN"
     )?;
-    for path in options.paths.iter().map(|path| source::files(path)).collect::<Result<Vec<_>, _>>()?.concat() {
+    for path in files {
         let mut sessions = 0;
         let found = read(&path, |piece| {
             sessions += u64::from(matches!(piece, Piece::Session(..)));
