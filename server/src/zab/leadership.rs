@@ -124,7 +124,7 @@ pub struct Leadership {
     history: History,
     /// The log on the disk has everything after this, as far as that is worth reading.
     reach: Option<Zxid>,
-    /// Servers that could not be sent what they lack from the log, members or not; at most as many as `sending` remembers.
+    /// Servers that could not be sent what they lack from the log, members or not; few ([`sending::LOG_LACKS_MAX`]).
     log_lacks: BTreeSet<ServerId>,
     /// Learners that wait until everything up to there is committed, in that order.
     syncs: VecDeque<(Zxid, LinkId)>,

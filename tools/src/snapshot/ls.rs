@@ -22,7 +22,7 @@ pub struct Options {
 /// # Errors
 /// See [`Failure`]. Damage is shown and is no failure here.
 pub fn run(options: &Options, out: &mut dyn Write) -> Result<(), Failure> {
-    let files = options.paths.iter().map(|path| source::files(path)).collect::<Result<Vec<_>, _>>()?.concat();
+    let files = source::files(&options.paths)?;
     writeln!(
         out,
         "{:<26} {:>12} {:>10} {:>9} {:<25} {:<6} {:<25} STATE",

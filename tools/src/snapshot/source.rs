@@ -12,11 +12,15 @@ const SNAPSHOT_DIR: &str = "corral-snapshots";
 /// What a snapshot of Apache ZooKeeper begins with.
 const APACHE: &[u8; 4] = b"ZKSN";
 
-/// The snapshots that `path` means, the newest first; a file is taken as one whatever its name.
+/// The snapshots that `paths` mean, of each the newest first; a file is taken as one whatever its name.
 ///
 /// # Errors
-/// When there is nothing of that name.
-pub fn files(path: &Path) -> Result<Vec<PathBuf>, Failure> {
+/// When there is nothing of one of these names.
+pub fn files(paths: &[PathBuf]) -> Result<Vec<PathBuf>, Failure> {
+    Ok(paths.iter().map(|path| found(path)).collect::<Result<Vec<_>, _>>()?.concat())
+}
+
+fn found(path: &Path) -> Result<Vec<PathBuf>, Failure> {
     match fs::metadata(path) {
         Ok(meta) if meta.is_dir() => {}
         Ok(_) => return file(path).map(|path| vec![path]),

@@ -28,7 +28,7 @@ pub struct Options {
 /// [`Failure::Failed`] when one is damaged, or its log is not enough for it.
 pub fn run(options: &Options, out: &mut dyn Write) -> Result<(), Failure> {
     let log = options.log.as_deref().map(log_dir).transpose()?;
-    let files = options.paths.iter().map(|path| source::files(path)).collect::<Result<Vec<_>, _>>()?.concat();
+    let files = source::files(&options.paths)?;
     let mut bad = 0;
     for path in &files {
         match check(path, log.as_deref()) {
