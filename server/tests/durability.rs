@@ -4,13 +4,12 @@
 
 mod common;
 
-use common::{Server, create, get, segments, set, temp_dir};
+use common::{Server, create, get, overwrite, segments, set, temp_dir};
 use corral_engine::txnlog::{Position, recover};
 use corral_proto::request::{PathWatch, Request, SetDataRequest};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use std::fs;
-use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -54,7 +53,7 @@ fn a_last_write_that_is_cut_anywhere_is_there_as_a_whole_or_not_at_all() {
         if random.random() {
             random.fill(&mut lost[..]);
         }
-        fs::File::options().write(true).open(path).unwrap().write_all_at(&lost, cut.into()).unwrap();
+        overwrite(path, cut.into(), &lost);
         // Twice: what recovery decided once, it decides again.
         for _ in 0..2 {
             let server = Server::start(torn.path(), &[]);

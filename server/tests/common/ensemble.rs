@@ -4,7 +4,7 @@
 //! **Invariant**: no process outlives its test, however that ends.
 
 use super::network::Network;
-use super::{PATIENCE, eventually, segments, signal, temp_dir};
+use super::{PATIENCE, eventually, overwrite, segments, signal, temp_dir};
 use corral_engine::restore::restore;
 use corral_engine::txnlog::segment;
 use corral_net::client::{BlockingClient, ClientError, Session, four_letter_word};
@@ -15,9 +15,7 @@ use corral_proto::{ErrorCode, Stat};
 use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::fs::File;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -199,7 +197,7 @@ impl Ensemble {
                 command
             }
         };
-        let mut options = File::options();
+        let mut options = std::fs::File::options();
         let log = options
             .append(true)
             .create(true)
@@ -257,10 +255,9 @@ impl Ensemble {
     /// Flips a bit among what a member, one of ours, wrote first into its log. Returns the name of the file.
     pub(crate) fn damage(&self, id: usize) -> OsString {
         let oldest = segments(self.dir(id)).remove(0);
-        let file = File::options().read(true).write(true).open(&oldest).expect("it is ours");
-        let (mut byte, at) = ([0], 4096 + 100);
-        file.read_exact_at(&mut byte, at).expect("it is longer");
-        file.write_all_at(&[byte[0] ^ 4], at).expect("just read");
+        let at = 4096 + 100;
+        let byte = std::fs::read(&oldest).expect("it is ours")[at];
+        overwrite(&oldest, at as u64, &[byte ^ 4]);
         oldest.file_name().expect("it is a file").to_owned()
     }
 

@@ -15,6 +15,7 @@ use corral_proto::request::{CreateRequest, PathWatch, Request, SetDataRequest};
 use corral_proto::response::Response;
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -182,6 +183,12 @@ pub(crate) fn segments(dir: &Path) -> Vec<PathBuf> {
         .collect();
     paths.sort();
     paths
+}
+
+/// What a disk may have instead of what was written there.
+pub(crate) fn overwrite(file: &Path, at: u64, with: &[u8]) {
+    let file = std::fs::File::options().write(true).open(file).expect("it is there");
+    file.write_all_at(with, at).expect("the disk has room");
 }
 
 /// Waits until `check` says something.
