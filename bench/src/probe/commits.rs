@@ -45,7 +45,7 @@ pub(crate) fn measure(
     let mut buf = pool.take(cell.bytes);
     // Not zeros, which some disks do not store, and nothing that compresses.
     SmallRng::seed_from_u64(cell.bytes as u64).fill_bytes(buf.as_mut_slice());
-    let data = pool.freeze(buf).slice(..cell.bytes);
+    let data = buf.freeze().slice(..cell.bytes);
     let write = Write { token: 0, file: target.file.clone(), offset: 0, data };
     let mut committer = Committer { device, write, depth: cell.depth, pause, flight: vec![], done: vec![] };
     committer.run(target, Until { time: Duration::ZERO, commits: WARM_UP }, stop)?;

@@ -1,8 +1,11 @@
 //! Memory that direct I/O accepts: aligned to the block, zeroed, and recycled instead of freed.
 //!
-//! The pool exists because a batch buffer is a megabyte: fresh pages from the kernel for each batch would cost more than the
-//! write. A buffer is lent out as [`Bytes`], sliced without copies for the log and for whoever else needs a record; it comes
-//! back by itself when the last slice is dropped.
+//! Memory comes in chunks, because fresh pages from the kernel for each batch would cost more than the write. A chunk is handed out
+//! as [`Region`]s, one behind the other: whoever has written the beginning of a region splits the rest off and goes on there. So a
+//! small batch keeps its own blocks alive, and only the last of many batches keeps the chunk.
+//!
+//! **Invariants**: no two regions of a chunk overlap; a frozen region never changes; a chunk goes back to its [`Pool`] when the last
+//! region, and the last slice of any, is gone.
 
 use super::BLOCK;
 use bytes::Bytes;
@@ -72,48 +75,46 @@ impl AsRef<[u8]> for AlignedBuf {
     }
 }
 
-/// Lends buffers of one size and takes them back.
+/// Lends chunks of one size and takes them back.
 #[derive(Clone)]
 pub struct Pool {
     size: usize,
     idle: Arc<Mutex<Vec<AlignedBuf>>>,
 }
 
-/// How many idle buffers are kept; more are freed.
+/// How many idle chunks are kept; more are freed.
 const IDLE_MAX: usize = 8;
 
 impl Pool {
-    /// Buffers of `size` bytes, rounded up to whole blocks.
+    /// Chunks of `size` bytes, rounded up to whole blocks.
     pub fn new(size: usize) -> Pool {
         Pool { size: super::round_up(size), idle: Arc::default() }
     }
 
-    /// A buffer of at least `len` bytes, with whatever its last user left in it.
-    pub fn take(&self, len: usize) -> AlignedBuf {
-        if len > self.size {
-            return AlignedBuf::zeroed(len);
-        }
-        self.idle.lock().pop().unwrap_or_else(|| AlignedBuf::zeroed(self.size))
-    }
-
-    /// Freezes a buffer. It returns to the pool when the last slice of it is gone.
-    pub fn freeze(&self, buf: AlignedBuf) -> Bytes {
-        Bytes::from_owner(Lent { buf: Some(buf), pool: self.clone() })
+    /// A chunk, or a larger one made to measure if `len` bytes need that, with whatever its last user left in it.
+    pub fn take(&self, len: usize) -> Region {
+        let buf = match len > self.size {
+            true => AlignedBuf::zeroed(len),
+            false => self.idle.lock().pop().unwrap_or_else(|| AlignedBuf::zeroed(self.size)),
+        };
+        let len = buf.len();
+        Region { chunk: Arc::new(Chunk { buf: Some(buf), pool: self.clone() }), start: 0, len }
     }
 }
 
-struct Lent {
+struct Chunk {
+    /// Present until dropped.
     buf: Option<AlignedBuf>,
     pool: Pool,
 }
 
-impl AsRef<[u8]> for Lent {
-    fn as_ref(&self) -> &[u8] {
-        self.buf.as_ref().expect("present until dropped").as_slice()
+impl Chunk {
+    fn memory(&self) -> *mut u8 {
+        self.buf.as_ref().expect("present until dropped").memory.as_ptr()
     }
 }
 
-impl Drop for Lent {
+impl Drop for Chunk {
     fn drop(&mut self) {
         let buf = self.buf.take().expect("dropped once");
         let mut idle = self.pool.idle.lock();
@@ -123,23 +124,91 @@ impl Drop for Lent {
     }
 }
 
+/// Whole blocks of a chunk, which nobody else has.
+pub struct Region {
+    chunk: Arc<Chunk>,
+    start: usize,
+    len: usize,
+}
+
+impl Region {
+    /// Bytes there are, a multiple of [`BLOCK`].
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// All of it.
+    pub fn as_slice(&self) -> &[u8] {
+        // SAFETY: the chunk's memory is initialized and lives as long as `self.chunk`; `start` and `len` lie within it; regions do
+        // not overlap, so nobody writes to these bytes while `self` is borrowed.
+        unsafe { std::slice::from_raw_parts(self.chunk.memory().add(self.start), self.len) }
+    }
+
+    /// All of it, to write to.
+    pub fn as_mut_slice(&mut self) -> &mut [u8] {
+        // SAFETY: as above; `&mut self` is the only access to these bytes, and nobody makes a reference to more of the chunk.
+        unsafe { std::slice::from_raw_parts_mut(self.chunk.memory().add(self.start), self.len) }
+    }
+
+    /// Keeps the first `len` bytes, which are whole blocks, and returns the rest.
+    pub fn split_off(&mut self, len: usize) -> Region {
+        assert!(len.is_multiple_of(BLOCK) && len <= self.len, "a region is whole blocks");
+        let rest = Region { chunk: self.chunk.clone(), start: self.start + len, len: self.len - len };
+        self.len = len;
+        rest
+    }
+
+    /// From now on it never changes.
+    pub fn freeze(self) -> Bytes {
+        Bytes::from_owner(self)
+    }
+}
+
+impl AsRef<[u8]> for Region {
+    fn as_ref(&self) -> &[u8] {
+        self.as_slice()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn buffers_are_aligned_and_come_back() {
+    fn chunks_are_aligned_and_come_back() {
         let pool = Pool::new(10_000);
-        let mut buf = pool.take(1);
-        assert_eq!((buf.len(), buf.as_slice().as_ptr() as usize % BLOCK), (12_288, 0));
-        buf.as_mut_slice()[0] = 7;
-        let address = buf.as_slice().as_ptr();
-        let frozen = pool.freeze(buf);
+        let mut region = pool.take(1);
+        assert_eq!((region.len(), region.as_slice().as_ptr() as usize % BLOCK), (12_288, 0));
+        region.as_mut_slice()[0] = 7;
+        let address = region.as_slice().as_ptr();
+        let frozen = region.freeze();
         let slice = frozen.slice(0..1);
         drop(frozen);
         assert_eq!(pool.idle.lock().len(), 0, "a slice is still out");
         drop(slice);
         assert_eq!(pool.take(1).as_slice().as_ptr(), address);
         assert_eq!(pool.take(20_000).len(), 20_480, "larger ones are made to measure");
+    }
+
+    #[test]
+    fn the_rest_of_a_chunk_is_used_on_while_its_beginning_is_read() {
+        let pool = Pool::new(3 * BLOCK);
+        let mut first = pool.take(1);
+        first.as_mut_slice().fill(1);
+        let mut second = first.split_off(BLOCK);
+        let first = first.freeze();
+        second.as_mut_slice().fill(2);
+        let third = second.split_off(2 * BLOCK);
+        assert!(third.is_empty() && first.iter().all(|byte| *byte == 1) && second.as_slice().len() == 2 * BLOCK);
+        assert_eq!(first.as_ptr() as usize + BLOCK, second.as_slice().as_ptr() as usize);
+        drop((first, third));
+        assert_eq!(pool.idle.lock().len(), 0, "one region is still out");
+        drop(second);
+        assert_eq!(pool.idle.lock().len(), 1);
     }
 }

@@ -12,27 +12,35 @@
 //! **Not here**: which segment and offset, the disk, what is durable ([`super::log`]).
 
 use super::format::{BatchHeader, Position, RECORD_HEAD, record_head};
-use crate::disk::aligned::{AlignedBuf, Pool};
+use crate::disk::aligned::{Pool, Region};
 use crate::disk::round_up;
 use bytes::Bytes;
 use corral_proto::{Jute, TxnEntry, Zxid};
 use std::collections::VecDeque;
 use std::time::Duration;
 
-/// Size of a batch buffer in bytes. A batch is cut when it is full; a larger record gets a buffer of its own.
+/// Size of a chunk of memory for batches, in bytes. Batches lie in it one behind the other; one is cut when the chunk is full. A
+/// larger record gets memory of its own.
 pub const BATCH_BYTES: usize = 1 << 20;
+
+/// A batch does not begin with less than this left of its chunk: cut so early, it would cost a write for little.
+const BATCH_ROOM_MIN: usize = 256 << 10;
 
 /// The batches that are still in memory only.
 pub struct Group {
     pool: Pool,
+    /// What is left of the chunk that the newest sealed batch lies in.
+    rest: Option<Region>,
     delay: Duration,
     open: Option<OpenBatch>,
     sealed: VecDeque<SealedBatch>,
+    /// Bytes of memory that the sealed batches hold.
+    sealed_bytes: usize,
     last: Zxid,
 }
 
 struct OpenBatch {
-    buf: AlignedBuf,
+    buf: Region,
     len: usize,
     heads_crc: u32,
     since: Duration,
@@ -50,7 +58,8 @@ struct Record {
 impl Group {
     /// Batches for a log whose last record is `last`; `delay` is `log.groupCommitDelayUs`.
     pub fn new(last: Zxid, delay: Duration) -> Group {
-        Group { pool: Pool::new(BATCH_BYTES), delay, open: None, sealed: VecDeque::new(), last }
+        let (pool, sealed) = (Pool::new(BATCH_BYTES), VecDeque::new());
+        Group { pool, rest: None, delay, open: None, sealed, sealed_bytes: 0, last }
     }
 
     /// Encodes a transaction into the open batch.
@@ -72,9 +81,10 @@ impl Group {
         if self.open.as_ref().is_some_and(|open| open.len + RECORD_HEAD + len > open.buf.len()) {
             self.seal();
         }
-        let pool = &self.pool;
+        let needed = (BatchHeader::LEN + RECORD_HEAD + len).max(BATCH_ROOM_MIN);
+        let (pool, rest) = (&self.pool, &mut self.rest);
         let open = self.open.get_or_insert_with(|| OpenBatch {
-            buf: pool.take(BatchHeader::LEN + RECORD_HEAD + len),
+            buf: rest.take().filter(|rest| rest.len() >= needed).unwrap_or_else(|| pool.take(needed)),
             len: BatchHeader::LEN,
             heads_crc: 0,
             since: now,
@@ -102,6 +112,11 @@ impl Group {
         self.open.is_none() && self.sealed.is_empty()
     }
 
+    /// Bytes of memory that wait to be written.
+    pub fn bytes(&self) -> usize {
+        self.sealed_bytes + self.open.as_ref().map_or(0, |open| open.len)
+    }
+
     /// When the open batch may be cut: `None` if there is nothing, a time that has passed if at once.
     pub fn due(&self) -> Option<Duration> {
         match (&self.open, self.sealed.is_empty()) {
@@ -119,11 +134,14 @@ impl Group {
         if self.sealed.is_empty() {
             self.seal();
         }
-        self.sealed.pop_front()
+        let batch = self.sealed.pop_front()?;
+        self.sealed_bytes -= batch.padded;
+        Some(batch)
     }
 
     /// Gives a batch back that could not be written yet: it stays the oldest.
     pub fn put_back(&mut self, batch: SealedBatch) {
+        self.sealed_bytes += batch.padded;
         self.sealed.push_front(batch);
     }
 
@@ -131,9 +149,10 @@ impl Group {
         let Some(mut open) = self.open.take() else { return };
         let padded = round_up(open.len);
         open.buf.as_mut_slice()[open.len..padded].fill(0);
+        self.rest = Some(open.buf.split_off(padded)).filter(|rest| rest.len() >= BATCH_ROOM_MIN);
+        self.sealed_bytes += padded;
         self.sealed.push_back(SealedBatch {
             buf: open.buf,
-            pool: self.pool.clone(),
             padded,
             len: open.len,
             heads_crc: open.heads_crc,
@@ -146,8 +165,7 @@ impl Group {
 
 /// A batch that takes no more records, and has no place yet.
 pub struct SealedBatch {
-    buf: AlignedBuf,
-    pool: Pool,
+    buf: Region,
     padded: usize,
     len: usize,
     heads_crc: u32,
@@ -177,8 +195,7 @@ impl SealedBatch {
             heads_crc: self.heads_crc,
         };
         header.encode(salt, at.offset, &mut self.buf.as_mut_slice()[..BatchHeader::LEN]);
-        let bytes = self.pool.freeze(self.buf).slice(..self.padded);
-        PlacedBatch { bytes, header, records: self.records }
+        PlacedBatch { bytes: self.buf.freeze(), header, records: self.records }
     }
 }
 
@@ -195,6 +212,15 @@ impl PlacedBatch {
     /// The transactions in it, as slices of the very memory that is written.
     pub fn entries(&self) -> impl Iterator<Item = (Zxid, Bytes)> + '_ {
         self.records.iter().map(|record| (record.zxid, self.bytes.slice(record.start..record.end)))
+    }
+
+    /// Bytes of memory that each transaction's slice holds, in their order: its own, and its share of the header and the padding. Whoever
+    /// keeps some of the slices keeps the whole batch, so what lies before a transaction counts for it, and the end for the last.
+    pub fn held(&self) -> impl Iterator<Item = usize> + '_ {
+        let ends = self.records.iter().map(|record| record.end);
+        let ends = ends.take(self.records.len() - 1).chain([self.bytes.len()]);
+        let begins = [0].into_iter().chain(self.records.iter().map(|record| record.end));
+        begins.zip(ends).map(|(begin, end)| end - begin)
     }
 }
 
@@ -237,6 +263,23 @@ mod tests {
         let (_, record) = placed.entries().next().unwrap();
         assert!(before.contains(&record.as_ptr()) && before.contains(&placed.bytes.as_ptr()));
         assert_eq!(TxnEntry::decode(&record).unwrap(), set(1, b"payload"));
+    }
+
+    /// A batch of one small record holds its block, not the chunk that it lies in.
+    #[test]
+    fn small_batches_share_a_chunk_and_what_each_record_holds_adds_up() {
+        let mut group = Group::new(Zxid(0), Duration::ZERO);
+        let at = Position { segment: 1, offset: 4096 };
+        let mut placed = Vec::new();
+        for zxid in [1, 10, 20] {
+            (zxid..zxid + 3).for_each(|zxid| group.append(&set(zxid, b"small"), Duration::ZERO));
+            assert!(group.bytes() > 0);
+            placed.push(group.take(Duration::ZERO).unwrap().place(9, at, Position::START, 0, Position::START));
+            assert_eq!(group.bytes(), 0);
+        }
+        let begins: Vec<usize> = placed.iter().map(|batch| batch.bytes.as_ptr() as usize).collect();
+        assert_eq!([begins[1] - begins[0], begins[2] - begins[1]], [4096, 4096]);
+        assert!(placed.iter().all(|batch| batch.held().count() == 3 && batch.held().sum::<usize>() == 4096));
     }
 
     #[test]
