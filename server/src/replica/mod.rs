@@ -29,7 +29,7 @@ use crate::session::{ConnId, SessionIds};
 use crate::zab::election::Patience;
 use crate::zab::history::History;
 use crate::zab::leadership::{Leadership, LinkId};
-use crate::zab::message::{Message, Standing};
+use crate::zab::message::{Message, Record, Standing};
 use crate::zab::stretch::Stretch;
 use crate::zab::{Election, Ensemble};
 use bytes::Bytes;
@@ -218,13 +218,13 @@ impl Replica {
     /// they go to the learners.
     pub fn cut(&mut self, batch: &PlacedBatch) {
         let mut orders = Vec::new();
-        for (zxid, record) in batch.entries() {
+        for ((zxid, bytes), held) in batch.entries().zip(batch.held()) {
             let proposal = &mut self.proposals[self.cut];
             assert!(proposal.zxid == zxid, "batches hold the proposals in their order");
             if let Role::Leading(leading) = &mut self.role {
-                leading.leadership.propose(zxid, record.clone(), &mut orders);
+                leading.leadership.propose(zxid, Record { bytes: bytes.clone(), held }, &mut orders);
             }
-            proposal.record = record;
+            proposal.record = bytes;
             self.cut += 1;
         }
         self.lead(Duration::ZERO, orders);

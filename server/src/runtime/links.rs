@@ -26,15 +26,19 @@ use std::sync::Arc;
 const READ: usize = 256 << 10;
 /// Reads of one link before the others have their turn.
 const READS: usize = 8;
-/// Bytes that may wait to be sent to one learner.
-const QUEUE_MAX: usize = 256 << 20;
+/// Bytes of memory that what waits to be sent to one learner may hold.
+const QUEUE_MAX: usize = 128 << 20;
+/// Bytes of data that the first packet of a link may have: whoever connects has not said who it is.
+const GREETING_MAX: usize = 4 << 10;
+/// Links that may be accepted at a time. An ensemble has a handful.
+const LINKS_MAX: usize = 1024;
 /// Parts of one vectored write.
 const SLICES: usize = 256;
 
 /// Something to be sent.
 enum Part {
-    /// Bytes of a proposal, in the log's memory.
-    Shared(Bytes),
+    /// Bytes of a proposal, in the log's memory, and how many bytes of that they hold.
+    Shared(Bytes, usize),
     /// Packets, or what is around such bytes: so many bytes of [`Outbound::own`].
     Own(usize),
     /// What is being made. Whoever makes it has a weak reference, and stops when it is gone.
@@ -55,7 +59,8 @@ pub(super) enum Piece {
 struct Outbound {
     parts: VecDeque<Part>,
     own: BytesMut,
-    queued: usize,
+    /// Bytes of memory that the parts hold.
+    held: usize,
     /// Something of the stream at the front was sent.
     begun: bool,
     /// Why what another thread made is not complete.
@@ -69,7 +74,7 @@ impl Outbound {
         let before = self.own.len();
         write(&mut self.own);
         let len = self.own.len() - before;
-        self.queued += len;
+        self.held += len;
         match self.parts.back_mut() {
             Some(Part::Own(last)) => *last += len,
             _ => self.parts.push_back(Part::Own(len)),
@@ -77,7 +82,7 @@ impl Outbound {
     }
 
     fn packet(&mut self, message: Message) {
-        let Message { kind, zxid, data } = message;
+        let Message { kind, zxid, data, held } = message;
         // Apache's leader wants to know who a client is; it looks through the list, but not for whether there is one.
         let auth = (kind == PacketKind::Request).then_some(Ids::EMPTY);
         match data {
@@ -87,8 +92,8 @@ impl Outbound {
                     out.put_i64(zxid.0);
                     out.put_i32(data.len() as i32);
                 });
-                self.queued += data.len();
-                self.parts.push_back(Part::Shared(data));
+                self.held += held;
+                self.parts.push_back(Part::Shared(data, held));
                 self.own(|out| out.put_i32(-1));
             }
             data => self.own(|out| Packet { kind, zxid, data: data.as_deref(), auth }.encode(out)),
@@ -102,8 +107,8 @@ impl Outbound {
                 match pieces.try_recv() {
                     Ok(Piece::Bytes(piece)) => {
                         self.begun = true;
-                        self.queued += piece.len();
-                        self.parts.push_front(Part::Shared(piece));
+                        self.held += piece.len();
+                        self.parts.push_front(Part::Shared(piece.clone(), piece.len()));
                     }
                     Ok(Piece::End) => {
                         self.begun = false;
@@ -124,7 +129,7 @@ impl Outbound {
             let (mut count, mut own) = (0, &self.own[..]);
             for part in &self.parts {
                 let slice = match part {
-                    Part::Shared(bytes) => &bytes[..],
+                    Part::Shared(bytes, _) => &bytes[..],
                     Part::Own(len) => {
                         let (now, rest) = own.split_at(*len);
                         own = rest;
@@ -155,17 +160,19 @@ impl Outbound {
     }
 
     fn wrote(&mut self, mut written: usize) {
-        self.queued -= written;
         while let Some(part) = self.parts.front_mut() {
             let taken = match part {
-                Part::Shared(bytes) => {
+                Part::Shared(bytes, held) => {
                     let taken = written.min(bytes.len());
                     bytes.advance(taken);
-                    (taken, bytes.is_empty())
+                    let is_sent = bytes.is_empty();
+                    self.held -= if is_sent { *held } else { 0 };
+                    (taken, is_sent)
                 }
                 Part::Own(len) => {
                     let taken = written.min(*len);
                     *len -= taken;
+                    self.held -= taken;
                     self.own.advance(taken);
                     (taken, *len == 0)
                 }
@@ -186,6 +193,8 @@ struct Link {
     remote: SocketAddr,
     inbound: BytesMut,
     outbound: Outbound,
+    /// Bytes of data that its next packet may have.
+    data_max: usize,
     readable: bool,
     /// The other side has said that it will send no more; what it sent before may still be unread.
     half_closed: bool,
@@ -239,7 +248,10 @@ impl Links {
         let mut accepted = Vec::new();
         while let Some(listener) = &self.listener {
             match listener.accept() {
-                Ok((stream, remote)) => accepted.extend(self.add(stream, remote).ok()),
+                Ok((_, remote)) if self.links.len() >= LINKS_MAX => {
+                    tracing::warn!("{remote} is not taken as a learner: {LINKS_MAX} are connected");
+                }
+                Ok((stream, remote)) => accepted.extend(self.add(stream, remote, GREETING_MAX).ok()),
                 Err(error) if matches!(error.kind(), ErrorKind::Interrupted | ErrorKind::ConnectionAborted) => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => break,
                 Err(error) => {
@@ -251,16 +263,20 @@ impl Links {
         accepted
     }
 
-    /// A connection is a link from now on.
-    pub(super) fn add(&mut self, mut stream: TcpStream, remote: SocketAddr) -> io::Result<LinkId> {
+    /// A connection that was made to a leader is a link from now on.
+    pub(super) fn dialed(&mut self, stream: TcpStream, remote: SocketAddr) -> io::Result<LinkId> {
+        self.add(stream, remote, self.data_max)
+    }
+
+    fn add(&mut self, mut stream: TcpStream, remote: SocketAddr, data_max: usize) -> io::Result<LinkId> {
         stream.set_nodelay(true)?;
         let id = LinkId(self.next);
         self.next += 1;
         let token = Token(self.base + id.0 as usize);
         self.registry.register(&mut stream, token, Interest::READABLE | Interest::WRITABLE)?;
         let (inbound, outbound) = (BytesMut::new(), Outbound::default());
-        self.links
-            .insert(id, Link { stream, remote, inbound, outbound, readable: true, half_closed: false, ended: None });
+        let (readable, half_closed) = (true, false);
+        self.links.insert(id, Link { stream, remote, inbound, outbound, data_max, readable, half_closed, ended: None });
         self.dirty.push(id);
         Ok(id)
     }
@@ -293,7 +309,7 @@ impl Links {
             self.dirty.push(id);
         }
         link.outbound.packet(message);
-        if link.outbound.queued > QUEUE_MAX && link.ended.is_none() {
+        if link.outbound.held > QUEUE_MAX && link.ended.is_none() {
             link.ended = Some(format!("it reads too slowly: {} MiB wait for it", QUEUE_MAX >> 20));
             self.dirty.push(id);
         }
@@ -380,12 +396,14 @@ impl Links {
     /// The next packet that has come, or the end.
     pub(super) fn next(&mut self, id: LinkId) -> Option<Came> {
         let link = self.links.get_mut(&id)?;
-        match Packet::parse(&link.inbound, self.data_max) {
+        match Packet::parse(&link.inbound, link.data_max) {
             Ok(Parsed::Whole(packet, used)) => {
+                // Whoever is not what it says, or says it out of its place, is disconnected for this packet.
+                link.data_max = self.data_max;
                 let (kind, zxid, len) = (packet.kind, packet.zxid, packet.data.map(<[u8]>::len));
                 let packet = link.inbound.split_to(used).freeze();
                 let data = len.map(|len| packet.slice(DATA..DATA + len));
-                Some(Came::Message(Message { kind, zxid, data }))
+                Some(Came::Message(Message::new(kind, zxid, data)))
             }
             Ok(Parsed::Short) => self.end(id),
             Err(error) => {
@@ -414,6 +432,7 @@ const DATA: usize = 16;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::zab::message::Record;
     use corral_proto::Zxid;
 
     /// From the moment a record is encoded, its bytes are not copied on their way to a learner.
@@ -428,13 +447,26 @@ mod tests {
             .parts
             .iter()
             .filter_map(|part| match part {
-                Part::Shared(bytes) => Some(bytes),
+                Part::Shared(bytes, _) => Some(bytes),
                 _ => None,
             })
             .collect();
         assert_eq!(shared.len(), 1);
         assert_eq!(shared[0].as_ptr(), record.as_ptr());
         assert_eq!(outbound.parts.len(), 3, "what is around it is in one piece each");
+    }
+
+    /// Counted is what a slice keeps alive, not what it shows.
+    #[test]
+    fn what_holds_much_memory_counts_as_much() {
+        let mut outbound = Outbound::default();
+        let record = Record { bytes: Bytes::from_static(b"small"), held: 4096 };
+        outbound.packet(Message::carrying(PacketKind::Proposal, Zxid(1), record));
+        assert_eq!(outbound.held, 4096 + 16 + 4);
+        outbound.wrote(16 + 2);
+        assert_eq!(outbound.held, 4096 + 4, "half a record holds all of its memory");
+        outbound.wrote(3 + 4);
+        assert_eq!((outbound.held, outbound.parts.len()), (0, 0));
     }
 
     /// One that reads nothing costs a bounded queue and then its link, and nobody else waits for it.
@@ -447,7 +479,7 @@ mod tests {
             let ours = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
             ours.set_nonblocking(true).unwrap();
             let (theirs, remote) = listener.accept().unwrap();
-            (links.add(TcpStream::from_std(ours), remote).unwrap(), theirs)
+            (links.dialed(TcpStream::from_std(ours), remote).unwrap(), theirs)
         };
         let ((slow, _theirs), (other, mut reads)) = (connect(), connect());
         // It is not copied: all that grows is the queue.
@@ -461,6 +493,30 @@ mod tests {
         links.send(other, Message::about(PacketKind::Ping, Zxid(1)));
         links.flush(other);
         reads.read_exact(&mut [0; 20]).unwrap();
+    }
+
+    /// A stranger cannot make this member wait for, and keep, megabytes of a first packet.
+    #[test]
+    fn a_first_packet_is_small() {
+        let poll = mio::Poll::new().unwrap();
+        let mut links = Links::new(poll.registry().try_clone().unwrap(), 0, 1 << 20);
+        links.listen(Some("127.0.0.1:0".parse().unwrap())).unwrap();
+        let address = links.listener.as_ref().unwrap().local_addr().unwrap();
+        for (len, is_taken) in [(GREETING_MAX, true), (GREETING_MAX + 1, false)] {
+            let mut theirs = std::net::TcpStream::connect(address).unwrap();
+            let link =
+                std::iter::repeat_with(|| links.accept()).find_map(|accepted| accepted.first().copied()).unwrap();
+            let data = Some(&[0; 2 * GREETING_MAX][..len]);
+            let packet = Packet { kind: PacketKind::FollowerInfo, zxid: Zxid(0), data, auth: None };
+            theirs.write_all(&packet.to_vec()).unwrap();
+            let came = std::iter::repeat_with(|| {
+                links.links.get_mut(&link).unwrap().readable = true;
+                links.fill(link);
+                links.next(link)
+            });
+            let came = came.flatten().next().unwrap();
+            assert_eq!(matches!(came, Came::Message(_)), is_taken, "{len}");
+        }
     }
 
     #[test]
@@ -500,20 +556,20 @@ mod tests {
         ];
         let encoded: Vec<u8> = packets
             .iter()
-            .flat_map(|Message { kind, zxid, data }| {
+            .flat_map(|Message { kind, zxid, data, .. }| {
                 Packet { kind: *kind, zxid: *zxid, data: data.as_deref(), auth: None }.to_vec()
             })
             .collect();
         for step in 1..encoded.len() {
             let (mut outbound, mut at) = (Outbound::default(), 0);
             packets.iter().cloned().for_each(|packet| outbound.packet(packet));
-            assert_eq!(outbound.queued, encoded.len());
+            assert_eq!(outbound.held, encoded.len());
             while at < encoded.len() {
                 let mut rest = Vec::new();
                 let mut own = &outbound.own[..];
                 for part in &outbound.parts {
                     match part {
-                        Part::Shared(bytes) => rest.extend_from_slice(bytes),
+                        Part::Shared(bytes, _) => rest.extend_from_slice(bytes),
                         Part::Own(len) => {
                             rest.extend_from_slice(&own[..*len]);
                             own = &own[*len..];
@@ -526,7 +582,7 @@ mod tests {
                 outbound.wrote(now);
                 at += now;
             }
-            assert!(outbound.parts.is_empty() && outbound.queued == 0);
+            assert!(outbound.parts.is_empty() && outbound.held == 0);
         }
     }
 }

@@ -139,7 +139,7 @@ impl Driver {
                 Heard::Said(from, said) => self.replica.notified(now.uptime, from, &said),
                 Heard::Dialed(leader, connection) => {
                     let links = &mut self.peers.as_mut().expect("just looked at").links;
-                    let link = connection.and_then(|(stream, remote)| links.add(stream, remote).ok());
+                    let link = connection.and_then(|(stream, remote)| links.dialed(stream, remote).ok());
                     self.replica.dialed(now.uptime, leader, link);
                 }
             }

@@ -17,11 +17,10 @@ mod sending;
 
 use super::history::History;
 use super::learner::epoch_in;
-use super::message::{EPOCH_MAX, Message, Standing};
+use super::message::{EPOCH_MAX, Message, Record, Standing};
 use super::stretch::Stretch;
 use super::{Ensemble, Quorum};
 use crate::mutation::{self, Mutation};
-use bytes::Bytes;
 use corral_engine::txnlog::Durable;
 use corral_proto::peer::PacketKind;
 use corral_proto::peer::learner::{LearnerInfo, PROTOCOL};
@@ -119,7 +118,7 @@ pub struct Leadership {
     /// What was said to be applicable.
     told: Zxid,
     /// Not committed yet, oldest first.
-    outstanding: VecDeque<(Zxid, Bytes)>,
+    outstanding: VecDeque<(Zxid, Record)>,
     /// Committed.
     history: History,
     /// The log on the disk has everything after this, as far as that is worth reading.
@@ -247,7 +246,7 @@ impl Leadership {
     }
 
     /// A transaction that was ordered is on its way to the log: the learners get the same bytes.
-    pub fn propose(&mut self, zxid: Zxid, bytes: Bytes, out: &mut Vec<Order>) {
+    pub fn propose(&mut self, zxid: Zxid, record: Record, out: &mut Vec<Order>) {
         assert!(zxid > self.proposed && zxid <= self.ordered, "{zxid} is proposed after {}", self.proposed);
         self.proposed = zxid;
         if self.phase == Phase::Alone {
@@ -255,10 +254,10 @@ impl Leadership {
         }
         for (link, learner) in &self.learners {
             if learner.stage >= Stage::Sent && !learner.is_observer {
-                out.push(Order::Send(*link, Message::with(PacketKind::Proposal, zxid, bytes.clone())));
+                out.push(Order::Send(*link, Message::carrying(PacketKind::Proposal, zxid, record.clone())));
             }
         }
-        self.outstanding.push_back((zxid, bytes));
+        self.outstanding.push_back((zxid, record));
     }
 
     /// A learner wants to know when everything is committed that was ordered before.
@@ -326,8 +325,11 @@ impl Leadership {
                 }
                 self.forget_older_links(link, info.sid, out);
                 let learner = &self.learners[&link];
-                let promised = self.promised.entry(info.sid).or_insert(0);
-                *promised = epoch.max(*promised);
+                // The word of servers outside of the configuration does not count.
+                if self.ensemble.is_member(info.sid) {
+                    let promised = self.promised.entry(info.sid).or_insert(0);
+                    *promised = epoch.max(*promised);
+                }
                 match self.phase {
                     Phase::Discovery => self.discover(out),
                     // It promised a later epoch to another, which came to nothing, and can never follow this one.
@@ -381,7 +383,12 @@ impl Leadership {
                     self.commit(out);
                 }
             }
-            (_, PacketKind::Ping | PacketKind::Request | PacketKind::Revalidate) => out.push(Order::Pass(link, said)),
+            // What is asked before the answer may be given comes from no learner: those ask when they are told to serve.
+            (Stage::Synchronized, PacketKind::Ping | PacketKind::Request | PacketKind::Revalidate)
+                if self.is_established() =>
+            {
+                out.push(Order::Pass(link, said));
+            }
             (stage, kind) => return Err(format!("{kind:?} makes no sense from a learner that is {stage:?}")),
         }
         Ok(())
@@ -460,12 +467,12 @@ impl Leadership {
         assert!(upto <= self.proposed, "only what was proposed is acknowledged");
         self.committed = upto;
         while self.outstanding.front().is_some_and(|(zxid, _)| *zxid <= upto) {
-            let (zxid, bytes) = self.outstanding.pop_front().expect("looked at just now");
+            let (zxid, record) = self.outstanding.pop_front().expect("looked at just now");
             for (link, learner) in self.learners.iter().filter(|(_, learner)| learner.stage >= Stage::Sent) {
                 out.push(Order::Send(
                     *link,
                     match learner.is_observer {
-                        true => Message::with(PacketKind::Inform, zxid, bytes.clone()),
+                        true => Message::carrying(PacketKind::Inform, zxid, record.clone()),
                         false => Message::about(PacketKind::Commit, zxid),
                     },
                 ));
@@ -474,7 +481,7 @@ impl Leadership {
             while let Some((_, link)) = self.syncs.pop_front_if(|(waits_for, _)| *waits_for <= zxid) {
                 out.push(Order::Send(link, SYNCED));
             }
-            self.history.push(zxid, &bytes);
+            self.history.push(zxid, &record.bytes);
         }
         self.tell(out);
     }
@@ -495,8 +502,8 @@ fn next_alone(zxid: Zxid) -> Zxid {
     zxid.next().unwrap_or_else(|| Zxid::new(zxid.epoch() + 1, 1))
 }
 
-const SYNCED: Message = Message { kind: PacketKind::Sync, zxid: Zxid::ZERO, data: None };
-const UP_TO_DATE: Message = Message { kind: PacketKind::UpToDate, zxid: Zxid(-1), data: None };
+const SYNCED: Message = Message { kind: PacketKind::Sync, zxid: Zxid::ZERO, data: None, held: 0 };
+const UP_TO_DATE: Message = Message { kind: PacketKind::UpToDate, zxid: Zxid(-1), data: None, held: 0 };
 
 #[cfg(test)]
 #[path = "leadership_tests.rs"]

@@ -2,6 +2,7 @@
 
 use super::Order::*;
 use super::*;
+use bytes::Bytes;
 
 const ME: ServerId = ServerId(3);
 const A: LinkId = LinkId(1);
@@ -65,7 +66,7 @@ impl Rig {
     fn propose(&mut self, zxid: Zxid) -> Vec<Order> {
         let mut out = vec![];
         assert_eq!(self.0.order(), Some(zxid));
-        self.0.propose(zxid, bytes(zxid), &mut out);
+        self.0.propose(zxid, bytes(zxid).into(), &mut out);
         out
     }
 
@@ -320,7 +321,7 @@ fn the_bytes_of_a_proposal_are_the_same_memory_for_every_learner() {
     let (one, data) = (Zxid::new(3, 1), bytes(Zxid::new(3, 1)));
     let mut out = vec![];
     assert_eq!(rig.0.order(), Some(one));
-    rig.0.propose(one, data.clone(), &mut out);
+    rig.0.propose(one, data.clone().into(), &mut out);
     let sent: Vec<*const u8> = out
         .iter()
         .map(|order| match order {
@@ -390,7 +391,7 @@ fn a_server_alone_commits_what_its_own_disk_has() {
     let mut alone = Leadership::alone(ME, Arc::new(Ensemble::of_equals([ME])), Zxid(5));
     let mut out = vec![];
     assert_eq!((alone.order(), alone.order()), (Some(Zxid(6)), Some(Zxid(7))));
-    [6, 7].into_iter().for_each(|zxid| alone.propose(Zxid(zxid), bytes(Zxid(zxid)), &mut out));
+    [6, 7].into_iter().for_each(|zxid| alone.propose(Zxid(zxid), bytes(Zxid(zxid)).into(), &mut out));
     alone.durable(Durable::simulated(Zxid(6)), &mut out);
     assert_eq!(out, [Commit(Zxid(6))]);
 }

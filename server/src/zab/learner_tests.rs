@@ -253,5 +253,5 @@ fn parse(message: &Value) -> (bool, Message) {
     let bytes: Vec<u8> = digits.collect();
     let Ok(Parsed::Whole(packet, _)) = Packet::parse(&bytes, 1 << 20) else { panic!("{message}") };
     let data = packet.data.map(Bytes::copy_from_slice);
-    (message["dir"] == "leader->learner", Message { kind: packet.kind, zxid: packet.zxid, data })
+    (message["dir"] == "leader->learner", Message::new(packet.kind, packet.zxid, data))
 }

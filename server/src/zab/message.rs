@@ -15,22 +15,51 @@ pub struct Message {
     pub zxid: Zxid,
     /// What it carries.
     pub data: Option<Bytes>,
+    /// Bytes of memory that keeping the data keeps: a slice of a batch has its share of header and padding.
+    pub held: usize,
 }
 
 impl Message {
+    /// As it was received: whatever it carries has memory of its own.
+    pub fn new(kind: PacketKind, zxid: Zxid, data: Option<Bytes>) -> Message {
+        let held = data.as_ref().map_or(0, Bytes::len);
+        Message { kind, zxid, data, held }
+    }
+
     /// About nothing but a transaction, or an epoch's beginning.
     pub fn about(kind: PacketKind, zxid: Zxid) -> Message {
-        Message { kind, zxid, data: None }
+        Message { kind, zxid, data: None, held: 0 }
     }
 
     /// With data.
     pub fn with(kind: PacketKind, zxid: Zxid, data: impl Into<Bytes>) -> Message {
-        Message { kind, zxid, data: Some(data.into()) }
+        let record: Record = data.into().into();
+        Message::carrying(kind, zxid, record)
+    }
+
+    /// With a transaction.
+    pub fn carrying(kind: PacketKind, zxid: Zxid, record: Record) -> Message {
+        Message { kind, zxid, data: Some(record.bytes), held: record.held }
     }
 
     /// The data, empty if there is none.
     pub fn bytes(&self) -> &[u8] {
         self.data.as_deref().unwrap_or_default()
+    }
+}
+
+/// A transaction's bytes, as a slice of memory that others may share.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Record {
+    /// The bytes.
+    pub bytes: Bytes,
+    /// Bytes of memory that keeping them keeps.
+    pub held: usize,
+}
+
+impl From<Bytes> for Record {
+    fn from(bytes: Bytes) -> Record {
+        Record { held: bytes.len(), bytes }
     }
 }
 

@@ -556,7 +556,7 @@ impl Cluster {
         let bytes = Bytes::from(format!("{zxid} by {} {tag}", member.id));
         let mut out = vec![];
         member.disk.log.push((zxid, bytes.clone()));
-        leadership.propose(zxid, bytes, &mut out);
+        leadership.propose(zxid, bytes.into(), &mut out);
         self.lead(index, out);
     }
 
@@ -629,11 +629,11 @@ impl Cluster {
 
 /// Through the bytes that it has on the wire.
 fn encoded(message: Message) -> Message {
-    let Message { kind, zxid, data } = message;
+    let Message { kind, zxid, data, .. } = message;
     let bytes = Packet { kind, zxid, data: data.as_deref(), auth: None }.to_vec();
     let Ok(Parsed::Whole(packet, used)) = Packet::parse(&bytes, 1 << 20) else { panic!("{kind:?} is no packet") };
     assert_eq!(used, bytes.len());
-    Message { kind: packet.kind, zxid: packet.zxid, data: packet.data.map(Bytes::copy_from_slice) }
+    Message::new(packet.kind, packet.zxid, packet.data.map(Bytes::copy_from_slice))
 }
 
 /// `CORRAL_ZAB_SEEDS` makes it more, `CORRAL_ZAB_SEED` begins elsewhere.

@@ -5,10 +5,11 @@ use corral_engine::txnlog::{Durable, Position};
 use corral_proto::peer::vote::VERSION;
 use corral_proto::peer::{Notification, PacketKind, PeerState, Vote};
 use corral_proto::{TxnEntry, TxnHeader};
+use std::collections::BTreeSet;
 
 const ME: ServerId = ServerId(1);
 const LEADER: ServerId = ServerId(3);
-const START: Zxid = Zxid::new(1, 1);
+pub(super) const START: Zxid = Zxid::new(1, 1);
 const PROPOSED: [Zxid; 2] = [Zxid::new(2, 1), Zxid::new(2, 2)];
 
 /// What the first of so many members is made with.
@@ -28,27 +29,30 @@ pub(super) fn of_the_first_of(members: i64) -> ReplicaOptions {
     }
 }
 
-struct Member {
+pub(super) struct Member {
     tree: Tree,
-    replica: Replica,
+    pub(super) replica: Replica,
     log: Group,
     now: Duration,
     links: u64,
+    /// Links that it has not dropped.
+    open: BTreeSet<LinkId>,
 }
 
 impl Member {
-    fn new() -> Member {
+    pub(super) fn new() -> Member {
         let mut tree = Tree::new(1);
         tree.apply(&TxnEntry::decode(&record(START)).expect("just made"), None);
         let mut history = History::new();
         history.push(START, &record(START));
         let standing = Standing { accepted: 1, current: 1, last: START };
         let replica = Replica::new(of_the_first_of(3), standing, history, &mut tree, Duration::ZERO);
-        Member { tree, replica, log: Group::new(START, Duration::ZERO), now: Duration::ZERO, links: 0 }
+        let log = Group::new(START, Duration::ZERO);
+        Member { tree, replica, log, now: Duration::ZERO, links: 0, open: BTreeSet::new() }
     }
 
     /// All others vote like this, and so it ends; returns what is commanded.
-    fn elect(&mut self, leader: ServerId, vote: (u32, Zxid)) -> Vec<Command> {
+    pub(super) fn elect(&mut self, leader: ServerId, vote: (u32, Zxid)) -> Vec<Command> {
         let round = self.replica.election.round();
         let vote = Vote { leader, zxid: vote.1, epoch: vote.0.into() };
         for other in [2, 3] {
@@ -62,15 +66,48 @@ impl Member {
 
     /// It follows the leader of this epoch as far as to the word with which it begins.
     fn follow(&mut self, epoch: u32, begin: Message) -> LinkId {
-        let commands = self.elect(LEADER, (epoch - 1, Zxid::new(epoch - 1, 9)));
-        assert!(commands.contains(&Command::Dial(LEADER)), "{commands:?}");
-        self.links += 1;
-        let link = LinkId(self.links);
-        self.replica.dialed(self.now, LEADER, Some(link));
+        let link = self.dialed_in(epoch - 1);
         let protocol = 0x10000i32.to_be_bytes().to_vec();
         self.hear(link, Message::with(PacketKind::LeaderInfo, Zxid::new(epoch, 0), protocol));
         self.hear(link, begin);
         link
+    }
+
+    fn dialed_in(&mut self, epoch: u32) -> LinkId {
+        let commands = self.elect(LEADER, (epoch, Zxid::new(epoch, 9)));
+        assert!(commands.contains(&Command::Dial(LEADER)), "{commands:?}");
+        let link = self.link();
+        self.replica.dialed(self.now, LEADER, Some(link));
+        link
+    }
+
+    /// It has elected another, and is connected to it.
+    pub(super) fn dialed(&mut self) -> LinkId {
+        self.dialed_in(1)
+    }
+
+    /// Somebody connects to it, as to a leader.
+    pub(super) fn connected(&mut self) -> LinkId {
+        let link = self.link();
+        self.replica.accepted(self.now, link);
+        link
+    }
+
+    fn link(&mut self) -> LinkId {
+        self.links += 1;
+        self.open.insert(LinkId(self.links));
+        LinkId(self.links)
+    }
+
+    pub(super) fn is_connected(&self, link: LinkId) -> bool {
+        self.open.contains(&link)
+    }
+
+    /// Time passes.
+    pub(super) fn pass(&mut self, time: Duration) {
+        self.now += time;
+        self.replica.tick(self.now);
+        self.carry_out();
     }
 
     /// It is elected with this vote; what it has for learners then.
@@ -81,7 +118,10 @@ impl Member {
         leading.leadership.into_history().iter().map(|(zxid, _)| *zxid).collect()
     }
 
-    fn hear(&mut self, link: LinkId, said: Message) {
+    pub(super) fn hear(&mut self, link: LinkId, said: Message) {
+        if !self.is_connected(link) {
+            return;
+        }
         let now = Now { uptime: self.now, wall_ms: 0 };
         self.replica.hear(&self.tree, &mut self.log, now, link, said);
         let at = Position { segment: 1, offset: 4096 };
@@ -90,6 +130,10 @@ impl Member {
             let durable = Durable::simulated(self.log.last());
             self.replica.durable(&mut self.log, self.now, durable);
         }
+        self.carry_out();
+    }
+
+    fn carry_out(&mut self) {
         for command in self.replica.take_commands() {
             match command {
                 Command::Serve => self.replica.serve(&mut self.tree, self.now),
@@ -97,13 +141,15 @@ impl Member {
                     self.log = Group::new(upto, Duration::ZERO);
                     self.replica.truncated(upto);
                 }
+                Command::Drop(link, _) => _ = self.open.remove(&link),
+                Command::Listen(false) => self.open.clear(),
                 _ => {}
             }
         }
     }
 }
 
-fn record(zxid: Zxid) -> Vec<u8> {
+pub(super) fn record(zxid: Zxid) -> Vec<u8> {
     let header = TxnHeader { session: SessionId(7), cxid: Xid(0), zxid, time_ms: 0 };
     TxnEntry { header, txn: Txn::CreateSession { timeout_ms: 4000 } }.to_vec()
 }

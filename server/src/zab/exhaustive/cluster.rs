@@ -282,7 +282,7 @@ impl Cluster {
         let zxid = leadership.order().expect("no epoch is used up here");
         let mut out = vec![];
         member.disk.log.push((zxid, bytes.clone()));
-        leadership.propose(zxid, bytes, &mut out);
+        leadership.propose(zxid, bytes.into(), &mut out);
         self.leader_does(index, out);
     }
 

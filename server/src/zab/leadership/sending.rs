@@ -81,8 +81,8 @@ impl Leadership {
         tracing::info!("synchronizing server {sid}, which has {have}: {how}, then {sent} transactions");
         let learner = self.learners.get_mut(&link).expect("it is being served");
         if !learner.is_observer {
-            for (zxid, bytes) in &self.outstanding {
-                send(Message::with(PacketKind::Proposal, *zxid, bytes.clone()));
+            for (zxid, record) in &self.outstanding {
+                send(Message::carrying(PacketKind::Proposal, *zxid, record.clone()));
             }
         }
         send(Message::about(PacketKind::NewLeader, Zxid::new(self.standing.accepted, 0)));

@@ -176,7 +176,7 @@ impl World {
             let (message, used) = match Packet::parse(inbound, 1 << 20).expect("what was sent is a packet") {
                 Parsed::Short => return,
                 Parsed::Whole(Packet { kind, zxid, data, .. }, used) => {
-                    (Message { kind, zxid, data: data.map(|data| data.to_vec().into()) }, used)
+                    (Message::new(kind, zxid, data.map(|data| data.to_vec().into())), used)
                 }
             };
             inbound.advance(used);
