@@ -149,6 +149,8 @@ impl Kept {
 
 struct InFlight {
     token: u64,
+    /// When it was handed to the disk.
+    since: Duration,
     end: Position,
     last: Zxid,
     records: u32,
@@ -252,6 +254,16 @@ impl<D: Disk> Log<D> {
         self.waiting.is_some()
     }
 
+    /// Since when the oldest batch waits: for the disk to finish it, or for a segment to be written to. `None`: nothing waits.
+    pub fn waits_since(&self) -> Option<Duration> {
+        self.in_flight.front().map(|write| write.since).into_iter().chain(self.waiting).min()
+    }
+
+    /// Whether nothing could be appended now: there is no room left, and a segment could not be made.
+    pub fn is_full(&self) -> bool {
+        self.shortage().is_some() && (self.is_waiting() || self.room() == 0)
+    }
+
     /// Hands due batches to the disk, as many as may be in flight; `each` sees them before they are written, in order.
     ///
     /// # Errors
@@ -278,6 +290,7 @@ impl<D: Disk> Log<D> {
             each(&placed);
             self.in_flight.push_back(InFlight {
                 token: self.next_token,
+                since: now,
                 end: self.end,
                 last: placed.header.last,
                 records: placed.header.count,

@@ -109,6 +109,9 @@ pub(super) fn mntr(report: &ServerReport, mode: &str) -> String {
     put("log_segment_waits", &log.segment_waits);
     put("log_segment_failures", &log.segment_failures);
     put("log_bytes_left", &replica.log_room);
+    put("log_backlog_bytes", &replica.log_backlog);
+    put("log_waits_ms", &replica.log_waits_ms);
+    put("learner_queue_bytes", &replica.learner_queue);
     put("snapshot_failures", &replica.snapshot_failures);
     for (name, unit, histogram) in histograms(report) {
         let (all, suffix) = (histogram.summary(), unit.suffixes().0);

@@ -48,6 +48,12 @@ pub struct ReplicaReport {
     pub log: LogCounters,
     /// Bytes that can be appended before another segment has to be made.
     pub log_room: u64,
+    /// Bytes that wait to be written to the log.
+    pub log_backlog: u64,
+    /// How long the oldest batch has waited for the disk, in ms.
+    pub log_waits_ms: u64,
+    /// Bytes of memory that wait to be sent to learners.
+    pub learner_queue: u64,
     /// What its writes were like.
     pub histograms: LogHistograms,
     /// Durable writes that took longer than `fsync.warningthresholdms`.

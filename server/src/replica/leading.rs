@@ -3,20 +3,29 @@
 //!
 //! Every half tick each learner is pinged; its answer names the sessions that it has heard of. A learner that is silent for
 //! `syncLimit` ticks, or leaves a proposal unacknowledged for that long, is disconnected; a leader that has no quorum of them
-//! gives up (Apache's `Leader.lead` and `LearnerHandler`).
+//! gives up (Apache's `Leader.lead` and `LearnerHandler`). So does one whose own disk has not taken a write for as long: a quorum of
+//! the others may have disks that do.
+//!
+//! A learner that is being synchronized is alive as long as it takes what it is sent. When all is sent it has `initLimit` and
+//! `syncLimit` to have it on its disk, twice as long each time that this was not enough.
 //!
 //! **Not here**: what is committed when ([`Leadership`]), requests of clients ([`super::clients`]).
 
-use super::{Asker, ReplicaOptions, millis};
+use super::{Asker, LogState, ReplicaOptions, millis};
 use crate::pipeline::sequencer::Sequencer;
 use crate::session::Sessions;
 use crate::zab::leadership::{Leadership, LinkId, Order};
 use crate::zab::message::Message;
 use corral_engine::Tree;
-use corral_proto::Zxid;
 use corral_proto::peer::PacketKind;
+use corral_proto::{ServerId, Zxid};
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
+
+/// Members that are remembered for having been late.
+const LATE_MAX: usize = 64;
+/// How often a learner gets twice the time.
+const TRIES_MAX: u32 = 6;
 
 pub(super) struct Leading {
     pub(super) leadership: Leadership,
@@ -30,6 +39,8 @@ pub(super) struct Leading {
     patience: Duration,
     /// How long one may take to be synchronized.
     beginning: Duration,
+    /// Members that were given up while they were being synchronized, and how often.
+    late: BTreeMap<ServerId, u32>,
     /// The epoch must be established by then.
     established_by: Duration,
     beat_at: Duration,
@@ -56,6 +67,7 @@ impl Leading {
             tick,
             patience,
             beginning: beginning + patience,
+            late: BTreeMap::new(),
             // Discovery, promises and synchronization may each take that long.
             established_by: now + 3 * beginning,
             beat_at: now + tick / 2,
@@ -80,6 +92,16 @@ impl Leading {
         self.links.remove(&link);
     }
 
+    /// A learner that is being synchronized has taken some of what it is sent.
+    pub(super) fn sent(&mut self, link: LinkId, now: Duration) {
+        if let Some(sid) = self.leadership.synchronizing(link)
+            && let Some(watched) = self.links.get_mut(&link)
+        {
+            let tries = self.late.get(&sid).copied().unwrap_or_default();
+            watched.silent_until = watched.silent_until.max(now + self.beginning * (1 << tries));
+        }
+    }
+
     /// Something came over a link.
     pub(super) fn heard(&mut self, link: LinkId, now: Duration) {
         if let Some(watched) = self.links.get_mut(&link) {
@@ -88,7 +110,7 @@ impl Leading {
     }
 
     /// What is to be done as time passes.
-    pub(super) fn tick(&mut self, now: Duration, out: &mut Vec<Order>) {
+    pub(super) fn tick(&mut self, now: Duration, log: LogState, out: &mut Vec<Order>) {
         if !self.leadership.is_established() && now >= self.established_by {
             out.push(Order::GiveUp("no quorum of followers came in time".to_owned()));
         }
@@ -97,6 +119,13 @@ impl Leading {
         }
         self.beat_at = now + self.tick / 2;
         self.beats += 1;
+        if let Some(since) = log.waits_since.filter(|since| now.saturating_sub(*since) >= self.patience) {
+            let waited = (now - since).as_millis();
+            let is = if log.is_full { "is full" } else { "hangs" };
+            return out.push(Order::GiveUp(format!(
+                "the disk of its log {is}: a write has waited for {waited} ms (syncLimit); others whose disks are well may lead"
+            )));
+        }
         let proposed = self.leadership.proposed();
         for (link, watched) in &mut self.links {
             let acknowledged = self.leadership.acknowledged(*link);
@@ -106,11 +135,22 @@ impl Leading {
                 _ => None,
             };
             let late = |until: &Duration| now >= *until;
+            let synchronizing = self.leadership.synchronizing(*link);
             let why = match watched.owes {
-                _ if late(&watched.silent_until) => Some("nothing was heard of it for too long"),
-                Some((_, until)) if late(&until) => Some("it has not acknowledged a proposal for too long"),
+                _ if late(&watched.silent_until) && synchronizing.is_some() => Some(
+                    "it has not taken what it was sent, or not put it on its disk, within initLimit and syncLimit; a larger initLimit \
+                     gives it more time",
+                ),
+                _ if late(&watched.silent_until) => Some("nothing was heard of it for syncLimit ticks"),
+                Some((_, until)) if late(&until) => Some("it has not acknowledged a proposal for syncLimit ticks"),
                 _ => None,
             };
+            if let Some(sid) = synchronizing.filter(|_| why.is_some())
+                && (self.late.len() < LATE_MAX || self.late.contains_key(&sid))
+            {
+                let tries = self.late.entry(sid).or_default();
+                *tries = (*tries + 1).min(TRIES_MAX);
+            }
             out.extend(why.map(|why| Order::Drop(*link, why.to_owned())));
         }
         out.extend(self.leadership.served().map(|link| Order::Send(link, Message::about(PacketKind::Ping, proposed))));

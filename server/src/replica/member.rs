@@ -7,7 +7,7 @@
 
 use super::following::Following;
 use super::leading::Leading;
-use super::{Command, Now, Origin, Replica, Role};
+use super::{Command, LogState, Now, Origin, Replica, Role};
 use crate::delivery::Item;
 use crate::mutation::{self, Mutation};
 use crate::zab::election::{Elected, Outbox, UNTRUSTED};
@@ -43,6 +43,21 @@ impl Replica {
                 self.follow(log, now, orders);
             }
             Role::Looking | Role::Seeking { .. } => {}
+        }
+    }
+
+    /// How the log's disk is now. A leader whose disk takes nothing hands over ([`Leading::tick`]); who cannot log does not vote.
+    pub fn log_is(&mut self, now: Duration, state: LogState) {
+        if std::mem::replace(&mut self.log_state, state) == state || self.options.ensemble.is_alone(self.options.me) {
+            return;
+        }
+        match self.role {
+            Role::Looking if state.is_full => {
+                tracing::warn!("this server does not vote while its log is full: it could not lead");
+                self.role = Role::Settling;
+            }
+            Role::Settling if !state.is_full => self.settled(now),
+            _ => {}
         }
     }
 
@@ -84,7 +99,7 @@ impl Replica {
             Role::Leading(leading) => {
                 if !self.options.ensemble.is_alone(self.options.me) {
                     let mut orders = Vec::new();
-                    leading.tick(now, &mut orders);
+                    leading.tick(now, self.log_state, &mut orders);
                     self.lead(now, orders);
                 }
             }
@@ -188,6 +203,13 @@ impl Replica {
         }
     }
 
+    /// Something was sent over a link, and the other side has taken it.
+    pub fn sent(&mut self, now: Duration, link: LinkId) {
+        if let Role::Leading(leading) = &mut self.role {
+            leading.sent(link, now);
+        }
+    }
+
     /// Something came over a link.
     pub fn hear(&mut self, tree: &Tree, log: &mut Group, now: Now, link: LinkId, said: Message) {
         self.progress(now.uptime, link);
@@ -270,7 +292,7 @@ impl Replica {
 
     /// Votes, if everything in the log is on the disk.
     pub(super) fn settled(&mut self, now: Duration) {
-        if self.durable < self.standing.last {
+        if self.durable < self.standing.last || self.log_state.is_full {
             return;
         }
         self.role = Role::Looking;

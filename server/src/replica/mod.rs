@@ -114,9 +114,19 @@ pub enum Command {
     Serve,
 }
 
+/// How the disk of the log is, as whoever drives the replica sees it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LogState {
+    /// Since when the oldest batch waits for the disk.
+    pub waits_since: Option<Duration>,
+    /// Nothing more can be appended.
+    pub is_full: bool,
+}
+
 /// What the member does.
 enum Role {
-    /// Nothing yet: what is in its log is on its way to the disk, and a vote must not claim more than that has.
+    /// Nothing yet: what is in its log is on its way to the disk, and a vote must not claim more than that has; or the disk is full,
+    /// and a member that cannot log anything must not lead.
     Settling,
     /// It looks for a leader.
     Looking,
@@ -138,6 +148,7 @@ pub struct Replica {
     standing: Standing,
     /// What it had acknowledged is not in its log any more: it does not vote until it has a leader's history.
     is_lost: bool,
+    log_state: LogState,
     role: Role,
     /// Clients are served.
     serving: bool,
@@ -192,6 +203,7 @@ impl Replica {
             election: Election::new(me, ensemble.clone(), options.patience),
             standing,
             is_lost: options.is_lost && !mutation::is_on(Mutation::LostHistoriesVote),
+            log_state: LogState::default(),
             role: Role::Settling,
             serving: false,
             history,

@@ -205,9 +205,8 @@ impl Core {
             .is_some_and(|driver| driver.replica.has_committed() && !self.shared.apply_waits.load(Ordering::SeqCst));
         // Reports may have come while this core was not asleep yet, so that nobody rang.
         let answerable = self.asking.iter().any(|(_, _, wanted)| self.shared.reported(*wanted));
-        let peers = self.driver.as_ref().and_then(|driver| driver.peers.as_ref());
         !self.again.is_empty()
-            || peers.is_some_and(|peers| peers.has_work())
+            || self.driver.as_ref().is_some_and(Driver::has_peer_work)
             || answerable
             || applicable
             || self.worker.has_ready()

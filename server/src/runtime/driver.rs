@@ -10,7 +10,7 @@ use super::snapshots::{Ended, Snapshots};
 use super::{Shared, port};
 use crate::admin::report::ReplicaReport;
 use crate::delivery::Delivery;
-use crate::replica::{Now, Replica, ReplicaOptions};
+use crate::replica::{LogState, Now, Replica, ReplicaOptions};
 use crate::session;
 use crate::stages::Timeline;
 use crate::store::Store;
@@ -164,6 +164,7 @@ impl Driver {
         let (replica, log) = (&mut self.replica, self.log.as_mut().expect(OPEN));
         log.submit(now.uptime, |batch| replica.cut(batch)).map_err(|error| error.to_string())?;
         self.alarm.look(log, now.uptime);
+        replica.log_is(now.uptime, LogState { waits_since: log.waits_since(), is_full: log.is_full() });
         Ok(())
     }
 
@@ -320,6 +321,9 @@ impl Driver {
             proposals: self.replica.outstanding(),
             log: log.counters(),
             log_room: log.room(),
+            log_backlog: log.group.bytes() as u64,
+            log_waits_ms: log.waits_since().map_or(0, |since| shared.uptime().saturating_sub(since).as_millis() as u64),
+            learner_queue: self.peers.as_ref().map_or(0, |peers| peers.held() as u64),
             histograms: log.histograms().clone(),
             slow_syncs: self.slow_syncs,
             sync_sum_us: self.sync_sum_us,

@@ -61,6 +61,8 @@ struct Outbound {
     own: BytesMut,
     /// Bytes of memory that the parts hold.
     held: usize,
+    /// Bytes that were sent.
+    sent: u64,
     /// Something of the stream at the front was sent.
     begun: bool,
     /// Why what another thread made is not complete.
@@ -118,7 +120,7 @@ impl Outbound {
                     // Rung for when there is more.
                     Err(TryRecvError::Empty) => return Ok(()),
                     Ok(Piece::Broken(_)) if !self.begun => {
-                        *self = Outbound { is_unbegun: true, ..Outbound::default() };
+                        *self = Outbound { is_unbegun: true, sent: self.sent, ..Outbound::default() };
                         return Ok(());
                     }
                     Ok(Piece::Broken(why)) => return Err(self.breaks_off(why)),
@@ -160,6 +162,7 @@ impl Outbound {
     }
 
     fn wrote(&mut self, mut written: usize) {
+        self.sent += written as u64;
         while let Some(part) = self.parts.front_mut() {
             let taken = match part {
                 Part::Shared(bytes, held) => {
@@ -350,15 +353,22 @@ impl Links {
         !self.dirty.is_empty()
     }
 
-    /// Sends what there is to send over a link.
-    pub(super) fn flush(&mut self, id: LinkId) {
-        let Some(link) = self.links.get_mut(&id) else { return };
+    /// Sends what there is to send over a link. True if the other side has taken any of it.
+    pub(super) fn flush(&mut self, id: LinkId) -> bool {
+        let Some(link) = self.links.get_mut(&id) else { return false };
+        let before = link.outbound.sent;
         if let Err(error) = link.outbound.write(&mut link.stream) {
             link.ended.get_or_insert_with(|| error.to_string());
             self.dirty.push(id);
         } else if link.outbound.is_unbegun {
             self.dirty.push(id);
         }
+        link.outbound.sent > before
+    }
+
+    /// Bytes of memory that what waits to be sent holds, over all links.
+    pub(super) fn held(&self) -> usize {
+        self.links.values().map(|link| link.outbound.held).sum()
     }
 
     /// Reads what has come over a link. True if anything has.

@@ -25,7 +25,7 @@ use corral_engine::restore::restore;
 use corral_engine::txnlog::{Recovered, recover_after};
 use corral_engine::{adoption, truncation};
 use corral_proto::Zxid;
-use corral_proto::peer::PacketKind;
+use corral_proto::peer::{PacketKind, PeerState};
 use crossbeam::channel::{Sender, bounded};
 use mio::Registry;
 use mio::net::TcpListener;
@@ -39,6 +39,8 @@ pub(super) const PIECE: (usize, usize) = (256 << 10, 4);
 const NODES: usize = 64;
 /// A transaction may be larger than a request by what a session's end names.
 const DATA_EXTRA: usize = 32 << 20;
+/// Bytes that a follower's log may have to write before its leader is not listened to any more.
+const BACKLOG_MAX: usize = 64 << 20;
 /// How often the thread that sends a snapshot looks whether the tree has come far enough.
 const WAIT: Duration = Duration::from_millis(2);
 
@@ -123,9 +125,14 @@ impl Peers {
         }
     }
 
-    /// Whether there is something to do that no event will tell of.
-    pub(super) fn has_work(&self) -> bool {
-        self.knocking || self.links.has_dirty() || self.election.has_heard()
+    /// Whether there is something to do that no event will tell of; links are not read if the log `is_behind`.
+    fn has_work(&self, is_behind: bool) -> bool {
+        self.knocking || self.election.has_heard() || (self.links.has_dirty() && !is_behind)
+    }
+
+    /// Bytes of memory that wait to be sent to other members.
+    pub(super) fn held(&self) -> usize {
+        self.links.held()
     }
 }
 
@@ -151,16 +158,32 @@ impl Driver {
                 self.replica.accepted(now.uptime, link);
             }
         }
-        for link in self.peers.as_mut().expect("just looked at").links.take_dirty() {
-            self.hear_link(shared, now, link)?;
+        if !self.is_behind() {
+            for link in self.peers.as_mut().expect("just looked at").links.take_dirty() {
+                self.hear_link(shared, now, link)?;
+            }
         }
         self.replica.tick(now.uptime);
         self.carry_out(shared, now)
     }
 
+    /// Whether the log has more to write than it should: then the leader is not listened to until it has written some of that. It
+    /// will miss the acknowledgements, and go on without this member.
+    fn is_behind(&self) -> bool {
+        let follows = matches!(self.replica.state(), Some((PeerState::Following | PeerState::Observing, _)));
+        follows && self.log.as_ref().expect(OPEN).group.bytes() > BACKLOG_MAX
+    }
+
+    /// Whether there is something to do for other members that no event will tell of.
+    pub(super) fn has_peer_work(&self) -> bool {
+        self.peers.as_ref().is_some_and(|peers| peers.has_work(self.is_behind()))
+    }
+
     fn hear_link(&mut self, shared: &Arc<Shared>, now: Now, link: LinkId) -> Result<(), String> {
         let peers = self.peers.as_mut().expect("there are links");
-        peers.links.flush(link);
+        if peers.links.flush(link) {
+            self.replica.sent(now.uptime, link);
+        }
         let is_unbegun = peers.links.is_unbegun(link);
         if peers.links.fill(link) {
             self.replica.progress(now.uptime, link);
@@ -227,7 +250,9 @@ impl Driver {
         }
         let Some(peers) = &mut self.peers else { return Ok(()) };
         for link in dirty {
-            peers.links.flush(link);
+            if peers.links.flush(link) {
+                self.replica.sent(now.uptime, link);
+            }
             peers.links.keep_dirty(link);
         }
         Ok(())

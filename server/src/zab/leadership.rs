@@ -212,6 +212,11 @@ impl Leadership {
         self.learners.get(&link).filter(|learner| learner.stage > Stage::New).map(|learner| learner.sid)
     }
 
+    /// Who is at the other end of a link, if it is being sent the history and has not acknowledged that.
+    pub fn synchronizing(&self, link: LinkId) -> Option<ServerId> {
+        self.learners.get(&link).filter(|learner| learner.stage == Stage::Sent).map(|learner| learner.sid)
+    }
+
     /// The links to learners that are being served: those are to be pinged.
     pub fn served(&self) -> impl Iterator<Item = LinkId> + '_ {
         self.learners.iter().filter(|(_, learner)| learner.stage >= Stage::Sent).map(|(link, _)| *link)

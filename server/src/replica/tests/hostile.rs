@@ -34,9 +34,14 @@ const KINDS: [PacketKind; 19] = [
     PacketKind::InformAndActivate,
 ];
 
-fn info(sid: i64) -> Message {
+pub(super) fn info(sid: i64) -> Message {
     let info = LearnerInfo { sid: ServerId(sid), protocol: PROTOCOL, config_version: 0 };
     Message::with(PacketKind::FollowerInfo, Zxid::new(1, 0), info.to_vec())
+}
+
+/// The promise of an epoch, by a learner whose history ends there.
+pub(super) fn promise(last: Zxid) -> Message {
+    Message::with(PacketKind::AckEpoch, last, 1i32.to_be_bytes().to_vec())
 }
 
 fn forwarded(session: SessionId, op: OpCode, body: &[u8]) -> Message {
@@ -50,8 +55,12 @@ fn create_session() -> Message {
 
 /// What a follower says to its leader, word by word.
 fn follower() -> Vec<Message> {
-    let promise = Message::with(PacketKind::AckEpoch, member::START, 1i32.to_be_bytes().to_vec());
-    vec![info(2), promise, Message::about(PacketKind::Ack, EPOCH), Message::about(PacketKind::Ack, EPOCH)]
+    vec![
+        info(2),
+        promise(member::START),
+        Message::about(PacketKind::Ack, EPOCH),
+        Message::about(PacketKind::Ack, EPOCH),
+    ]
 }
 
 /// What a leader says to its follower, word by word.
@@ -68,7 +77,7 @@ fn leader() -> Vec<Message> {
 }
 
 /// A member that was elected, and a link to it over which so many of a follower's words have come.
-fn leads(words: usize) -> (Member, LinkId) {
+pub(super) fn leads(words: usize) -> (Member, LinkId) {
     let mut member = Member::new();
     member.elect(ServerId(1), (1, member::START));
     let link = member.connected();

@@ -110,6 +110,15 @@ impl Member {
         self.carry_out();
     }
 
+    /// Time passes, in which its first follower is heard of often.
+    fn pass_with_followers(&mut self, time: Duration) {
+        let until = self.now + time;
+        while self.now < until {
+            self.hear(LinkId(1), Message::about(PacketKind::Ping, Zxid(0)));
+            self.pass(Duration::from_millis(TICK_MS).min(until - self.now));
+        }
+    }
+
     /// It is elected with this vote; what it has for learners then.
     fn at_hand_of_the_elected(mut self, vote: (u32, Zxid)) -> Vec<Zxid> {
         let commands = self.elect(ME, vote);
@@ -243,4 +252,67 @@ fn what_is_left_of_a_log_that_was_cut_back_is_at_hand() {
     assert_eq!(member.replica.standing().last, first);
     member.replica.lost(member.now, link, "it is gone");
     assert_eq!(member.at_hand_of_the_elected((2, first)), [START, first]);
+}
+
+fn votes(commands: &[Command]) -> bool {
+    commands.iter().any(|command| matches!(command, Command::Notify(..)))
+}
+
+/// It kept leading, and everybody waited for its disk although the others' disks had room.
+#[test]
+fn a_leader_whose_disk_takes_nothing_hands_over_and_does_not_vote_until_it_does() {
+    for is_full in [false, true] {
+        let (mut member, _) = hostile::leads(4);
+        let full = LogState { waits_since: Some(member.now), is_full };
+        member.replica.log_is(member.now, full);
+        let patience = Duration::from_millis(5 * TICK_MS);
+        member.replica.tick(member.now + patience - Duration::from_millis(1));
+        assert!(member.replica.take_commands().iter().all(|command| matches!(command, Command::Send(..))));
+        member.now += patience + Duration::from_millis(TICK_MS);
+        member.replica.tick(member.now);
+        let commands = member.replica.take_commands();
+        assert!(commands.contains(&Command::Listen(false)), "{commands:?}");
+        assert_eq!(votes(&commands), !is_full, "everything is on its disk; but nothing more would be");
+        member.replica.log_is(member.now, LogState::default());
+        let commands = member.replica.take_commands();
+        assert_eq!(votes(&commands), is_full, "it comes back by itself");
+    }
+}
+
+/// After a restart it would be elected again, and everybody would wait for it again.
+#[test]
+fn a_member_whose_log_is_full_does_not_vote() {
+    let mut member = Member::new();
+    let full = LogState { waits_since: None, is_full: true };
+    assert!(votes(&member.replica.take_commands()));
+    member.replica.log_is(member.now, full);
+    let vote = Vote { leader: ServerId(1), zxid: START, epoch: 1 };
+    let said = Notification { state: PeerState::Looking, vote, round: 1, version: VERSION, config: None };
+    member.replica.notified(member.now, ServerId(2), &said);
+    member.replica.tick(member.now + Duration::from_secs(60));
+    assert_eq!(member.replica.take_commands(), []);
+    member.replica.log_is(member.now, LogState::default());
+    assert!(votes(&member.replica.take_commands()));
+}
+
+/// Everything that it took was progress, but it was given up after a fixed time, and began again with nothing.
+#[test]
+fn a_learner_that_takes_what_it_is_sent_is_alive_and_gets_more_time_if_that_was_not_enough() {
+    let (mut leader, _) = hostile::leads(4);
+    let limit = Duration::from_millis(15 * TICK_MS);
+    let joins = |leader: &mut Member, silent: Duration| {
+        let link = leader.connected();
+        for said in [hostile::info(3), hostile::promise(Zxid::new(1, 0))] {
+            leader.hear(link, said);
+        }
+        for _ in 0..10 {
+            leader.pass_with_followers(limit - Duration::from_millis(TICK_MS));
+            leader.replica.sent(leader.now, link);
+            assert!(leader.is_connected(link), "it takes what it is sent");
+        }
+        leader.pass_with_followers(silent);
+        leader.is_connected(link)
+    };
+    assert!(!joins(&mut leader, limit + Duration::from_millis(TICK_MS)));
+    assert!(joins(&mut leader, limit + Duration::from_millis(TICK_MS)), "twice as long the next time");
 }
