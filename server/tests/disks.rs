@@ -6,6 +6,7 @@ mod common;
 #[path = "common/image.rs"]
 mod image;
 
+use common::ensemble::{Ensemble, Kind, Writers};
 use common::{Server, create, eventually, get, run_to_end, segments, set, temp_dir};
 use corral_engine::disk::{LogIo, LogSync, Mode};
 use corral_net::client::BlockingClient;
@@ -28,6 +29,8 @@ fn main() {
     };
     let mut tests = vec![
         trial("a_full_log_disk_makes_writes_wait_and_loses_nothing".into(), "ext4", Box::new(full_log_disk)),
+        trial("a_leader_whose_log_disk_is_full_hands_over".into(), "ext4", Box::new(full_disk_of_a_leader)),
+        trial("a_leader_whose_log_disk_hangs_hands_over".into(), "ext4", Box::new(hanging_disk_of_a_leader)),
         trial("a_full_data_disk_delays_snapshots_only".into(), "ext4", Box::new(full_data_disk)),
     ];
     for kind in ["ext4", "xfs", "btrfs"] {
@@ -107,6 +110,58 @@ fn full_log_disk() {
         assert!((promised..=promised + 1).contains(&found), "{found} is there, {promised} was acknowledged");
         acknowledged.store(found, Ordering::SeqCst);
     }
+}
+
+/// Three members, each with a disk of its own for its log.
+fn on_small_disks() -> (Vec<Image>, Ensemble) {
+    let images: Vec<Image> = (0..3).map(|_| Image::new("ext4", 64)).collect();
+    let mut ensemble = Ensemble::new(3, 0);
+    ensemble.set("snapCount=1000000");
+    for (id, image) in (1..).zip(&images) {
+        ensemble.set_of(id, &format!("dataLogDir={}", image.path().display()));
+    }
+    ensemble.start_all(&Kind::Corral);
+    (images, ensemble)
+}
+
+/// Waits until another member leads, and clients write again.
+fn await_handover(ensemble: &Ensemble, from: usize, writers: &Writers) {
+    let others: Vec<usize> = (1..=3).filter(|id| *id != from).collect();
+    eventually("another leads", || others.iter().find(|id| ensemble.mode(**id).as_deref() == Some("leader")));
+    writers.await_more(200);
+}
+
+fn full_disk_of_a_leader() {
+    let (images, mut ensemble) = on_small_disks();
+    let writers = Writers::start(&ensemble.addresses(), 3);
+    writers.await_more(100);
+    let full = ensemble.leader();
+    let ballast = images[full - 1].fill(1 << 20);
+    await_handover(&ensemble, full, &writers);
+    let said = ensemble.said(full);
+    assert!(said.contains("the disk of its log is full") && said.contains("syncLimit"), "{said}");
+    // After a restart of all, it is not elected again.
+    (1..=3).for_each(|id| ensemble.kill(id));
+    (1..=3).for_each(|id| ensemble.start(id, &Kind::Corral));
+    writers.await_more(200);
+    assert_ne!(ensemble.leader(), full);
+    std::fs::remove_file(ballast).unwrap();
+    ensemble.await_serving(full);
+    ensemble.check(&writers.finish());
+}
+
+fn hanging_disk_of_a_leader() {
+    let (images, ensemble) = on_small_disks();
+    let writers = Writers::start(&ensemble.addresses(), 3);
+    writers.await_more(100);
+    let hanging = ensemble.leader();
+    images[hanging - 1].freeze();
+    await_handover(&ensemble, hanging, &writers);
+    images[hanging - 1].thaw();
+    ensemble.await_serving(hanging);
+    let said = ensemble.said(hanging);
+    assert!(said.contains("the disk of its log hangs"), "{said}");
+    ensemble.check(&writers.finish());
 }
 
 fn full_data_disk() {

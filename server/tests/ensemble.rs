@@ -82,6 +82,25 @@ fn a_leader_that_stands_still_is_replaced_and_follows_when_it_goes_on() {
     ensemble.check(&promised);
 }
 
+/// Each record that waited for it kept the whole buffer of its batch alive: a megabyte for a few bytes.
+#[test]
+fn a_stopped_follower_does_not_make_its_leader_grow() {
+    let mut ensemble = Ensemble::new(3, 0);
+    ensemble.set("syncLimit=1000");
+    ensemble.start_all(&CORRAL);
+    let leader = ensemble.leader();
+    let stopped = leader % 3 + 1;
+    ensemble.pause(stopped);
+    let writers = Writers::start(&[ensemble.address(leader)], 4);
+    writers.await_more(4000);
+    let high = ensemble.high_water_mib(leader);
+    assert!(high < 150, "{high} MiB");
+    ensemble.resume(stopped);
+    writers.await_more(100);
+    let promised = writers.finish();
+    ensemble.check(&promised);
+}
+
 #[test]
 fn of_five_and_an_observer_two_may_be_gone_and_one_may_come_with_nothing() {
     let mut ensemble = Ensemble::new(6, 1);

@@ -129,10 +129,21 @@ impl Ensemble {
 
     /// Adds settings to those of every member, before any is started. The later of two equal keys counts.
     pub(crate) fn set(&self, settings: &str) {
-        for id in 1..=self.count() {
-            let text = std::fs::read_to_string(self.config(id)).expect("it was made");
-            std::fs::write(self.config(id), text + settings + "\n").expect("just read");
-        }
+        (1..=self.count()).for_each(|id| self.set_of(id, settings));
+    }
+
+    /// The same for one member.
+    pub(crate) fn set_of(&self, id: usize, settings: &str) {
+        let text = std::fs::read_to_string(self.config(id)).expect("it was made");
+        std::fs::write(self.config(id), text + settings + "\n").expect("just read");
+    }
+
+    /// The most memory that a member has used since its start, in MiB.
+    pub(crate) fn high_water_mib(&self, id: usize) -> u64 {
+        let pid = self.members[id - 1].child.as_ref().expect("it runs").id();
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("every process has one");
+        line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") >> 10
     }
 
     fn config(&self, id: usize) -> PathBuf {

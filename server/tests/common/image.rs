@@ -89,6 +89,15 @@ impl Image {
         ballast
     }
 
+    /// Whoever writes to it waits until [`Image::thaw`].
+    pub(crate) fn freeze(&self) {
+        run(Command::new("fsfreeze").arg("--freeze").arg(&self.at));
+    }
+
+    pub(crate) fn thaw(&self) {
+        run(Command::new("fsfreeze").arg("--unfreeze").arg(&self.at));
+    }
+
     /// Whatever was not synced is lost, and from now on everything fails with EIO: the kernel's own way of giving up on a file
     /// system (`FS_IOC_SHUTDOWN`), without writing out anything first.
     #[expect(unsafe_code, reason = "no library has this call")]
@@ -104,7 +113,8 @@ impl Image {
 
 impl Drop for Image {
     fn drop(&mut self) {
-        // A test that failed may have left something open in it.
+        // A test that failed may have left it frozen, or something open in it.
+        let _ = Command::new("fsfreeze").arg("--unfreeze").arg(&self.at).output();
         let _ = Command::new("umount").arg("--lazy").arg(&self.at).output();
     }
 }
