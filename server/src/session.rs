@@ -71,6 +71,7 @@ pub struct Sessions {
     tick: Duration,
     sessions: BTreeMap<SessionId, Session>,
     buckets: BTreeMap<Duration, BTreeSet<SessionId>>,
+    closing: usize,
 }
 
 /// The first session id that a server gives: its own id in the high byte, then 40 bits of the clock, then a counter, as
@@ -99,12 +100,17 @@ pub fn password(id: SessionId) -> [u8; 16] {
 impl Sessions {
     /// No sessions yet.
     pub fn new(tick: Duration) -> Sessions {
-        Sessions { tick, sessions: BTreeMap::new(), buckets: BTreeMap::new() }
+        Sessions { tick, sessions: BTreeMap::new(), buckets: BTreeMap::new(), closing: 0 }
     }
 
     /// How many there are.
     pub fn len(&self) -> usize {
         self.sessions.len()
+    }
+
+    /// How many are closing: their end is on its way.
+    pub fn closing(&self) -> usize {
+        self.closing
     }
 
     /// True when there are none.
@@ -115,7 +121,10 @@ impl Sessions {
     /// A session that was opened, now or in an earlier life of the server, with a full timeout ahead.
     pub fn open(&mut self, id: SessionId, timeout: Duration, owner: Option<Owner>, now: Duration) {
         let bucket = self.bucket(now, timeout);
-        self.sessions.insert(id, Session { timeout, bucket, owner, closing: false });
+        if let Some(before) = self.sessions.insert(id, Session { timeout, bucket, owner, closing: false }) {
+            self.closing -= usize::from(before.closing);
+            self.leave(before.bucket, id);
+        }
         self.buckets.entry(bucket).or_default().insert(id);
     }
 
@@ -132,6 +141,11 @@ impl Sessions {
     /// Whether `conn` may ask for something in the name of session `id`.
     pub fn speaks_for(&self, conn: ConnId, id: SessionId) -> bool {
         self.sessions.get(&id).is_some_and(|session| !session.closing && session.owner == Some(Owner::Client(conn)))
+    }
+
+    /// Whether a learner may open session `id`: nobody has it, or the learner itself.
+    pub fn may_open(&self, link: LinkId, id: SessionId) -> bool {
+        self.sessions.get(&id).is_none_or(|session| !session.closing && session.owner == Some(Owner::Learner(link)))
     }
 
     /// Whether a learner may ask for something in the name of session `id`. Of a session whose client nobody has seen yet under this
@@ -164,6 +178,7 @@ impl Sessions {
     pub fn start_closing(&mut self, id: SessionId) -> bool {
         let Some(session) = self.sessions.get_mut(&id).filter(|session| !session.closing) else { return false };
         session.closing = true;
+        self.closing += 1;
         let bucket = session.bucket;
         self.leave(bucket, id);
         true
@@ -172,13 +187,14 @@ impl Sessions {
     /// The session is gone. Returns who spoke for it.
     pub fn close(&mut self, id: SessionId) -> Option<Owner> {
         let session = self.sessions.remove(&id)?;
+        self.closing -= usize::from(session.closing);
         self.leave(session.bucket, id);
         session.owner
     }
 
-    /// The sessions that have not been heard of for too long.
-    pub fn expired(&self, now: Duration) -> Vec<SessionId> {
-        self.buckets.range(..=now).flat_map(|(_, sessions)| sessions).copied().collect()
+    /// Up to `limit` of the sessions that have not been heard of for too long.
+    pub fn expired(&self, now: Duration, limit: usize) -> Vec<SessionId> {
+        self.buckets.range(..=now).flat_map(|(_, sessions)| sessions).copied().take(limit).collect()
     }
 
     /// When somebody expires at the earliest.
@@ -221,14 +237,27 @@ mod tests {
         let mut sessions = Sessions::new(TICK);
         sessions.open(SessionId(1), secs(4), None, secs(1));
         assert_eq!(sessions.deadline(), Some(secs(6)));
-        assert!(sessions.expired(secs(5)).is_empty());
+        assert!(sessions.expired(secs(5), 9).is_empty());
         sessions.touch(SessionId(1), secs(3));
-        assert!(sessions.expired(secs(7)).is_empty());
-        assert_eq!(sessions.expired(secs(8)), [SessionId(1)]);
+        assert!(sessions.expired(secs(7), 9).is_empty());
+        assert_eq!(sessions.expired(secs(8), 9), [SessionId(1)]);
         assert!(sessions.start_closing(SessionId(1)));
         assert!(!sessions.start_closing(SessionId(1)));
         sessions.touch(SessionId(1), secs(9));
-        assert!(sessions.expired(secs(100)).is_empty(), "it is being closed once");
+        assert!(sessions.expired(secs(100), 9).is_empty(), "it is being closed once");
+    }
+
+    /// It stayed in the bucket of the first time, where it expired again and again.
+    #[test]
+    fn a_session_that_is_opened_twice_expires_once() {
+        let mut sessions = Sessions::new(TICK);
+        sessions.open(SessionId(1), secs(4), None, secs(1));
+        sessions.open(SessionId(1), secs(8), Some(Owner::Learner(LinkId(1))), secs(1));
+        assert!(sessions.expired(secs(9), 9).is_empty());
+        assert!(sessions.may_open(LinkId(1), SessionId(1)) && !sessions.may_open(LinkId(2), SessionId(1)));
+        assert_eq!(sessions.expired(secs(10), 9), [SessionId(1)]);
+        sessions.close(SessionId(1));
+        assert_eq!(sessions.deadline(), None);
     }
 
     #[test]

@@ -5,7 +5,7 @@
 //! undone: nothing of it may be seen by what comes after (ZOOKEEPER-1624, ZOOKEEPER-2052).
 //!
 //! **Invariants**: an entry belongs to the newest ordered transaction that changes its node; after the last ordered
-//! transaction was applied there are no entries.
+//! transaction was applied there are no entries; the end of a session costs what its own nodes cost, whatever else is on its way.
 //!
 //! **Not here**: the checks themselves ([`super::sequencer`]).
 
@@ -13,7 +13,7 @@ use corral_engine::Tree;
 use corral_proto::{AclList, SessionId, Zxid};
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 /// What later transactions need to know of a node.
@@ -54,6 +54,8 @@ struct Entry {
 /// Node states between ordering and application.
 pub struct Outstanding {
     entries: HashMap<Arc<str>, Entry, FixedState>,
+    /// The paths of those entries that are ephemeral nodes, by session.
+    owned: BTreeMap<SessionId, BTreeSet<Arc<str>>>,
     order: VecDeque<(Zxid, Arc<str>)>,
     undo: Option<Vec<(Arc<str>, Option<Entry>)>>,
 }
@@ -62,7 +64,7 @@ impl Outstanding {
     /// Nothing is on its way. The seed keeps clients from choosing paths that collide.
     pub fn new(seed: u64) -> Outstanding {
         let entries = HashMap::with_hasher(FixedState::with_seed(seed));
-        Outstanding { entries, order: VecDeque::new(), undo: None }
+        Outstanding { entries, owned: BTreeMap::new(), order: VecDeque::new(), undo: None }
     }
 
     /// The node at `path` as the next transaction will find it.
@@ -85,7 +87,7 @@ impl Outstanding {
     /// Transaction `zxid` will leave the node like this.
     pub fn set(&mut self, zxid: Zxid, path: &str, state: Option<NodeState>) {
         let path: Arc<str> = path.into();
-        let before = self.entries.insert(path.clone(), Entry { zxid, state });
+        let before = self.replace(&path, Some(Entry { zxid, state }));
         match &mut self.undo {
             Some(undo) => undo.push((path, before)),
             None => self.order.push_back((zxid, path)),
@@ -105,10 +107,7 @@ impl Outstanding {
             self.order.extend(undo.into_iter().map(|(path, _)| (zxid, path)));
         } else {
             for (path, before) in undo.into_iter().rev() {
-                match before {
-                    Some(entry) => self.entries.insert(path, entry),
-                    None => self.entries.remove(&path),
-                };
+                self.replace(&path, before);
             }
         }
     }
@@ -120,7 +119,7 @@ impl Outstanding {
         {
             let (by, path) = self.order.pop_front().expect("looked at just now");
             if self.entries.get(&path).is_some_and(|entry| entry.zxid == by) {
-                self.entries.remove(&path);
+                self.replace(&path, None);
             }
         }
         assert!(!self.order.is_empty() || self.entries.is_empty(), "what is applied is forgotten");
@@ -130,11 +129,35 @@ impl Outstanding {
     pub fn ephemerals(&self, tree: &Tree, session: SessionId) -> Vec<String> {
         let unchanged = |path: &String| !self.entries.contains_key(path.as_str());
         let mut paths: Vec<String> = tree.ephemerals(session).into_iter().filter(unchanged).collect();
-        let owned = |entry: &Entry| entry.state.as_ref().is_some_and(|state| state.owner == session);
-        paths.extend(self.entries.iter().filter(|(_, entry)| owned(entry)).map(|(path, _)| path.to_string()));
-        // The map's order is nobody's business.
+        paths.extend(self.owned.get(&session).into_iter().flatten().map(|path| path.to_string()));
         paths.sort();
         paths
+    }
+
+    /// The entry at `path` is this one now, or none. Returns the one before.
+    fn replace(&mut self, path: &Arc<str>, entry: Option<Entry>) -> Option<Entry> {
+        let owner = |entry: &Option<Entry>| {
+            let state = entry.as_ref().and_then(|entry| entry.state.as_ref());
+            state.map(|state| state.owner).filter(|owner| *owner != SessionId::NONE)
+        };
+        let now = owner(&entry);
+        let before = match entry {
+            Some(entry) => self.entries.insert(path.clone(), entry),
+            None => self.entries.remove(path),
+        };
+        let then = owner(&before);
+        if now != then {
+            if let Some(paths) = then.and_then(|owner| self.owned.get_mut(&owner)) {
+                paths.remove(path);
+            }
+            if let Some(owner) = then.filter(|owner| self.owned[owner].is_empty()) {
+                self.owned.remove(&owner);
+            }
+            if let Some(owner) = now {
+                self.owned.entry(owner).or_default().insert(path.clone());
+            }
+        }
+        before
     }
 }
 
@@ -179,6 +202,6 @@ mod tests {
         outstanding.applied(Zxid(2));
         assert_eq!(outstanding.get(&tree, "/a"), state(3));
         outstanding.applied(Zxid(3));
-        assert!(outstanding.entries.is_empty());
+        assert!(outstanding.entries.is_empty() && outstanding.owned.is_empty());
     }
 }

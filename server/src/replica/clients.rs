@@ -10,7 +10,7 @@ use super::leading::Leading;
 use super::{Asker, Command, Now, Origin, Replica, Role, millis};
 use crate::delivery::Item;
 use crate::pipeline::WriteRequest;
-use crate::pipeline::sequencer::{Place, undecodable};
+use crate::pipeline::sequencer::Place;
 use crate::session::{self, ConnId, Owner};
 use crate::zab::leadership::{self, LinkId};
 use crate::zab::message::Message;
@@ -22,6 +22,11 @@ use corral_proto::peer::learner::{Forwarded, Revalidated, Touched};
 use corral_proto::response::Response;
 use corral_proto::{ErrorCode, Jute, OpCode, Request, SessionId, Txn, TxnEntry, TxnHeader, Xid, Zxid};
 use std::time::Duration;
+
+/// Sessions that are closed in one step because they have expired: many may do so at once, and nobody else should wait for that.
+const EXPIRE_STEP: usize = 256;
+/// With so many sessions whose end is on its way, no more expire for now.
+const CLOSING_MAX: usize = 2048;
 
 /// A request that a leader is about to decide.
 struct Ordered<'a> {
@@ -48,7 +53,7 @@ impl Replica {
                 }
                 leading.sessions.touch(session, now.uptime);
                 if op == OpCode::Sync {
-                    return self.sync(tree, asker, body);
+                    return self.sync(tree, asker, sync_path(body));
                 }
                 let from = Origin::Client(asker);
                 self.order(tree, log, now, Ordered { session, cxid: xid, from, op, body });
@@ -60,11 +65,7 @@ impl Replica {
                 };
                 following.heard.insert(session, *timeout_ms);
                 if op == OpCode::Sync {
-                    let path = match Request::decode(op, body) {
-                        Ok(Request::Sync(path)) => path.map(Box::from),
-                        _ => return self.sync(tree, asker, body),
-                    };
-                    following.syncs.push_back((asker, path));
+                    following.syncs.push_back((asker, sync_path(body).map(Box::from)));
                 } else {
                     following.forwarded.entry(session).or_default().push_back(asker);
                 }
@@ -74,22 +75,12 @@ impl Replica {
         }
     }
 
-    /// A client of a leader is answered when everything that was ordered before is applied; one whose request cannot be read, at
-    /// once.
-    fn sync(&mut self, tree: &Tree, asker: Asker, body: &[u8]) {
-        match Request::decode(OpCode::Sync, body) {
-            Ok(Request::Sync(path)) => {
-                if let (Some(newest), Role::Leading(leading)) = (self.proposals.back(), &mut self.role) {
-                    leading.syncs.push_back((newest.zxid, asker, path.map(Box::from)));
-                } else {
-                    self.answer(asker, tree.last_applied(), 0, &Response::Sync(path), false);
-                }
-            }
-            Ok(other) => unreachable!("{other:?} is no sync"),
-            Err(error) => {
-                let code = undecodable(error).code();
-                self.answer(asker, tree.last_applied(), code, &Response::Empty, false);
-            }
+    /// A client of a leader is answered when everything that was ordered before is applied.
+    fn sync(&mut self, tree: &Tree, asker: Asker, path: Option<&str>) {
+        if let (Some(newest), Role::Leading(leading)) = (self.proposals.back(), &mut self.role) {
+            leading.syncs.push_back((newest.zxid, asker, path.map(Box::from)));
+        } else {
+            self.answer(asker, tree.last_applied(), 0, &Response::Sync(path), false);
         }
     }
 
@@ -235,10 +226,11 @@ impl Replica {
         }
     }
 
-    /// Closes the sessions that have expired, and names them. Only a leader knows.
+    /// Closes sessions that have expired, a bounded number at a time, and names them. Only a leader knows.
     pub fn expire(&mut self, tree: &Tree, log: &mut Group, now: Now) -> Vec<SessionId> {
         let Role::Leading(leading) = &self.role else { return Vec::new() };
-        let expired = if self.serving { leading.sessions.expired(now.uptime) } else { Vec::new() };
+        let room = CLOSING_MAX.saturating_sub(leading.sessions.closing()).min(EXPIRE_STEP);
+        let expired = if self.serving { leading.sessions.expired(now.uptime, room) } else { Vec::new() };
         for session in &expired {
             if matches!(self.role, Role::Leading(_)) {
                 let (cxid, from, op) = (Xid(0), Origin::Nobody, OpCode::CloseSession);
@@ -248,10 +240,12 @@ impl Replica {
         expired
     }
 
-    /// The earliest moment at which [`Replica::expire`] would do anything.
+    /// The earliest moment at which [`Replica::expire`] would do anything. As long as many ends are on their way, there is none.
     pub fn next_expiry(&self) -> Option<Duration> {
         match &self.role {
-            Role::Leading(leading) if self.serving => leading.sessions.deadline(),
+            Role::Leading(leading) if self.serving && leading.sessions.closing() < CLOSING_MAX => {
+                leading.sessions.deadline()
+            }
             _ => None,
         }
     }
@@ -289,6 +283,9 @@ impl Replica {
                 let mut orders = Vec::new();
                 leading.leadership.sync(link, &mut orders);
                 self.lead(now.uptime, orders);
+            }
+            Some(OpCode::CreateSession) if !leading.sessions.may_open(link, session) => {
+                self.refused(log, now, place, link, ErrorCode::SessionMoved);
             }
             Some(OpCode::CreateSession) => match Decoder::new(body).int() {
                 Ok(timeout_ms) => self.create_session(log, now, session, timeout_ms, Origin::Learner(link)),
@@ -339,5 +336,13 @@ impl Replica {
             }
             _ => None,
         }
+    }
+}
+
+/// What a `sync` is about.
+fn sync_path(body: &[u8]) -> Option<&str> {
+    match Request::decode(OpCode::Sync, body) {
+        Ok(Request::Sync(path)) => path,
+        other => unreachable!("workers send what is a sync, not {other:?}"),
     }
 }

@@ -259,6 +259,8 @@ impl Replica {
             if !self.has_committed() {
                 break;
             }
+            // At its place: a `sync` is answered behind the writes before it, and ahead of those after it.
+            self.answer_syncs(tree);
             self.apply_one(tree, now, changes.as_deref_mut());
         }
         self.answer_syncs(tree);
@@ -371,6 +373,11 @@ impl Replica {
     pub fn take_delivery(&mut self, core: usize, changes: Option<&Arc<[Change]>>, applied: Duration) -> Delivery {
         let delivery = std::mem::take(&mut self.outbox[core]);
         Delivery { changes: changes.cloned(), applied, ..delivery }
+    }
+
+    /// Whether any worker has to be told anything.
+    pub fn has_deliveries(&self) -> bool {
+        (0..self.outbox.len()).any(|core| self.has_delivery(core))
     }
 
     /// Whether worker `core` has to be told anything.

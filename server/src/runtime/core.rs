@@ -198,17 +198,12 @@ impl Core {
         let line = &self.shared.lines[self.index];
         let wanted = self.shared.reports_wanted.load(Ordering::Relaxed) != self.reported;
         let inbox = self.index == 0 && !self.shared.inbox.is_empty();
-        // A core that was behind may have caught up, and rung, while this one was not asleep yet.
-        let applicable = self
-            .driver
-            .as_ref()
-            .is_some_and(|driver| driver.replica.has_committed() && !self.shared.apply_waits.load(Ordering::SeqCst));
+        let more = self.driver.as_ref().is_some_and(|driver| driver.has_more(&self.shared));
         // Reports may have come while this core was not asleep yet, so that nobody rang.
         let answerable = self.asking.iter().any(|(_, _, wanted)| self.shared.reported(*wanted));
         !self.again.is_empty()
-            || self.driver.as_ref().is_some_and(Driver::has_peer_work)
             || answerable
-            || applicable
+            || more
             || self.worker.has_ready()
             || !line.deliveries.is_empty()
             || !line.handed_over.is_empty()

@@ -168,7 +168,7 @@ impl Driver {
         Ok(())
     }
 
-    /// Whether there is a proposal that the learners are to have at once.
+    /// Whether the replica has commanded something, such as sending the learners a proposal.
     pub(super) fn has_proposed(&self) -> bool {
         self.peers.is_some() && self.replica.has_commands()
     }
@@ -233,8 +233,7 @@ impl Driver {
     pub(super) fn apply(&mut self, shared: &Shared, own_watches: bool, now: Now) -> Vec<Delivery> {
         let mut own = Vec::new();
         loop {
-            let work =
-                self.replica.has_committed() || (0..shared.lines.len()).any(|core| self.replica.has_delivery(core));
+            let work = self.replica.has_committed() || self.replica.has_deliveries();
             if !work {
                 return own;
             }
@@ -272,6 +271,14 @@ impl Driver {
                 }
             }
         }
+    }
+
+    /// Whether a step would find more to do at once. What a step makes possible after its turn for that has passed comes in the next:
+    /// a read that was held behind a write lets the `sync` behind it go, whose answer is there then.
+    pub(super) fn has_more(&self, shared: &Shared) -> bool {
+        // A core that was behind may have caught up, and rung, while this one was not asleep yet.
+        let applies = self.replica.has_committed() || self.replica.has_deliveries();
+        applies && !shared.apply_waits.load(Ordering::SeqCst) || self.has_proposed() || self.has_peer_work()
     }
 
     /// When something has to be done even if nothing happens until then.

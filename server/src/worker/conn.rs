@@ -23,6 +23,8 @@ pub(super) enum Phase {
 pub(super) enum Slot {
     /// The replica has it.
     Sent {
+        /// What the client calls it.
+        xid: Xid,
         /// When it came.
         since: Duration,
         /// Bytes of it.

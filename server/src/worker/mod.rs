@@ -226,7 +226,7 @@ impl Worker {
         let mut d = Decoder::new(frame);
         let Ok(header) = RequestHeader::decode(&mut d) else { return self.hang_up(slot) };
         match OpCode::from_code(header.op) {
-            Some(op) if goes_to_replica(op) => {
+            Some(_) if write_op(frame).is_some() => {
                 if !self.send(tree, port, since, slot, frame) {
                     self.hold(slot, 0, frame.into(), since);
                     self.stalled.push(slot);
@@ -279,7 +279,7 @@ impl Worker {
         let body = &frame[RequestHeader::LEN..];
         let taken = port.write(tree, &WriteRequest { conn: id, session, xid: header.xid, op, body, since });
         if taken {
-            conn.waiting.insert(conn.sent, Slot::Sent { since, bytes: frame.len() });
+            conn.waiting.insert(conn.sent, Slot::Sent { xid: header.xid, since, bytes: frame.len() });
             conn.sent += 1;
             self.outstanding += 1;
             self.sent += 1;
@@ -371,9 +371,10 @@ impl Worker {
                 Item::Answer { conn, xid, op, zxid, frame, last } => {
                     if let Some(slot) = self.slot(*conn) {
                         let conn = &mut self.conns[slot as usize];
-                        let Some(Slot::Sent { since, bytes }) = conn.waiting.pop_front() else {
+                        let Some(Slot::Sent { xid: asked, since, bytes }) = conn.waiting.pop_front() else {
                             panic!("an answer without a request");
                         };
+
                         conn.sent -= 1;
                         self.outstanding -= 1;
                         self.sent -= 1;
@@ -382,6 +383,7 @@ impl Worker {
                         if !matches!(conn.phase, Phase::Open(_)) {
                             continue;
                         }
+                        assert!(asked == *xid, "answers come in the order of the requests");
                         conn.out.extend(&delivery.bytes[frame.clone()]);
                         conn.unsent.get_or_insert((delivery.applied, 0)).1 += 1;
                         if *last {
@@ -400,8 +402,11 @@ impl Worker {
                 }
                 Item::Close { conn } => {
                     if let Some(slot) = self.slot(*conn) {
-                        // Whoever lost the session is told nothing more, not even what was on its way to it.
-                        self.conns[slot as usize].out = Out::default();
+                        // Whoever lost the session is told nothing more, not even what was on its way to it; but who has closed it
+                        // itself hears that, whatever it sent behind.
+                        if !matches!(self.conns[slot as usize].phase, Phase::Closing) {
+                            self.conns[slot as usize].out = Out::default();
+                        }
                         self.hang_up(slot);
                     }
                 }
@@ -551,10 +556,13 @@ impl Worker {
     }
 }
 
-/// The header of a frame that is for the replica.
+/// The header of a frame that is for the replica. A `sync` that cannot be read is not: it is refused in its turn, as a read is.
 fn write_op(frame: &[u8]) -> Option<(RequestHeader, OpCode)> {
-    let header = RequestHeader::decode(&mut Decoder::new(frame)).ok()?;
-    OpCode::from_code(header.op).filter(|op| goes_to_replica(*op)).map(|op| (header, op))
+    let mut d = Decoder::new(frame);
+    let header = RequestHeader::decode(&mut d).ok()?;
+    let op = OpCode::from_code(header.op).filter(|op| goes_to_replica(*op))?;
+    let is_readable = op != OpCode::Sync || Request::decode(op, d.rest()).is_ok();
+    is_readable.then_some((header, op))
 }
 
 #[cfg(test)]

@@ -15,10 +15,10 @@ use corral_proto::response::Response;
 use corral_proto::{ErrorCode, EventType, Jute, ReplyHeader, Request, WatcherEvent, Xid, Zxid};
 use std::collections::VecDeque;
 
-/// A frame's length is a signed 32-bit number, and no client takes an answer of that size anyway.
-const ANSWER_BYTES_MAX: usize = 1 << 30;
-/// Bytes of data that one multiRead may ask for.
-const MULTI_READ_BYTES_MAX: usize = 64 << 20;
+/// Bytes of names that one list of children may have. (Java clients take answers of 1 MiB, unless `jute.maxbuffer` says otherwise.)
+const CHILDREN_BYTES_MAX: usize = 64 << 20;
+/// Bytes of data and names that one multiRead may ask for in all: a small request can name the same large node thousands of times.
+const MULTI_READ_BYTES_MAX: usize = 16 << 20;
 
 /// Answers one request into `out`.
 pub(super) fn answer(
@@ -36,7 +36,7 @@ pub(super) fn answer(
             set_watches(tree, watches, slot, &request, out);
             Ok(Response::Empty)
         }
-        Ok(Request::MultiRead(request)) => Ok(Response::Multi(read_all(tree, &request, &mut names))),
+        Ok(Request::MultiRead(request)) => read_all(tree, &request, &mut names).map(Response::Multi),
         Ok(request) => read(tree, watches, slot, request, &mut names),
         Err(error) => Err(error),
     };
@@ -87,7 +87,7 @@ fn read<'a>(
                 watches.add(WatchKind::Child, canonical(watched.path), slot);
             }
             let count = tree.children(id, names);
-            if names.len() > ANSWER_BYTES_MAX {
+            if names.len() > CHILDREN_BYTES_MAX {
                 return Err(ErrorCode::MarshallingError);
             }
             let children = StrList::from_encoded(count, names);
@@ -116,30 +116,39 @@ fn read<'a>(
     }
 }
 
-/// Answers the reads of a multiRead, all of the same tree. (Apache's may see writes between them.)
-fn read_all<'a>(tree: &'a Tree, request: &MultiReadRequest<'_>, names: &'a mut Vec<u8>) -> Vec<MultiResult<'a>> {
+/// Answers the reads of a multiRead, all of the same tree. (Apache's may see writes between them.) One that asks for more than
+/// [`MULTI_READ_BYTES_MAX`] is refused as a whole, as soon as that shows.
+fn read_all<'a>(
+    tree: &'a Tree,
+    request: &MultiReadRequest<'_>,
+    names: &'a mut Vec<u8>,
+) -> Result<Vec<MultiResult<'a>>, ErrorCode> {
     let mut lists = VecDeque::new();
+    let mut bytes = 0;
     for op in request.iter() {
-        if let ReadOp::GetChildren(path) = op
-            && let Ok(id) = readable(tree, path, perms::READ)
-        {
-            let start = names.len();
-            let count = tree.children(id, names);
-            lists.push_back((count, start..names.len()));
+        match op {
+            ReadOp::GetChildren(path) => {
+                if let Ok(id) = readable(tree, path, perms::READ) {
+                    let start = names.len();
+                    let count = tree.children(id, names);
+                    lists.push_back((count, start..names.len()));
+                    bytes += names.len() - start;
+                }
+            }
+            ReadOp::GetData(path) => {
+                let data = readable(tree, path, perms::READ).map(|id| tree.data(id));
+                bytes += data.ok().flatten().map_or(0, <[u8]>::len);
+            }
+        }
+        if bytes > MULTI_READ_BYTES_MAX {
+            return Err(ErrorCode::MarshallingError);
         }
     }
     let names: &[u8] = names;
-    let mut bytes = 0;
     let one = |op: ReadOp<'_>| match op {
         ReadOp::GetData(path) => {
             let id = readable(tree, path, perms::READ)?;
-            let data = tree.data(id);
-            bytes += data.map_or(0, <[u8]>::len);
-            // One request of many reads must not fill the memory.
-            if bytes > MULTI_READ_BYTES_MAX {
-                return Err(ErrorCode::MarshallingError);
-            }
-            Ok(MultiResult::Data { data, stat: tree.stat(id) })
+            Ok(MultiResult::Data { data: tree.data(id), stat: tree.stat(id) })
         }
         ReadOp::GetChildren(path) => {
             readable(tree, path, perms::READ)?;
@@ -148,7 +157,9 @@ fn read_all<'a>(tree: &'a Tree, request: &MultiReadRequest<'_>, names: &'a mut V
         }
     };
     let results = request.iter().map(one);
-    results.map(|result: Result<_, ErrorCode>| result.unwrap_or_else(|error| MultiResult::Error(Some(error)))).collect()
+    let results =
+        results.map(|result: Result<_, ErrorCode>| result.unwrap_or_else(|error| MultiResult::Error(Some(error))));
+    Ok(results.collect())
 }
 
 /// Reads take the empty path for the root; events name it properly.

@@ -4,7 +4,7 @@
 //! **Invariant**: no process outlives its test, however that ends.
 
 use super::network::Network;
-use super::{PATIENCE, eventually, overwrite, segments, signal, temp_dir};
+use super::{PATIENCE, eventually, high_water_mib, overwrite, segments, signal, temp_dir};
 use corral_engine::restore::restore;
 use corral_engine::txnlog::segment;
 use corral_net::client::{BlockingClient, ClientError, Session, four_letter_word};
@@ -140,10 +140,7 @@ impl Ensemble {
 
     /// The most memory that a member has used since its start, in MiB.
     pub(crate) fn high_water_mib(&self, id: usize) -> u64 {
-        let pid = self.members[id - 1].child.as_ref().expect("it runs").id();
-        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("every process has one");
-        line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") >> 10
+        high_water_mib(self.members[id - 1].child.as_ref().expect("it runs").id())
     }
 
     fn config(&self, id: usize) -> PathBuf {

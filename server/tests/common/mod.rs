@@ -28,6 +28,13 @@ pub(crate) fn temp_dir() -> tempfile::TempDir {
     tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("the build directory is writable")
 }
 
+/// The most memory that a process has used since its start, in MiB.
+pub(crate) fn high_water_mib(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("every process has one");
+    line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") >> 10
+}
+
 /// The server's binary with settings that suit tests: a free port, small segments, all four-letter words.
 pub(crate) fn command(dir: &Path, settings: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_corral-server"));

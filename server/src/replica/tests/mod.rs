@@ -342,10 +342,16 @@ fn a_sync_is_answered_when_everything_that_was_ordered_before_is_applied() {
     rig.finish();
     assert_eq!(rig.apply_some(1), ["1: 1 ok @3", "2: 2 ok @3"]);
     assert_eq!(rig.apply(), ["1: 2 ok @4"]);
-    let (conn, since) = (id(2), Duration::ZERO);
-    let request = WriteRequest { conn, session: two, xid: Xid(3), op: OpCode::Sync, body: &[0, 0, 0, 9], since };
-    rig.replica.request(&rig.tree, &mut rig.log.group, rig.now, &request);
-    assert_eq!(rig.delivered(0), ["2: 3 MarshallingError @4"]);
+    rig.ask(1, one, 3, set("/a"));
+    rig.ask(1, one, 4, Request::Sync(None));
+    rig.ask(1, one, 5, set("/a"));
+    rig.submit();
+    rig.finish();
+    assert_eq!(
+        rig.apply(),
+        ["1: 3 ok @5", "1: 4 ok @5", "1: 5 ok @6"],
+        "at its place, however many are applied at once"
+    );
 }
 
 #[test]
