@@ -170,6 +170,8 @@ pub(super) struct Conn {
     pub(super) out: Out,
     /// Of the answers to writes in `out`: when the oldest was in the tree, and how many there are.
     pub(super) unsent: Option<(Duration, u64)>,
+    /// Bytes of events in `out` since it was last empty.
+    pub(super) event_bytes: usize,
     /// Requests in their order: first those that were sent, then those that are held.
     pub(super) waiting: VecDeque<Slot>,
     /// How many of `waiting` were sent.
@@ -212,6 +214,7 @@ impl Conn {
             session: None,
             out: Out::default(),
             unsent: None,
+            event_bytes: 0,
             waiting: VecDeque::new(),
             sent: 0,
             held_bytes: 0,

@@ -44,6 +44,10 @@ pub const HELD_BYTES_MAX: usize = 1 << 20;
 /// Bytes of answers that one connection may leave unread before its requests wait; one more answer may come on top.
 pub const UNSENT_MAX: usize = 1 << 20;
 
+/// Bytes of events that one connection may leave unread. It is closed then: its session lives on, and when its client comes again it
+/// is told of what it has missed. (Apache's servers keep all of them.)
+pub const EVENTS_MAX: usize = 4 << 20;
+
 /// Bytes of writes that all connections of a worker may have on their way before sockets are not read any more.
 pub const SENT_BYTES_MAX: usize = 64 << 20;
 
@@ -80,6 +84,8 @@ pub struct WorkerCounters {
     pub sent: u64,
     /// How long answers took.
     pub latency: Latencies,
+    /// Connections that were closed because they left too many events unread ([`EVENTS_MAX`]).
+    pub slow_watchers: u64,
 }
 
 impl WorkerCounters {
@@ -89,6 +95,7 @@ impl WorkerCounters {
             received: self.received + other.received,
             sent: self.sent + other.sent,
             latency: self.latency.plus(&other.latency),
+            slow_watchers: self.slow_watchers + other.slow_watchers,
         }
     }
 }
@@ -322,6 +329,10 @@ impl Worker {
 
     /// Some of what a connection has to send was sent: what waited for that may go on with the next [`Worker::retry`].
     pub fn sent(&mut self, slot: u32) {
+        let conn = &mut self.conns[slot as usize];
+        if conn.out.rest().is_empty() {
+            conn.event_bytes = 0;
+        }
         if self.conns[slot as usize].may_go_on() {
             self.ready.push(slot);
         }
@@ -450,12 +461,19 @@ impl Worker {
             if !crate::acl::allows(acl, perms::READ) || !matches!(conn.phase, Phase::Open(_)) {
                 continue;
             }
+            let before = conn.out.rest().len();
             conn.out.put_frame(|out| {
                 ReplyHeader { xid: Xid::NOTIFICATION, zxid: change.zxid, error: 0 }.encode(out);
                 WatcherEvent { kind: change.kind, path: &change.path }.encode(out);
             });
             conn.counters.sent += 1;
             self.counters.sent += 1;
+            conn.event_bytes += conn.out.rest().len() - before;
+            if conn.event_bytes > EVENTS_MAX {
+                self.counters.slow_watchers += 1;
+                conn.out = Out::default();
+                conn.phase = Phase::Closing;
+            }
             self.dirty.push(slot);
         }
     }

@@ -10,6 +10,7 @@
 //! **Not here**: which transaction a request becomes (the sequencer's tests), what a worker does with answers (its
 //! own).
 
+mod expiry;
 mod hostile;
 mod member;
 mod slow_disk;

@@ -1,6 +1,7 @@
 //! What one connection may make the worker keep, and what happens when the replica has no room.
 
 use super::*;
+use corral_proto::request::AddWatchMode;
 
 #[test]
 fn a_full_replica_makes_requests_wait_in_their_order() {
@@ -216,4 +217,30 @@ fn a_connection_may_go_at_any_moment() {
     rig.settle();
     assert_eq!(rig.told(new), ["1: ok new v0 @1"]);
     assert_eq!((rig.sent(), rig.worker.outstanding()), (vec![], 0));
+}
+
+/// Whoever watches and does not read would have everything that happens kept for it.
+#[test]
+fn a_watcher_that_does_not_read_is_disconnected_at_a_bound() {
+    let mut rig = Rig::new();
+    let path = format!("/{}", "long".repeat(500));
+    rig.elsewhere(create(&path));
+    let (slow, reads) = (rig.connect(), rig.connect());
+    for client in [slow, reads] {
+        rig.ask(client, 1, Request::AddWatch(&path, AddWatchMode::Persistent));
+        rig.told(client);
+        rig.worker.sent(client);
+    }
+    for _ in 0..=EVENTS_MAX / path.len() {
+        rig.elsewhere(set(&path));
+        rig.hand_over();
+        assert!(rig.worker.output(slow).expect("an open connection").0.rest().len() <= EVENTS_MAX);
+        let (out, _) = rig.worker.output(reads).expect("an open connection");
+        let len = out.rest().len();
+        assert!(len > 0);
+        out.wrote(len);
+        rig.worker.sent(reads);
+    }
+    assert!(rig.is_closing(slow) && !rig.is_closing(reads));
+    assert_eq!(rig.worker.counters().slow_watchers, 1);
 }
