@@ -75,6 +75,8 @@ pub fn finish(snapshots: &Path, log: &Path) -> Result<Option<Zxid>, StorageError
     for (_, path) in snapshot::list(snapshots)? {
         removal::remove(&path).map_err(StorageError::io("delete the snapshot", &path))?;
     }
+    // One of a later transaction that came back beside the adopted one would be taken for the history.
+    sync_dir(snapshots)?;
     let place = snapshots.join(snapshot::file_name(zxid));
     fs::rename(&adopted, &place).map_err(StorageError::io("name the snapshot", &place))?;
     sync_dir(snapshots)?;

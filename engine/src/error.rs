@@ -30,6 +30,18 @@ pub enum StorageError {
         /// What is wrong there.
         why: String,
     },
+    /// A newer version of this program has written it. It is not damaged, and nothing may be given up or passed over for it.
+    #[error(
+        "{} has format version {version}, which this version does not know; nothing was changed. Start the version that wrote it, or a \
+         newer one",
+        file.display()
+    )]
+    Newer {
+        /// The file.
+        file: PathBuf,
+        /// The version of its format.
+        version: u32,
+    },
     /// The directory is in use, or holds something that must not be touched.
     #[error("{}: {why}", path.display())]
     Refused {

@@ -3,8 +3,11 @@
 //! 1. The newest snapshot is read; if it does not check out, the one before it, and so on.
 //! 2. The log is followed from where that snapshot began; what it holds up to there is skipped, what comes later is applied. The
 //!    log must reach back that far: transactions that neither hold are an error.
+//!    Only one that is *damaged* is passed over: one that cannot be read, or that a newer version wrote, is an error.
 //! 3. The log must reach the transaction at which the snapshot's walk ended: an image that is fuzzy beyond that must not be
 //!    served as if it were whole.
+//! 4. A snapshot was begun only when the log had everything up to the transaction that it is named after: a restore that ends before
+//!    the newest name has lost something, whatever is left.
 //!
 //! What may be deleted follows from the same rules: all but the newest few snapshots, and the log that the oldest of those does
 //! not need ([`retain`]).
@@ -67,7 +70,8 @@ pub fn restore(
                 found = Some((tree, path, summary.footer.nodes));
                 break;
             }
-            Err(error) => unusable.push((path, error)),
+            Err(error @ StorageError::Corrupt { .. }) => unusable.push((path, error)),
+            Err(error) => return Err(error),
         }
     }
     let (mut tree, snapshot) = match found {
@@ -79,7 +83,23 @@ pub fn restore(
         let file = snapshot.map_or_else(|| log.to_owned(), |(path, _)| path);
         return Err(StorageError::Corrupt { file, offset: 0, why });
     }
+    for (path, error) in &unusable {
+        let StorageError::Corrupt { file, offset, why } = error else { unreachable!("nothing else is passed over") };
+        if snapshot::start(path).is_some_and(|start| is_before(recovered.last, start)) {
+            let why = format!("{why}, and without it the history ends with transaction {}", recovered.last);
+            return Err(StorageError::Corrupt { file: file.clone(), offset: *offset, why });
+        }
+    }
     Ok(Restored { tree, recovered, snapshot, unusable, newest })
+}
+
+/// Whether a history that ends with `last` cannot be all of one that has had a snapshot of `start`. One of the beginning of an epoch
+/// stands for all that was committed before, which may end anywhere in earlier epochs.
+fn is_before(last: Zxid, start: Zxid) -> bool {
+    match start.counter() {
+        0 => last == Zxid::ZERO && start > last,
+        _ => last < start,
+    }
 }
 
 /// Transactions that are read and checked ahead of those that are applied: as many bytes a piece, and as many pieces.

@@ -123,6 +123,7 @@ fn nothing_of_a_damaged_snapshot_gets_into_the_tree() {
     let mut store = Store::new();
     store.write(5);
     store.snapshot();
+    store.write(1);
     // Only the damaged one has these: its sessions come first in the file, so they are read before the damage is found.
     let mut other = Builder::new(1);
     (0..1000).for_each(|id| other.session(SessionId(id), 1000));
@@ -209,4 +210,51 @@ fn zookeeper_2332_a_segment_that_was_never_finished_does_not_keep_the_server_dow
     store.write(3);
     fs::write(store.log.path().join("log-0000000099.new"), b"").unwrap();
     assert_eq!(store.restore().unwrap().tree.last_applied(), Zxid(3));
+}
+
+/// Every snapshot was damaged, and what a cut had left of the log was nothing: an empty tree was served, and voted with.
+#[test]
+fn a_restore_that_ends_before_what_the_names_of_snapshots_prove_is_refused() {
+    let mut store = Store::new();
+    store.write(7);
+    let snapshot = store.snapshot();
+    store.write(1);
+    damage(&snapshot);
+    assert_eq!(store.restore().unwrap().tree.last_applied(), Zxid(8), "the log has all of it");
+    store.segments().iter().for_each(|path| fs::remove_file(path).unwrap());
+    refused(store.restore(), &["snapshot-0000000000000007", "without it the history ends with transaction 0x0"]);
+}
+
+/// A wrong `chown` made a member give up its history.
+#[test]
+fn a_snapshot_that_cannot_be_opened_is_not_damaged() {
+    let mut store = Store::new();
+    store.write(7);
+    store.snapshot();
+    store.write(1);
+    let newest = store.snapshot();
+    // Unlike permissions, this stops root as well.
+    fs::rename(&newest, store.snapshots.path().join("elsewhere")).unwrap();
+    std::os::unix::fs::symlink("snapshot-loop", &newest).unwrap();
+    assert!(matches!(store.restore(), Err(StorageError::Io { path, .. }) if path == newest));
+}
+
+#[test]
+fn what_a_newer_version_has_written_is_not_damaged() {
+    let mut store = Store::new();
+    store.write(7);
+    store.snapshot();
+    store.write(1);
+    let (snapshot, segment) = (store.snapshot(), store.segments()[0].clone());
+    for (path, checked) in [(snapshot, 32), (segment, 36)] {
+        let good = fs::read(&path).unwrap();
+        let mut newer = good.clone();
+        newer[11] += 1;
+        let crc = crc32c::crc32c(&newer[..checked]);
+        newer[checked..checked + 4].copy_from_slice(&crc.to_be_bytes());
+        fs::write(&path, &newer).unwrap();
+        assert!(matches!(store.restore(), Err(StorageError::Newer { file, .. }) if file == path));
+        fs::write(&path, &good).unwrap();
+        assert!(store.restore().is_ok());
+    }
 }

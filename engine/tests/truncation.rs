@@ -13,7 +13,8 @@ use corral_engine::snapshot::writer::{SnapshotOptions, take};
 use corral_engine::truncation::truncate;
 use corral_engine::txnlog::{Log, LogOptions, recover_after, segment};
 use corral_engine::{StorageError, Tree, snapshot};
-use corral_proto::{SessionId, Txn, TxnEntry, TxnHeader, Xid, Zxid};
+use corral_proto::txn::CreateTxn;
+use corral_proto::{AclList, SessionId, Txn, TxnEntry, TxnHeader, Xid, Zxid};
 use parking_lot::RwLock;
 use proptest::prelude::*;
 use std::sync::Arc;
@@ -270,4 +271,40 @@ proptest! {
             store.check();
         }
     }
+}
+
+/// The snapshot was linked to where it waits, and then shrunk under its old name: what remained was neither it nor a log, and the next
+/// start served an empty tree.
+#[test]
+fn a_cut_back_to_a_large_snapshot_keeps_it_whole() {
+    let (snapshots, log) = (tempdir(), tempdir());
+    let options = SnapshotOptions { dir: snapshots.path().to_owned(), compression: Compression::None, rate_limit: 0 };
+    let mut tree = Tree::new(1);
+    let data = vec![7; 8000];
+    for zxid in 1..=1500 {
+        let path = format!("/{zxid}");
+        let txn =
+            CreateTxn { path: &path, data: Some(&data), acl: AclList::OPEN, ephemeral: false, parent_cversion: zxid };
+        let header = TxnHeader { session: SessionId(1), cxid: Xid(1), zxid: Zxid(zxid.into()), time_ms: 1 };
+        tree.apply(&TxnEntry { header, txn: Txn::Create(txn) }, None);
+    }
+    let nodes = tree.len();
+    adopt(&options, log.path(), &RwLock::new(tree), 0).unwrap();
+    let path = snapshot::list(snapshots.path()).unwrap()[0].1.clone();
+    assert!(path.metadata().unwrap().len() > 10 << 20);
+    let mode = mode(LogIo::Pwrite, LogSync::None);
+    let mut life = Life::after(log.path(), 1500, Device::open(&mode).unwrap(), &mode, SEGMENT_BYTES, 1);
+    (0..3).for_each(|_| life.commit_one(100));
+    drop(life);
+    let log_options = LogOptions {
+        dir: log.path().to_owned(),
+        mode,
+        segment_bytes: SEGMENT_BYTES,
+        pipeline_depth: 1,
+        group_commit_delay: Duration::ZERO,
+    };
+    let cut = truncate(snapshots.path(), &log_options, Zxid(1500)).unwrap();
+    assert_eq!(cut.records, 3);
+    let restored = restore(snapshots.path(), log.path(), 1, |_| ()).unwrap();
+    assert_eq!((restored.tree.last_applied(), restored.tree.len()), (Zxid(1500), nodes));
 }

@@ -3,10 +3,12 @@
 //! A file system that is mounted with `discard` tells the device about every block that it frees, and commits wait behind that.
 //! Measured on ext4 and a virtio disk, deleting 190 MB at once held up writes to other files for 12 to 26 ms.
 //!
-//! **Invariant**: a file that is half gone never has its name.
+//! **Invariants**: a file that is half gone never has its name; one that has another name, such as a copy that somebody made with
+//! links, stays whole under that.
 
 use std::fs::{self, File};
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 /// Bytes that are freed at a time.
@@ -17,14 +19,18 @@ const PIECE: u64 = 8 << 20;
 /// # Errors
 /// What the system answered.
 pub fn remove(path: &Path) -> io::Result<()> {
-    let mut len = fs::metadata(path)?.len();
-    if len <= PIECE {
+    let data = fs::metadata(path)?;
+    let mut len = data.len();
+    if len <= PIECE || data.nlink() > 1 {
         return fs::remove_file(path);
     }
     let unnamed = path.with_extension("new");
     fs::rename(path, &unnamed)?;
     File::open(path.parent().unwrap_or(path))?.sync_all()?;
     let file = File::options().write(true).open(&unnamed)?;
+    if file.metadata()?.nlink() > 1 {
+        return fs::remove_file(&unnamed);
+    }
     while len > PIECE {
         len -= PIECE;
         file.set_len(len)?;
@@ -49,5 +55,17 @@ mod tests {
         let left: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         assert_eq!(left, ["kept"]);
         assert_eq!(remove(&path("small")).unwrap_err().kind(), io::ErrorKind::NotFound);
+    }
+
+    /// It was shrunk under both names.
+    #[test]
+    fn what_has_another_name_stays_whole_under_that() {
+        let dir = tempfile::tempdir_in(".").unwrap();
+        let (path, copy) = (dir.path().join("large"), dir.path().join("copy"));
+        File::create(&path).unwrap().set_len(2 * PIECE).unwrap();
+        fs::hard_link(&path, &copy).unwrap();
+        remove(&path).unwrap();
+        assert_eq!(copy.metadata().unwrap().len(), 2 * PIECE);
+        assert!(!path.exists());
     }
 }

@@ -70,6 +70,13 @@ impl Header {
         (bytes, crc)
     }
 
+    /// The version of the format, if it is not this one and the header is sound as far as every version has it.
+    pub fn other_version(bytes: &[u8]) -> Option<u32> {
+        let bytes = bytes.get(..Header::LEN).filter(|bytes| &bytes[..8] == MAGIC)?;
+        let int = |at: usize| u32::from_be_bytes(bytes[at..at + 4].try_into().expect("four bytes"));
+        (int(32) == crc32c::crc32c(&bytes[..32]) && int(8) != FORMAT_VERSION).then(|| int(8))
+    }
+
     /// Reads a header, and the checksum that the chain begins with.
     pub fn parse(bytes: &[u8]) -> Result<(Header, u32), String> {
         let bytes = bytes.get(..Header::LEN).ok_or("the file ends inside its header")?;

@@ -25,16 +25,18 @@ pub fn file_name(start: Zxid) -> String {
     format!("snapshot-{:016x}", start.0)
 }
 
+/// The transaction that a snapshot is named after; `None` if this is not the name of one.
+pub fn start(path: &Path) -> Option<Zxid> {
+    let digits = path.file_name()?.to_str()?.strip_prefix("snapshot-")?;
+    i64::from_str_radix(digits, 16).ok().filter(|_| digits.len() == 16).map(Zxid)
+}
+
 /// The snapshots in `dir`, the newest first. Other files are left alone.
 pub fn list(dir: &Path) -> Result<Vec<(Zxid, PathBuf)>, StorageError> {
     let mut snapshots = Vec::new();
     for entry in fs::read_dir(dir).map_err(StorageError::io("list", dir))? {
         let path = entry.map_err(StorageError::io("list", dir))?.path();
-        let start = path.file_name().and_then(|name| {
-            let digits = name.to_str()?.strip_prefix("snapshot-")?;
-            i64::from_str_radix(digits, 16).ok().filter(|_| digits.len() == 16)
-        });
-        snapshots.extend(start.map(|start| (Zxid(start), path)));
+        snapshots.extend(start(&path).map(|start| (start, path)));
     }
     snapshots.sort_by_key(|(start, _)| std::cmp::Reverse(*start));
     Ok(snapshots)

@@ -49,6 +49,9 @@ pub struct Done {
     pub nodes: u64,
 }
 
+/// Nodes for which room is made at most before they have come: a first block that compresses well promises anything.
+const RESERVE_MAX: u128 = 1 << 20;
+
 /// Blocks that are read and checked ahead of the one that is looked at.
 const AHEAD: usize = 8;
 
@@ -56,12 +59,16 @@ const AHEAD: usize = 8;
 /// the next blocks meanwhile. Only when this returns without an error were the pieces those of a whole snapshot.
 ///
 /// # Errors
-/// [`StorageError::Corrupt`] with the offset of the block that does not check out, or what `each` says is wrong with a piece.
+/// [`StorageError::Corrupt`] with the offset of the block that does not check out, or what `each` says is wrong with a piece;
+/// [`StorageError::Newer`]; [`StorageError::Io`] when the file cannot be opened or read.
 pub fn read(path: &Path, mut each: impl FnMut(Piece<'_>) -> Result<(), String>) -> Result<Summary, StorageError> {
     let file = File::open(path).map_err(StorageError::io("open the snapshot", path))?;
     let size = file.metadata().map_err(StorageError::io("look at the snapshot", path))?.len();
     let mut source = Source { reader: BufReader::with_capacity(1 << 20, file), path: path.to_owned(), at: 0, size };
     let header = source.take(Header::LEN as u64)?;
+    if let Some(version) = Header::other_version(&header) {
+        return Err(StorageError::Newer { file: path.to_owned(), version });
+    }
     let (header, crc) = Header::parse(&header).map_err(|why| source.corrupt(0, why))?;
     let corrupt = |offset: u64, why: String| StorageError::Corrupt { file: path.to_owned(), offset, why };
     std::thread::scope(|scope| {
@@ -161,7 +168,8 @@ pub fn load(path: &Path, seed: u64, mut progress: impl FnMut(Done)) -> Result<(T
             Piece::Progress(done) => {
                 // What the first nodes took tells how many there will be, about.
                 if done.nodes > 0 && !reserved {
-                    tree.reserve((u128::from(done.nodes) * u128::from(done.of) / u128::from(done.bytes)) as usize);
+                    let nodes = u128::from(done.nodes) * u128::from(done.of) / u128::from(done.bytes);
+                    tree.reserve(nodes.min(RESERVE_MAX) as usize);
                     reserved = true;
                 }
                 progress(done);

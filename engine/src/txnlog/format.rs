@@ -73,6 +73,13 @@ impl SegmentHeader {
         block
     }
 
+    /// The version of the format, if it is not this one and the header is sound as far as every version has it.
+    pub fn other_version(block: &[u8]) -> Option<u32> {
+        let header = block.get(..SEGMENT_HEADER_LEN).filter(|header| &header[..8] == SEGMENT_MAGIC)?;
+        let is_sound = crc32c::crc32c(&header[..36]) == u32_at(header, 36);
+        Some(u32_at(header, 8)).filter(|version| is_sound && *version != FORMAT_VERSION)
+    }
+
     /// Reads a header block; the error says what is wrong with it.
     pub fn parse(block: &[u8]) -> Result<SegmentHeader, String> {
         let header = block.get(..SEGMENT_HEADER_LEN).ok_or("the file ends inside the segment header")?;

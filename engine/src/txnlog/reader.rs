@@ -174,6 +174,9 @@ impl OpenSegment {
         let len = file.metadata().map_err(StorageError::io("look at", &path))?.len();
         let mut block = vec![0; (BLOCK as u64).min(len) as usize];
         file.read_exact_at(&mut block, 0).map_err(StorageError::io("read", &path))?;
+        if let Some(version) = SegmentHeader::other_version(&block) {
+            return Err(StorageError::Newer { file: path, version });
+        }
         let (header, wrong) = match SegmentHeader::parse(&block) {
             Ok(header) if header.number != number => {
                 let says = header.number;
