@@ -11,11 +11,11 @@
 //!
 //! **Not here**: when an epoch is promised or taken over.
 
+use crate::disk::publish::publish;
 use crate::error::StorageError;
-use crate::txnlog::segment::sync_dir;
 use corral_proto::Zxid;
-use std::fs::{self, File};
-use std::io::{ErrorKind, Write};
+use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 /// Its name in the directory.
@@ -113,14 +113,7 @@ impl Epochs {
     }
 
     fn store(&self) -> Result<(), StorageError> {
-        let (path, unnamed) = (self.dir.join(FILE), self.dir.join(format!("{FILE}.new")));
-        let written = File::create(&unnamed).and_then(|mut file| {
-            file.write_all(text(self.accepted, self.current, self.is_lost).as_bytes())?;
-            file.sync_all()
-        });
-        written.map_err(StorageError::io("write", &unnamed))?;
-        fs::rename(&unnamed, &path).map_err(StorageError::io("replace", &path))?;
-        sync_dir(&self.dir)
+        publish(&self.dir, FILE, text(self.accepted, self.current, self.is_lost).as_bytes())
     }
 }
 

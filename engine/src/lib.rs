@@ -22,6 +22,7 @@ pub mod snapshot;
 
 pub mod adoption;
 pub mod epochs;
+pub mod identity;
 pub mod restore;
 pub mod truncation;
 

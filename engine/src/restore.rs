@@ -6,6 +6,7 @@
 //!    Only one that is *damaged* is passed over: one that cannot be read, or that a newer version wrote, is an error.
 //! 3. The log must reach the transaction at which the snapshot's walk ended: an image that is fuzzy beyond that must not be
 //!    served as if it were whole.
+//!    Nor may the log end before the transaction that the snapshot is named after, unless there is nothing in it: its end is missing.
 //! 4. A snapshot was begun only when the log had everything up to the transaction that it is named after: a restore that ends before
 //!    the newest name has lost something, whatever is left.
 //!
@@ -82,6 +83,16 @@ pub fn restore(
     if let Err(why) = tree.is_whole() {
         let file = snapshot.map_or_else(|| log.to_owned(), |(path, _)| path);
         return Err(StorageError::Corrupt { file, offset: 0, why });
+    }
+    let from = snapshot.as_ref().and_then(|(path, _)| snapshot::start(path)).unwrap_or(Zxid::ZERO);
+    if recovered.log_last > Zxid::ZERO && is_before(recovered.log_last, from) {
+        let end = recovered.used.last().map_or_else(|| log.to_owned(), |(path, _)| path.clone());
+        let why = format!(
+            "the log ends with transaction {}, but a snapshot has all up to {from}: the end of the log is missing, with whatever was \
+             acknowledged after that snapshot",
+            recovered.log_last
+        );
+        return Err(StorageError::Corrupt { file: end, offset: recovered.end.offset.into(), why });
     }
     for (path, error) in &unusable {
         let StorageError::Corrupt { file, offset, why } = error else { unreachable!("nothing else is passed over") };

@@ -130,6 +130,7 @@ fn go_on(options: &LogOptions, recovered: &Recovered, cut: Cut) -> Result<(), St
         end: cut.prev,
         end_crc: cut.prev_crc,
         last: cut.prev_last,
+        log_last: cut.prev_last,
         next_segment: recovered.next_segment,
         records: 0,
         // What the new segment is built on must be on the disk first.

@@ -4,17 +4,24 @@
 //! in the same directories is not touched, but a server that found it and served an empty tree beside it would be worse than
 //! none: it refuses to start.
 //!
+//! Log and snapshots belong together ([`corral_engine::identity`]). A start that finds one of them missing, or another's, would serve
+//! without what was acknowledged, because a disk is not mounted: it is refused, by a member of an ensemble as well, which would
+//! otherwise replace what is only out of sight.
+//!
 //! **Not here**: what a restore does ([`corral_engine::restore`]).
 
 use crate::config::{self, Config};
-use corral_engine::StorageError;
 use corral_engine::adoption;
 use corral_engine::disk::{self, Mode};
 use corral_engine::epochs::Epochs;
+use corral_engine::identity::Identity;
 use corral_engine::restore::{self, Progress, Restored};
+use corral_engine::{StorageError, snapshot};
 use corral_proto::Zxid;
+use rand::{Rng, SeedableRng};
 use std::fs::{self, File, TryLockError};
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 /// Opened and locked directories.
@@ -28,6 +35,8 @@ pub struct Store {
     pub damaged_snapshots: Vec<PathBuf>,
     /// How the log is written.
     pub mode: Mode,
+    /// Device and inode of both when they were opened.
+    opened: [(u64, u64); 2],
     _locks: Vec<File>,
 }
 
@@ -45,8 +54,9 @@ impl Store {
             refuse_apache_data(dir)?;
         }
         let log_dir = config.log_dir.join("corral-log");
-        make(&log_dir, true)?;
         let snapshot_dir = config.data_dir.join("corral-snapshots");
+        identify(config, &log_dir, &snapshot_dir)?;
+        make(&log_dir, true)?;
         make(&snapshot_dir, true)?;
         for dir in [&log_dir, &snapshot_dir] {
             remove_unfinished(dir)?;
@@ -54,7 +64,32 @@ impl Store {
         let (io, sync) = (wished_io(config.log.io), wished_sync(config.log.sync));
         let mode =
             Mode::choose(&log_dir, io, sync).map_err(|why| StorageError::Refused { path: log_dir.clone(), why })?;
-        Ok(Store { log_dir, snapshot_dir, damaged_snapshots: Vec::new(), mode, _locks: locks })
+        let opened = [place(&log_dir)?, place(&snapshot_dir)?];
+        Ok(Store { log_dir, snapshot_dir, damaged_snapshots: Vec::new(), mode, opened, _locks: locks })
+    }
+
+    /// Makes sure that the directories are those that were opened: a disk that is mounted over one of them hides it. A directory of
+    /// snapshots that was deleted is made again.
+    ///
+    /// # Errors
+    /// [`StorageError::Refused`]: nothing that is written from now on would be found again.
+    pub fn is_in_place(&mut self) -> Result<(), StorageError> {
+        if !self.snapshot_dir.exists() {
+            tracing::error!("{} is gone; it is made again, without the snapshots", self.snapshot_dir.display());
+            make(&self.snapshot_dir, true)?;
+            self.opened[1] = place(&self.snapshot_dir)?;
+        }
+        for (dir, opened) in [&self.log_dir, &self.snapshot_dir].into_iter().zip(self.opened) {
+            if place(dir)? != opened {
+                return Err(StorageError::Refused {
+                    path: dir.clone(),
+                    why: "this is another directory than when the server started; was a disk mounted over it? Unmount that, or move \
+                          the data there, and start again"
+                        .to_owned(),
+                });
+            }
+        }
+        Ok(())
     }
 
     /// The tree that is to be served: the newest snapshot that checks out, and the log after it.
@@ -98,6 +133,63 @@ pub fn set_aside(
         corral_engine::txnlog::segment::sync_dir(dir.parent().unwrap_or(dir))?;
     }
     Ok(log)
+}
+
+fn place(dir: &Path) -> Result<(u64, u64), StorageError> {
+    let io = |source: io::Error| StorageError::Io { op: "look at", path: dir.to_owned(), source };
+    fs::metadata(dir).map(|data| (data.dev(), data.ino())).map_err(io)
+}
+
+/// Sees to it that the log and the snapshots are of one history, and that neither is missing.
+fn identify(config: &Config, log_dir: &Path, snapshot_dir: &Path) -> Result<(), StorageError> {
+    let (data, log) = (Identity::read(&config.data_dir)?, Identity::read(&config.log_dir)?);
+    let is_empty = |dir: &Path| !fs::read_dir(dir).is_ok_and(|mut entries| entries.next().is_some());
+    // A member that sets its history aside may have been stopped between moving a directory away and making it again.
+    let is_set_aside = Epochs::are_in(&config.data_dir)
+        && (Epochs::open(&config.data_dir, Zxid::ZERO).is_ok_and(|epochs| epochs.is_lost()));
+    let newest = snapshot::list(snapshot_dir).ok().and_then(|snapshots| snapshots.first().map(|(start, _)| *start));
+    let since = newest
+        .map_or("whatever was acknowledged".to_owned(), |start| format!("whatever was acknowledged after {start}"));
+    let without_log = format!(
+        "the log is missing here, which belongs to {}, and with it {since}; is its disk mounted?",
+        config.data_dir.display()
+    );
+    let missing = match (data, log) {
+        (Some(_), None) => Some((&config.log_dir, without_log)),
+        (Some(_), Some(_)) if !log_dir.exists() && !is_set_aside => Some((&config.log_dir, without_log)),
+        // A server alone has segments for as long as it has snapshots.
+        (Some(_), Some(_)) if config.members.is_none() && newest.is_some() && is_empty(log_dir) => {
+            Some((&config.log_dir, without_log))
+        }
+        (Some(data), Some(log)) if data != log => Some((
+            &config.log_dir,
+            format!("the log here is not the one that belongs to {}; were disks swapped?", config.data_dir.display()),
+        )),
+        (None, Some(_)) if !is_empty(log_dir) => Some((
+            &config.data_dir,
+            format!(
+                "the snapshots are missing here, which belong to the log in {}; is their disk mounted?",
+                config.log_dir.display()
+            ),
+        )),
+        _ => None,
+    };
+    match missing {
+        Some((path, why)) if !config.accept_loss => {
+            return Err(StorageError::Refused {
+                path: path.clone(),
+                why: format!("{why} Nothing was changed. To start without, and lose that for ever: log.acceptLoss=yes"),
+            });
+        }
+        Some((path, why)) => tracing::error!("{}: {why} It is accepted as lost (log.acceptLoss)", path.display()),
+        None if data.is_some() && log.is_some() => return Ok(()),
+        None => {}
+    }
+    // From when it has a name, a directory of the log that is missing is missed.
+    make(log_dir, true)?;
+    let identity = Identity(rand::rngs::SmallRng::from_os_rng().random());
+    identity.write(&config.log_dir)?;
+    identity.write(&config.data_dir)
 }
 
 fn wished_io(io: config::LogIo) -> Option<disk::LogIo> {

@@ -24,6 +24,7 @@ pub mod aligned;
 pub mod block;
 pub mod device;
 pub mod filesystem;
+pub mod publish;
 pub mod pwrite;
 pub mod removal;
 pub mod ring;

@@ -42,8 +42,10 @@ pub struct Recovered {
     pub end: Position,
     /// The checksum of the batch that ends there, which the next one must name as well.
     pub end_crc: u32,
-    /// The zxid of the last transaction, or zero.
+    /// The zxid of the last transaction, or zero: of the log, or of what was read before it.
     pub last: Zxid,
+    /// The zxid of the last transaction that the log itself holds; zero if it holds none.
+    pub log_last: Zxid,
     /// The number that the next new segment takes.
     pub next_segment: u32,
     /// Transactions that were handed on.
@@ -167,6 +169,7 @@ pub(crate) fn follow(
         end: chain.end,
         end_crc: chain.crc,
         last,
+        log_last: chain.last,
         used,
         extents,
         next_segment: segments.last().map_or(1, |segment| segment.header().number + 1),

@@ -191,6 +191,8 @@ pub const KEYS: &[Key] = &[
         "how a log write is made durable; none is unsafe"),
     supported("snapshot.compression", Kind::OneOf(&["none", "zstd", "lz4"]), "none", "how snapshots are stored"),
     supported("snapshot.rateLimitMiB", Kind::Int(0, 1 << 20), "64", "MiB a second that a snapshot writes at most; 0: no limit"),
+    supported("log.acceptLoss", Kind::YesNo, "no",
+        "start without a log or a data directory that is missing, and lose what only it holds"),
     supported("log.pipelineDepth", Kind::Int(1, 8), "2", "log writes that may be in flight at once"),
     supported("log.groupCommitDelayUs", Kind::Int(0, 1_000_000), "0",
         "microseconds that a log write waits for company"),

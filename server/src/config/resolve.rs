@@ -103,6 +103,7 @@ pub(super) fn resolve(
         data_dir,
         log_dir,
         datadir_autocreate: given.flag("datadir.autocreate"),
+        accept_loss: given.flag("log.acceptLoss"),
         client_address,
         client_port,
         client_backlog: given.positive("clientPortListenBacklog"),

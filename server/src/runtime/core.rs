@@ -148,7 +148,7 @@ impl Core {
             self.flush_all(now);
             self.answer_words(now);
             if now.uptime >= self.next_housekeeping {
-                self.keep_house(now);
+                self.keep_house(now)?;
             }
             if self.shared.stopping() {
                 if let Some(failure) = self.shared.failure.lock().take() {
@@ -548,8 +548,11 @@ impl Core {
     }
 
     /// What is done a few times a second: tell the sessions who was heard of, close who never shook hands, end drained sockets.
-    fn keep_house(&mut self, now: Now) {
+    fn keep_house(&mut self, now: Now) -> Result<(), String> {
         self.next_housekeeping = now.uptime + self.housekeeping;
+        if let Some(driver) = &mut self.driver {
+            driver.look_around()?;
+        }
         let heard = self.worker.take_heard();
         if !heard.is_empty() {
             match &mut self.driver {
@@ -578,6 +581,7 @@ impl Core {
         if self.listener.is_some() {
             self.accept(now);
         }
+        Ok(())
     }
 
     /// One step of stopping: true when this core has nothing left to do.

@@ -281,6 +281,11 @@ impl Driver {
         applies && !shared.apply_waits.load(Ordering::SeqCst) || self.has_proposed() || self.has_peer_work()
     }
 
+    /// Makes sure that what is written can be found again.
+    pub(super) fn look_around(&mut self) -> Result<(), String> {
+        self.store.is_in_place().map_err(|error| error.to_string())
+    }
+
     /// When something has to be done even if nothing happens until then.
     pub(super) fn deadline(&self) -> Option<Duration> {
         let expiry = self.replica.next_expiry().map(|at| at.max(self.no_expiry_before));
