@@ -143,7 +143,7 @@ fn go_on(options: &LogOptions, recovered: &Recovered, cut: Cut) -> Result<(), St
     let (wake, ready) = channel();
     // Nobody listens any more when the last segment becomes ready.
     let wake = Arc::new(move || wake.send(()).unwrap_or(()));
-    let mut log = Log::open(options, device, &before, wake)?;
+    let mut log = Log::open_before_end(options, device, &before, wake)?;
     for (zxid, bytes) in &cut.kept {
         log.group.append_encoded(*zxid, bytes, Duration::ZERO);
     }

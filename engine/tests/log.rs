@@ -12,7 +12,7 @@ use corral_engine::disk::{BLOCK, LogIo, LogSync, Mode, round_up};
 use corral_engine::txnlog::format::SegmentHeader;
 use corral_engine::txnlog::group::BATCH_BYTES;
 use corral_engine::txnlog::segment::{Supply, file_name};
-use corral_engine::txnlog::workshop::{Files, Workshop};
+use corral_engine::txnlog::workshop::{Files, RealFiles, Workshop};
 use corral_engine::txnlog::{Log, LogOptions, Position, segment};
 use corral_proto::Zxid;
 use rand::rngs::SmallRng;
@@ -194,8 +194,10 @@ fn a_half_made_segment_is_ignored_and_made_anew() {
         wanted = log.history.clone();
         drop(log);
         assert!(!unnamed.exists(), "it was written over");
-        let sizes = segment::list(dir.path()).unwrap().into_iter().map(|(_, path)| fs::metadata(path).unwrap().len());
-        assert!(sizes.into_iter().all(|size| size == SMALL));
+        for (_, path) in segment::list(dir.path()).unwrap() {
+            let size = segment::parse_name(&path).and_then(|(_, end)| end).map_or(SMALL, u64::from);
+            assert_eq!(fs::metadata(path).unwrap().len(), size);
+        }
     }
     assert_same(&read_back(dir.path()).unwrap().0, &wanted, "the end");
 }
@@ -361,7 +363,69 @@ fn what_recovery_found_is_on_the_disk_before_anything_is_built_on_it() {
     let mode = mode(LogIo::Pwrite, LogSync::Fdatasync);
     let life = Life::on_device(dir.path(), &mode, SMALL, 1);
     assert_eq!(life.history.len(), 1, "it was read back");
+    let (_, path) = segment::list(dir.path()).unwrap().remove(0);
     assert_eq!(pages_not_on_disk(&path).unwrap(), 0, "and is on the disk now");
+}
+
+/// Every start began a segment and kept the one before as it was: 64 MiB a restart, until the disk was full.
+#[test]
+fn five_hundred_restarts_with_a_write_each_cost_a_few_blocks_each() {
+    let dir = tempdir();
+    let mode = mode(LogIo::Pwrite, LogSync::None);
+    let bytes = || -> u64 { contents(dir.path()).values().map(|bytes| bytes.len() as u64).sum() };
+    for restart in 1..=500 {
+        let mut life = Life::on_device(dir.path(), &mode, SMALL, 1);
+        assert_eq!(life.history.len() as u64, restart - 1);
+        life.commit_one(100);
+        drop(life);
+        assert!(bytes() <= 2 * SMALL + restart * 2 * BLOCK as u64, "{} bytes after {restart} restarts", bytes());
+    }
+}
+
+/// A server whose disk is nearly full must start all the same: it can make room then.
+#[test]
+fn the_first_segment_of_a_life_is_smaller_where_there_is_not_more_room() {
+    let dir = tempdir();
+    let mut workshop = Workshop::new(dir.path(), Narrow(RealFiles(held_mode())), SmallRng::seed_from_u64(1));
+    assert_eq!(workshop.make(1, 8 << 20).unwrap().header.size, 1 << 20);
+    assert!(workshop.make(2, 8 << 20).is_err(), "a running server does not use up the last room");
+}
+
+/// A disk with room for a small file.
+struct Narrow(RealFiles);
+
+impl Files for Narrow {
+    fn create(&mut self, path: &Path, first: &[u8; BLOCK], size: u64) -> io::Result<File> {
+        if size > 1 << 20 { Err(io::ErrorKind::StorageFull.into()) } else { self.0.create(path, first, size) }
+    }
+
+    fn overwrite(&mut self, path: &Path, first: &[u8; BLOCK]) -> io::Result<File> {
+        self.0.overwrite(path, first)
+    }
+
+    fn sync(&mut self, file: &File, path: &Path) -> io::Result<()> {
+        self.0.sync(file, path)
+    }
+
+    fn rename(&mut self, from: &Path, to: &Path) -> io::Result<()> {
+        self.0.rename(from, to)
+    }
+
+    fn shrink(&mut self, path: &Path, len: u64) -> io::Result<()> {
+        self.0.shrink(path, len)
+    }
+
+    fn remove(&mut self, path: &Path) -> io::Result<()> {
+        self.0.remove(path)
+    }
+
+    fn sync_dir(&mut self, dir: &Path) -> Result<(), StorageError> {
+        self.0.sync_dir(dir)
+    }
+
+    fn open(&mut self, path: &Path) -> io::Result<File> {
+        self.0.open(path)
+    }
 }
 
 /// A segment is ready, header and all, before it is used: whatever file has the name of one can be opened.
@@ -397,6 +461,10 @@ impl Files for Full {
     }
 
     fn rename(&mut self, _: &Path, _: &Path) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn shrink(&mut self, _: &Path, _: u64) -> io::Result<()> {
         Ok(())
     }
 

@@ -268,7 +268,8 @@ fn a_damaged_segment_header_is_damage_of_that_segment() {
     assert_same(&read_back(dir.path()).unwrap().0, &history, "undamaged again");
 }
 
-/// The size of a segment never changes, so a file of another length was cut or grown by somebody else.
+/// The size of a segment never changes until it is closed, so a file of another length was cut or grown by somebody else. What grows
+/// behind the end of a closed one is nothing.
 #[test]
 fn a_segment_file_of_another_length_is_damage() {
     let rng = &mut seeded();
@@ -277,6 +278,12 @@ fn a_segment_file_of_another_length_is_damage() {
         for len in [0, 1, 39, 40, BLOCK as u64, SEGMENT / 2, SEGMENT - 1, SEGMENT + 1, 2 * SEGMENT] {
             let cut = copy(dir.path());
             let path = moved(&path, cut.path());
+            let closed = segment::parse_name(&path).and_then(|(_, end)| end);
+            if closed.is_some_and(|end| u64::from(end) <= len) {
+                fs::File::options().write(true).open(&path).unwrap().set_len(len).unwrap();
+                assert!(read_back(cut.path()).is_ok());
+                continue;
+            }
             fs::File::options().write(true).open(&path).unwrap().set_len(len).unwrap();
             let why = check_corrupt(cut.path(), &path, 0..1, "a file of another length");
             assert!(why.contains(&format!("{len} bytes")) || len < 40, "{why}");
@@ -334,4 +341,29 @@ fn a_segment_of_another_log_is_damage() {
         let found = read_back(mixed.path()).map(|(_, recovered)| recovered);
         assert!(matches!(found, Err(StorageError::Corrupt { .. })), "{} gives {found:?}", path.display());
     }
+}
+
+/// Of the last batches of a log no later one says that they were durable. Once the next life has closed their segment, its name does.
+#[test]
+fn the_last_batch_of_a_closed_segment_is_no_torn_tail() {
+    let dir = tempdir();
+    let mode = mode(LogIo::Pwrite, LogSync::Fdatasync);
+    let mut life = Life::on_device(dir.path(), &mode, SEGMENT, 1);
+    (0..3).for_each(|_| life.commit_one(100));
+    drop(life);
+    let at = 3 * BLOCK + 100;
+    let flip = |dir: &Path, path: &Path| {
+        let path = moved(path, dir);
+        let byte = fs::read(&path).unwrap()[at];
+        overwrite(&path, at, &[byte ^ 1]);
+        path
+    };
+    let (_, open) = segment::list(dir.path()).unwrap().remove(0);
+    let before = copy(dir.path());
+    flip(before.path(), &open);
+    assert_eq!(read_back(before.path()).unwrap().0.len(), 2, "it may never have been acknowledged");
+    drop(Life::on_device(dir.path(), &mode, SEGMENT, 1));
+    let (_, closed) = segment::list(dir.path()).unwrap().remove(0);
+    let path = flip(dir.path(), &closed);
+    check_corrupt(dir.path(), &path, 3 * BLOCK as u64..4 * BLOCK as u64, "a closed segment");
 }

@@ -89,10 +89,14 @@ impl Case {
         let salts = SmallRng::seed_from_u64(self.rng.random());
         let mut workshop = Workshop::new(self.dir.path(), self.platter.clone(), salts);
         self.platter.set_fuse(self.rng.random_bool(0.4).then(|| self.rng.random_range(0..24)));
-        if workshop.adopt(recovered).is_ok() {
+        let mut recovered = recovered.clone();
+        let adopted = workshop.adopt(&recovered);
+        if adopted.is_ok() {
             self.durable = self.history.len();
+        }
+        if adopted.and_then(|()| workshop.close(&mut recovered)).is_ok() {
             let (supply, bench) = Supply::new(self.options.segment_bytes, recovered.next_segment);
-            let mut log = Log::over(&self.options, self.platter.clone(), recovered, supply);
+            let mut log = Log::over(&self.options, self.platter.clone(), &recovered, supply);
             for _ in 0..self.rng.random_range(0..160) {
                 if !self.platter.has_power() {
                     break;

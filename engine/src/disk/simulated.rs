@@ -264,6 +264,16 @@ impl Files for Platter {
         Ok(())
     }
 
+    fn shrink(&mut self, path: &Path, len: u64) -> io::Result<()> {
+        let state = &mut *self.0.lock();
+        state.step()?;
+        File::options().write(true).open(path)?.set_len(len)?;
+        let node = state.named(path).expect("every file is known");
+        node.sync();
+        node.durable.truncate(len as usize);
+        Ok(())
+    }
+
     fn remove(&mut self, path: &Path) -> io::Result<()> {
         let state = &mut *self.0.lock();
         state.step()?;

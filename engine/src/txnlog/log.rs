@@ -163,11 +163,29 @@ impl<D: Disk> Log<D> {
     /// Goes on where recovery found the end, in a new segment. `wake` is called from another thread when the log waits for a
     /// segment that has become ready.
     pub fn open(options: &LogOptions, disk: D, recovered: &Recovered, wake: Wake) -> Result<Log<D>, StorageError> {
-        let files = RealFiles(options.mode.clone());
-        let mut workshop = Workshop::new(&options.dir, files, SmallRng::from_os_rng());
+        let mut workshop = Log::<D>::workshop(options);
         workshop.adopt(recovered)?;
+        let mut recovered = recovered.clone();
+        workshop.close(&mut recovered)?;
         let supply = Supply::start(workshop, &options.dir, options.segment_bytes, recovered.next_segment, wake)?;
-        Ok(Log::over(options, disk, recovered, supply))
+        Ok(Log::over(options, disk, &recovered, supply))
+    }
+
+    /// The same, but before the end that recovery found: what is behind stays as it is until something new is durable in its place.
+    pub(crate) fn open_before_end(
+        options: &LogOptions,
+        disk: D,
+        before: &Recovered,
+        wake: Wake,
+    ) -> Result<Log<D>, StorageError> {
+        let mut workshop = Log::<D>::workshop(options);
+        workshop.adopt(before)?;
+        let supply = Supply::start(workshop, &options.dir, options.segment_bytes, before.next_segment, wake)?;
+        Ok(Log::over(options, disk, before, supply))
+    }
+
+    fn workshop(options: &LogOptions) -> Workshop<RealFiles> {
+        Workshop::new(&options.dir, RealFiles(options.mode.clone()), SmallRng::from_os_rng())
     }
 
     /// Goes on where recovery found the end, with segments from `supply`, whose workshop has adopted what was recovered.

@@ -11,7 +11,7 @@
 //! **Not here**: which batches follow each other and where the log ends ([`super::recovery`]).
 
 use super::format::{Batch, BatchHeader, Position, RECORD_HEAD, SegmentHeader, batch_crc};
-use super::segment::SEGMENT_BYTES_MAX;
+use super::segment::{self, SEGMENT_BYTES_MAX};
 use crate::disk::BLOCK;
 use crate::error::StorageError;
 use corral_proto::Zxid;
@@ -27,6 +27,8 @@ pub struct OpenSegment {
     path: PathBuf,
     file: File,
     header: SegmentHeader,
+    /// Its name says where it ends.
+    closed: bool,
     len: u64,
 }
 
@@ -174,6 +176,7 @@ impl OpenSegment {
         let len = file.metadata().map_err(StorageError::io("look at", &path))?.len();
         let mut block = vec![0; (BLOCK as u64).min(len) as usize];
         file.read_exact_at(&mut block, 0).map_err(StorageError::io("read", &path))?;
+        let end = segment::parse_name(&path).and_then(|(_, end)| end).map(u64::from);
         if let Some(version) = SegmentHeader::other_version(&block) {
             return Err(StorageError::Newer { file: path, version });
         }
@@ -182,13 +185,17 @@ impl OpenSegment {
                 let says = header.number;
                 (header, Some(format!("the file is named {number} but says that it is segment {says}")))
             }
-            Ok(header) if header.size != len || len > SEGMENT_BYTES_MAX => {
+            Ok(header) if end.is_some_and(|end| end > len || end > header.size || end > SEGMENT_BYTES_MAX) => {
+                (header, Some(format!("the file has {len} bytes, fewer than its name says")))
+            }
+            Ok(header) if end.is_none() && (header.size != len || len > SEGMENT_BYTES_MAX) => {
                 (header, Some(format!("the file has {len} bytes but says that it has {}", header.size)))
             }
             Ok(header) => (header, None),
             Err(why) => (SegmentHeader { number, salt: SegmentHeader::salt_as_it_is(&block), size: len }, Some(why)),
         };
-        Ok((OpenSegment { path, file, header, len: len.min(SEGMENT_BYTES_MAX) }, wrong))
+        let len = len.min(end.unwrap_or(SEGMENT_BYTES_MAX)).min(SEGMENT_BYTES_MAX);
+        Ok((OpenSegment { path, file, header, closed: end.is_some(), len }, wrong))
     }
 
     /// Its file.
@@ -199,6 +206,11 @@ impl OpenSegment {
     /// What its first block says.
     pub fn header(&self) -> &SegmentHeader {
         &self.header
+    }
+
+    /// Where it ends, if it was closed: everything up to there was durable then.
+    pub fn closed_at(&self) -> Option<u32> {
+        self.closed.then_some(self.len as u32)
     }
 
     /// Size of the file in bytes, as far as it can be read.

@@ -8,7 +8,7 @@
 //! - **damage**: some batch further on says that the log was durable beyond this point when it was submitted. What lies
 //!   between has been acknowledged and cannot be read. Recovery names the place and changes nothing.
 //!
-//! A segment that went through a crash is never appended to again: the next batch goes to a new one and links back to the
+//! A segment that went through a crash is never appended to again, but closed ([`super::segment`]): the next batch goes to a new one and links back to the
 //! end that recovery found, so a leftover behind that end can never become part of the chain, however often the server
 //! restarts. That is also why recovering twice, or crashing in between, gives the same result.
 //!
@@ -161,6 +161,16 @@ pub(crate) fn follow(
         if torn.is_none() && !segment.is_zero_at(from)? {
             torn = Some((segment.path().to_owned(), u64::from(from)));
         }
+    }
+    // Up to where a segment was closed it was durable.
+    let ends_in = segments.get(first_beyond).filter(|_| way.stop.is_some());
+    if let Some(segment) = ends_in.filter(|segment| segment.closed_at().is_some_and(|end| end > at_beyond)) {
+        let (broken, offset, why) = first_unreadable(&segments[first_beyond..], at_beyond, last)?;
+        return Err(StorageError::Corrupt {
+            file: broken.path().to_owned(),
+            offset,
+            why: format!("{why}, but {} was durable up to where its name says that it ends", segment.path().display()),
+        });
     }
     let is_used = |segment: &&OpenSegment| used.iter().any(|(path, _)| path == segment.path());
     let unused: Vec<_> =

@@ -7,6 +7,9 @@
 //! A segment that is not needed any more becomes a spare: it keeps its blocks, loses its name, and gets a new header, with another
 //! salt, before it is named again. What is still in it can then not be mistaken for anything (its checksums cover the salt).
 //!
+//! The last segment of an earlier life is closed by the next one: it gets a name that says where it ends, and then the room behind that
+//! is given back, so that a restart costs a few blocks. Whatever stands behind the end that the name gives is not part of the log.
+//!
 //! **Invariants**: a file named `log-…` has a durable header and is zero-written or holds batches; a name survives a crash
 //! (the directory is synced after every rename); a file that a crash left without a name is written over or deleted.
 //!
@@ -45,13 +48,26 @@ pub fn file_name(number: u32) -> String {
     format!("log-{number:010}")
 }
 
+/// The name of a segment that was closed: it ends at this offset, whatever its header says of its size.
+pub fn closed_name(number: u32, end: u32) -> String {
+    format!("{}-ends-{end:010}", file_name(number))
+}
+
+/// What the name of a segment says: its number, and where it ends if it was closed.
+pub fn parse_name(path: &Path) -> Option<(u32, Option<u32>)> {
+    let rest = path.file_name()?.to_str()?.strip_prefix("log-")?;
+    match rest.split_once("-ends-") {
+        Some((number, end)) => Some((number.parse().ok()?, Some(end.parse().ok()?))),
+        None => Some((rest.parse().ok()?, None)),
+    }
+}
+
 /// The segments in `dir`, in their order. Other files are left alone.
 pub fn list(dir: &Path) -> Result<Vec<(u32, PathBuf)>, StorageError> {
     let mut segments = Vec::new();
     for entry in fs::read_dir(dir).map_err(StorageError::io("list", dir))? {
         let path = entry.map_err(StorageError::io("list", dir))?.path();
-        let number = path.file_name().and_then(|name| name.to_str()?.strip_prefix("log-")?.parse().ok());
-        segments.extend(number.map(|number| (number, path)));
+        segments.extend(parse_name(&path).map(|(number, _)| (number, path)));
     }
     segments.sort();
     Ok(segments)

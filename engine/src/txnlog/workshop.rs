@@ -8,11 +8,11 @@
 //!
 //! **Not here**: when a segment is made, and the thread that does it ([`super::segment`]).
 
-use super::format::SegmentHeader;
+use super::format::{Position, SegmentHeader};
 use super::recovery::Recovered;
-use super::segment::{Segment, file_name, sync_dir};
+use super::segment::{Segment, closed_name, file_name, parse_name, sync_dir};
 use crate::disk::aligned::AlignedBuf;
-use crate::disk::{BLOCK, LogIo, Mode, removal};
+use crate::disk::{BLOCK, LogIo, Mode, removal, round_up};
 use crate::error::StorageError;
 use rand::Rng;
 use rand::rngs::SmallRng;
@@ -35,6 +35,9 @@ pub trait Files: Send {
 
     /// Gives a file another name.
     fn rename(&mut self, from: &Path, to: &Path) -> io::Result<()>;
+
+    /// Cuts a file off behind `len` bytes. This one is durable when it returns.
+    fn shrink(&mut self, path: &Path, len: u64) -> io::Result<()>;
 
     /// Deletes a file.
     fn remove(&mut self, path: &Path) -> io::Result<()>;
@@ -93,6 +96,12 @@ impl Files for RealFiles {
         fs::rename(from, to)
     }
 
+    fn shrink(&mut self, path: &Path, len: u64) -> io::Result<()> {
+        let file = File::options().write(true).open(path)?;
+        file.set_len(len)?;
+        file.sync_all()
+    }
+
     fn remove(&mut self, path: &Path) -> io::Result<()> {
         removal::remove(path)
     }
@@ -106,6 +115,9 @@ impl Files for RealFiles {
     }
 }
 
+/// A first segment is never made smaller than this.
+const SMALL_MIN: u64 = 256 << 10;
+
 /// Spares that are kept; more are deleted.
 const SPARES_MAX: usize = 2;
 
@@ -115,6 +127,8 @@ pub struct Workshop<F: Files> {
     files: F,
     salts: SmallRng,
     spares: Vec<PathBuf>,
+    /// The first segment may be smaller than asked for, if there is not more room: a server that cannot start cannot make room either.
+    may_be_small: bool,
 }
 
 impl<F: Files> Workshop<F> {
@@ -125,7 +139,7 @@ impl<F: Files> Workshop<F> {
         let entries = fs::read_dir(dir).into_iter().flatten().flatten();
         let mut spares: Vec<_> = entries.map(|entry| entry.path()).filter(is_spare).collect();
         spares.sort();
-        Workshop { dir: dir.to_owned(), files, salts, spares }
+        Workshop { dir: dir.to_owned(), files, salts, spares, may_be_small: true }
     }
 
     /// Makes durable what recovery has found, and deletes what it found useless.
@@ -140,6 +154,24 @@ impl<F: Files> Workshop<F> {
             self.files.remove(path).map_err(StorageError::io("delete the unused segment", path))?;
         }
         Ok(())
+    }
+
+    /// Closes the segment in which recovery has found the end, which is durable and never appended to again: it gets a name that says
+    /// where it ends, and the room behind that is given back. `recovered` has the new name then.
+    pub fn close(&mut self, recovered: &mut Recovered) -> Result<(), StorageError> {
+        let Position { segment, offset } = recovered.end;
+        let Some((path, _)) = recovered.used.last_mut() else { return Ok(()) };
+        if parse_name(path).is_none_or(|(number, _)| number != segment) {
+            return Ok(());
+        }
+        let closed = self.dir.join(closed_name(segment, offset));
+        if *path != closed {
+            self.files.rename(path, &closed).map_err(StorageError::io("close the segment", path))?;
+            *path = closed.clone();
+        }
+        // The name first: a shorter file without it would be a damaged one.
+        self.files.sync_dir(&self.dir)?;
+        self.files.shrink(&closed, offset.into()).map_err(StorageError::io("give back the end of", &closed))
     }
 
     /// Takes the names of segments that nobody needs any more, and keeps a few of the files. Oldest first, each for good before
@@ -165,6 +197,17 @@ impl<F: Files> Workshop<F> {
     /// A segment that is ready to be appended to: out of a spare of the right size, or a new file. If there is no room for that,
     /// the spares of other sizes make some.
     pub fn make(&mut self, number: u32, size: u64) -> Result<Segment, StorageError> {
+        let made = self.make_of(number, size);
+        let is_full =
+            matches!(&made, Err(StorageError::Io { source, .. }) if source.kind() == io::ErrorKind::StorageFull);
+        if is_full && self.may_be_small && size > SMALL_MIN {
+            return self.make(number, round_up((size / 2) as usize) as u64);
+        }
+        self.may_be_small &= made.is_err();
+        made
+    }
+
+    fn make_of(&mut self, number: u32, size: u64) -> Result<Segment, StorageError> {
         let path = self.dir.join(file_name(number));
         let unnamed = self.dir.join(format!("{}.new", file_name(number)));
         let header = SegmentHeader { number, salt: self.salts.random(), size };

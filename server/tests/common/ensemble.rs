@@ -177,7 +177,9 @@ impl Ensemble {
     pub(crate) fn end_of_log(&self, id: usize) -> (PathBuf, u64) {
         let (snapshots, log) = (self.dir(id).join("corral-snapshots"), self.dir(id).join("corral-log"));
         let end = restore(&snapshots, &log, 1, |_| ()).expect("nothing is damaged").recovered.end;
-        (log.join(segment::file_name(end.segment)), end.offset.into())
+        let segments = segment::list(&log).expect("just read");
+        let (_, path) = segments.into_iter().find(|(number, _)| *number == end.segment).expect("it ends there");
+        (path, end.offset.into())
     }
 
     /// Starts a member; [`Ensemble::await_serving`] waits for it.

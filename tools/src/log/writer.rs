@@ -101,6 +101,7 @@ impl Writer {
             end: prev.at,
             end_crc: prev.crc,
             last: after,
+            log_last: after,
             next_segment: prev.at.segment + 1,
             records: 0,
             used: Vec::new(),

@@ -154,7 +154,7 @@ impl Member {
             other => other,
         };
         let restored = restored.unwrap_or_else(|error| failed(error));
-        let Restored { mut tree, recovered, newest, .. } = restored;
+        let Restored { mut tree, mut recovered, newest, .. } = restored;
         self.compare(&recovered, &newest);
         let epochs = Epochs::open(&self.dir, recovered.last).unwrap_or_else(|error| failed(error));
         let log_options = LogOptions {
@@ -165,7 +165,8 @@ impl Member {
             group_commit_delay: Duration::ZERO,
         };
         let mut workshop = self.workshop(&log_options);
-        workshop.adopt(&recovered).unwrap_or_else(|error| failed(error));
+        let adopted = workshop.adopt(&recovered).and_then(|()| workshop.close(&mut recovered));
+        adopted.unwrap_or_else(|error| failed(error));
         self.durable = self.entries.len();
         let (log, bench) = open(&log_options, &self.platter, &recovered);
         // Few, so that there are learners who have missed more.
@@ -242,8 +243,10 @@ impl Member {
     pub(super) fn reopen_log(&mut self, life: &mut Life, recovered: &Recovered) {
         self.platter.settle();
         life.workshop = self.workshop(&life.log_options);
-        life.workshop.adopt(recovered).expect("the disk is well");
-        (life.log, life.bench) = open(&life.log_options, &self.platter, recovered);
+        let mut recovered = recovered.clone();
+        let adopted = life.workshop.adopt(&recovered).and_then(|()| life.workshop.close(&mut recovered));
+        adopted.expect("the disk is well");
+        (life.log, life.bench) = open(&life.log_options, &self.platter, &recovered);
         life.records = 0;
     }
 
