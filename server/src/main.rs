@@ -9,6 +9,7 @@ use clap::Parser;
 use corral_server::config::{self, Defaults};
 use corral_server::embedded::{self, StartError};
 use crossbeam::channel::{Sender, bounded, select};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use std::io::Write;
@@ -41,6 +42,9 @@ fn main() -> ExitCode {
         }
         Err(error) => return fail(2, &error.to_string()),
     };
+    if let Err(error) = raise_descriptor_limit() {
+        tracing::warn!("cannot raise the limit of open files: {error}");
+    }
     // Before anybody can see that the server runs: whoever sees it may want to stop it.
     let (told, signals) = bounded(1);
     if let Err(error) = watch_signals(told) {
@@ -63,6 +67,12 @@ fn main() -> ExitCode {
         (None, Ok(())) => ExitCode::SUCCESS,
         (Some(error), _) | (None, Err(error)) => fail(1, &error),
     }
+}
+
+/// As many connections and files as the system allows this process, not as many as its shell asked for.
+fn raise_descriptor_limit() -> rustix::io::Result<()> {
+    let limit = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit })
 }
 
 fn watch_signals(told: Sender<&'static str>) -> std::io::Result<()> {

@@ -154,3 +154,27 @@ fn the_command_line_explains_itself() {
     let mut unknown = command(dir.path(), &[]);
     assert_eq!(wait(&mut unknown.arg("--nonsense").spawn().unwrap()).code(), Some(2));
 }
+
+/// A hundred segments, all of which recovery held open at once, and a limit that a shell may have set.
+#[test]
+fn a_log_of_many_segments_is_restored_with_few_open_files() {
+    let dir = temp_dir();
+    let server = Server::start(dir.path(), &["preAllocSize=64", "snapCount=1000000"]);
+    let mut client = server.client();
+    let data = vec![7; 30_000];
+    (0..250).for_each(|n| create(&mut client, &format!("/n{n}"), &data).unwrap());
+    server.kill();
+    assert!(segments(dir.path()).len() > 100);
+    let mut child = std::process::Command::new("sh")
+        .args(["-c", "ulimit -n 64 && exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_corral-server")])
+        .args(["-o", &format!("dataDir={}", dir.path().display()), "-o", "clientPort=0", "-o", "coreThreads=1"])
+        .args(["-o", "clientPortAddress=127.0.0.1", "-o", "preAllocSize=64"])
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = std::io::BufRead::lines(std::io::BufReader::new(child.stdout.take().unwrap()));
+    let serves = lines.any(|line| line.is_ok_and(|line| line.trim_start().starts_with("tree")));
+    let _ = child.kill();
+    let _ = child.wait();
+    assert!(serves);
+}

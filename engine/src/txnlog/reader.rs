@@ -15,6 +15,7 @@ use super::segment::{self, SEGMENT_BYTES_MAX};
 use crate::disk::BLOCK;
 use crate::error::StorageError;
 use corral_proto::Zxid;
+use parking_lot::Mutex;
 use rustix::fs::{Advice, fadvise};
 use std::fs::File;
 use std::ops::ControlFlow;
@@ -25,7 +26,8 @@ use std::path::{Path, PathBuf};
 #[derive(Debug)]
 pub struct OpenSegment {
     path: PathBuf,
-    file: File,
+    /// `None` while it is parked.
+    file: Mutex<Option<File>>,
     header: SegmentHeader,
     /// Its name says where it ends.
     closed: bool,
@@ -152,7 +154,14 @@ impl OpenSegment {
 
     /// Nobody writes to it any more: it may be read ahead.
     pub fn read_ahead(&self) {
-        let _ = fadvise(&self.file, 0, None, Advice::Sequential);
+        if let Some(file) = &*self.file.lock() {
+            let _ = fadvise(file, 0, None, Advice::Sequential);
+        }
+    }
+
+    /// Closes the file until something is read of it again: a log may have more segments than a process may have files.
+    pub fn park(&self) {
+        *self.file.lock() = None;
     }
 
     fn sound((segment, wrong): (OpenSegment, Option<String>)) -> Result<OpenSegment, StorageError> {
@@ -195,6 +204,7 @@ impl OpenSegment {
             Err(why) => (SegmentHeader { number, salt: SegmentHeader::salt_as_it_is(&block), size: len }, Some(why)),
         };
         let len = len.min(end.unwrap_or(SEGMENT_BYTES_MAX)).min(SEGMENT_BYTES_MAX);
+        let file = Mutex::new(Some(file));
         Ok((OpenSegment { path, file, header, closed: end.is_some(), len }, wrong))
     }
 
@@ -225,7 +235,12 @@ impl OpenSegment {
 
     fn read(&self, at: u32, len: usize) -> Result<Vec<u8>, StorageError> {
         let mut bytes = vec![0; len.min((self.len.saturating_sub(u64::from(at))) as usize)];
-        self.file.read_exact_at(&mut bytes, u64::from(at)).map_err(StorageError::io("read", &self.path))?;
+        let file = &mut *self.file.lock();
+        let file = match file {
+            Some(file) => file,
+            parked => parked.insert(File::open(&self.path).map_err(StorageError::io("open", &self.path))?),
+        };
+        file.read_exact_at(&mut bytes, u64::from(at)).map_err(StorageError::io("read", &self.path))?;
         Ok(bytes)
     }
 

@@ -13,7 +13,7 @@
 //! restarts. That is also why recovering twice, or crashing in between, gives the same result.
 //!
 //! **Invariants**: zxids grow along the chain; nothing is written here; memory is bounded by one batch, and a batch by its
-//! segment.
+//! segment; a few files are open at a time, however many segments there are.
 //!
 //! **Not here**: how a segment is read ([`super::reader`]); what transactions do (the caller applies them); snapshots.
 
@@ -99,12 +99,12 @@ pub(crate) fn follow(
     mut each: impl FnMut(&BatchHeader, LogRecord<'_>),
 ) -> Result<Recovered, StorageError> {
     let mut segments = Vec::new();
-    for (number, path) in segment::list(dir)? {
-        segments.push(OpenSegment::open(number, path)?);
-    }
     let mut firsts: Vec<Option<BatchHeader>> = Vec::new();
-    for segment in &segments {
+    for (number, path) in segment::list(dir)? {
+        let segment = OpenSegment::open(number, path)?;
         firsts.push(segment.batch(BLOCK as u32)?.ok().map(|batch| batch.header));
+        segment.park();
+        segments.push(segment);
     }
     let (begin, mut chain) = begin(&segments, &firsts, from)?;
     let mut used: Vec<_> = segments[..begin].iter().map(|segment| (segment.path().to_owned(), from)).collect();
@@ -128,6 +128,9 @@ pub(crate) fn follow(
             });
         }
         chain.follow(segment, at, &batch.batch(), from, &mut each)?;
+        if let Some((before, _)) = way.stop.filter(|(before, _)| *before != index) {
+            segments[before].park();
+        }
         way.stop = Some((index, chain.end.offset));
         let bytes = chain.end.offset.into();
         match (used.last_mut(), extents.last_mut()) {
@@ -161,6 +164,7 @@ pub(crate) fn follow(
         if torn.is_none() && !segment.is_zero_at(from)? {
             torn = Some((segment.path().to_owned(), u64::from(from)));
         }
+        segment.park();
     }
     // Up to where a segment was closed it was durable.
     let ends_in = segments.get(first_beyond).filter(|_| way.stop.is_some());
