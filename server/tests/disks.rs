@@ -33,6 +33,7 @@ fn main() {
         trial("a_leader_whose_log_disk_hangs_hands_over".into(), "ext4", Box::new(hanging_disk_of_a_leader)),
         trial("a_full_data_disk_delays_snapshots_only".into(), "ext4", Box::new(full_data_disk)),
     ];
+    tests.push(trial("what_goes_through_the_page_cache_is_not_called_direct".into(), "ext4", Box::new(not_direct)));
     for kind in ["ext4", "xfs", "btrfs"] {
         let test = Box::new(move || every_mode_works_or_is_refused(kind));
         tests.push(trial(format!("every_mode_works_on_{kind}_or_is_refused"), kind, test));
@@ -162,6 +163,23 @@ fn hanging_disk_of_a_leader() {
     let said = ensemble.said(hanging);
     assert!(said.contains("the disk of its log hangs"), "{said}");
     ensemble.check(&writers.finish());
+}
+
+/// With its data in the journal, ext4 takes O_DIRECT and writes through the page cache; so does a file system in memory.
+fn not_direct() {
+    let image = Image::new("ext4", 64);
+    image.unmount();
+    image.mount_with("loop,data=journal");
+    let memory = temp_dir();
+    let mounted = std::process::Command::new("mount").args(["-t", "tmpfs", "tmpfs"]).arg(memory.path()).status();
+    assert!(mounted.unwrap().success());
+    for place in [image.path(), memory.path()] {
+        let server = Server::start(&place.join("auto"), &["preAllocSize=64"]);
+        assert!(server.banner.contains("pwrite") && server.banner.contains("page cache"), "{}", server.banner);
+        let (code, said) = run_to_end(&place.join("direct"), &["log.io=uring-direct"]);
+        assert!(code == Some(3) && said.contains("page cache"), "{said}");
+    }
+    assert!(std::process::Command::new("umount").arg("--lazy").arg(memory.path()).status().unwrap().success());
 }
 
 fn full_data_disk() {

@@ -12,6 +12,7 @@
 #![expect(unsafe_code, reason = "the ring and aligned memory need it; each block says why it is sound")]
 
 use bytes::Bytes;
+use rustix::fs::{AtFlags, StatxFlags};
 use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -116,7 +117,7 @@ impl Mode {
             Some(LogIo::UringDirect) if direct.is_err() => {
                 let error = direct.expect_err("just checked");
                 return Err(format!(
-                    "log.io=uring-direct needs O_DIRECT, which {} refuses ({error}); log.io=uring-buffered and pwrite work",
+                    "log.io=uring-direct needs O_DIRECT, which does not work in {} ({error}); log.io=uring-buffered and pwrite work",
                     dir.display()
                 ));
             }
@@ -154,8 +155,27 @@ impl Mode {
         if self.io == LogIo::Pwrite && self.sync == LogSync::Dsync {
             flags |= libc::O_DSYNC;
         }
-        OpenOptions::new().write(true).custom_flags(flags).open(path)
+        let file = OpenOptions::new().write(true).custom_flags(flags).open(path)?;
+        if self.io == LogIo::UringDirect {
+            is_direct(&file)?;
+        }
+        Ok(file)
     }
+}
+
+/// Whether what is written to `file`, which was opened with `O_DIRECT`, goes past the page cache. Some file systems take the flag and do
+/// not honour it: those in memory, and ext4 where it journals data.
+fn is_direct(file: &File) -> io::Result<()> {
+    const TMPFS: u64 = 0x0102_1994;
+    const RAMFS: u64 = 0x8584_58f6;
+    let seen = rustix::fs::statx(file, "", AtFlags::EMPTY_PATH, StatxFlags::DIOALIGN)?;
+    // Kernels before 6.1, and some file systems, do not say.
+    let says = StatxFlags::from_bits_retain(seen.stx_mask).contains(StatxFlags::DIOALIGN);
+    let kind = rustix::fs::fstatfs(file)?.f_type as u64 & 0xffff_ffff;
+    if (says && seen.stx_dio_offset_align == 0) || kind == TMPFS || kind == RAMFS {
+        return Err(io::Error::other("the file system takes O_DIRECT, and writes through its page cache all the same"));
+    }
+    Ok(())
 }
 
 fn direct_io_works(dir: &Path) -> io::Result<()> {
@@ -163,6 +183,7 @@ fn direct_io_works(dir: &Path) -> io::Result<()> {
     let tried = (|| {
         let file =
             OpenOptions::new().write(true).create(true).truncate(true).custom_flags(libc::O_DIRECT).open(&path)?;
+        is_direct(&file)?;
         let block = aligned::AlignedBuf::zeroed(BLOCK);
         std::os::unix::fs::FileExt::write_all_at(&file, block.as_slice(), 0)
     })();

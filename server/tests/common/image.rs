@@ -67,7 +67,12 @@ impl Image {
     }
 
     pub(crate) fn mount(&self) {
-        run(Command::new("mount").args(["-o", "loop"]).arg(&self.file).arg(&self.at));
+        self.mount_with("loop");
+    }
+
+    /// Mounts it with these options.
+    pub(crate) fn mount_with(&self, options: &str) {
+        run(Command::new("mount").args(["-o", options]).arg(&self.file).arg(&self.at));
     }
 
     pub(crate) fn unmount(&self) {
