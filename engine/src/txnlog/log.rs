@@ -15,7 +15,7 @@ use super::recovery::{Extent, Recovered};
 use super::segment::{Segment, Shortage, Supply, Wake, file_name};
 use super::workshop::{RealFiles, Workshop};
 use crate::disk::device::Device;
-use crate::disk::{BLOCK, Completion, Disk, Mode, Write};
+use crate::disk::{BLOCK, Completion, Disk, LogIo, LogSync, Mode, Write};
 use crate::error::StorageError;
 use crate::histogram::Histogram;
 use corral_proto::Zxid;
@@ -121,6 +121,15 @@ pub struct Log<D: Disk> {
     completions: Vec<Completion>,
 }
 
+/// Writes in flight. A sync that fails says so once to each descriptor: of two on one descriptor that are under way together, the
+/// second could succeed for what the first has lost.
+fn depth(options: &LogOptions) -> usize {
+    match (options.mode.io, options.mode.sync) {
+        (LogIo::UringBuffered, LogSync::Fdatasync | LogSync::Fsync) => 1,
+        _ => options.pipeline_depth,
+    }
+}
+
 struct Current {
     segment: Segment,
     /// The last transaction before it.
@@ -195,7 +204,7 @@ impl<D: Disk> Log<D> {
             dir: options.dir.clone(),
             disk,
             supply,
-            depth: options.pipeline_depth,
+            depth: depth(options),
             current: None,
             end: recovered.end,
             end_crc: recovered.end_crc,
@@ -334,7 +343,7 @@ impl<D: Disk> Log<D> {
         {
             return true;
         }
-        let Some(segment) = self.supply.take(room) else {
+        let Some(segment) = self.supply.take(room, now) else {
             if self.waiting.is_none() {
                 self.counters.segment_waits += 1;
                 self.waiting = Some(now);

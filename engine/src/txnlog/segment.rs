@@ -130,6 +130,8 @@ pub struct Shortage {
 
 /// How long to wait after a segment could not be made before trying again.
 const RETRY: Duration = Duration::from_secs(1);
+/// The same for an order that found the queue full.
+const POSTPONED: Duration = Duration::from_millis(1);
 
 /// Has segments made, one ahead.
 pub struct Supply {
@@ -140,6 +142,10 @@ pub struct Supply {
     next: u32,
     /// The size of the segment that is being made.
     ordered: Option<u64>,
+    /// The size of one that found the queue full, and when it is ordered again.
+    postponed: Option<(u64, Duration)>,
+    /// Segments that were too small for a batch: nothing is in them.
+    passed_over: Vec<PathBuf>,
     made: Option<Segment>,
     shortage: Option<Shortage>,
     failures: u64,
@@ -159,11 +165,13 @@ impl Supply {
             size,
             next,
             ordered: None,
+            postponed: None,
+            passed_over: Vec::new(),
             made: None,
             shortage: None,
             failures: 0,
         };
-        supply.order(size);
+        supply.order(size, Duration::ZERO);
         (supply, Bench { inbox, outbox })
     }
 
@@ -190,12 +198,20 @@ impl Supply {
         Ok(supply)
     }
 
-    fn order(&mut self, size: u64) {
-        let orders = self.orders.as_ref().expect("present until dropped");
-        if self.ordered.is_none() && orders.try_send(Order::Make { number: self.next, size }).is_ok() {
-            self.next += 1;
-            self.ordered = Some(size);
+    fn order(&mut self, size: u64, now: Duration) {
+        if self.ordered.is_some() {
+            return;
         }
+        let orders = self.orders.as_ref().expect("present until dropped");
+        self.postponed = match orders.try_send(Order::Make { number: self.next, size }) {
+            Ok(()) => {
+                self.next += 1;
+                self.ordered = Some(size);
+                None
+            }
+            // Releases are in front of it. An order that was lost would leave the log without a segment for ever.
+            Err(_) => Some((size, now + POSTPONED)),
+        };
     }
 
     /// Takes note of what was made or could not be, and orders again what could not when it is time to.
@@ -216,12 +232,21 @@ impl Supply {
         if let Some(Shortage { bytes, retry_at, .. }) = self.shortage
             && retry_at <= now
         {
-            self.order(bytes);
+            self.order(bytes, now);
+        }
+        if let Some((size, _)) = self.postponed.filter(|(_, retry_at)| *retry_at <= now) {
+            self.order(size, now);
+        }
+        if !self.passed_over.is_empty() && self.recycle(self.passed_over.clone(), Vec::new()) {
+            self.passed_over.clear();
         }
     }
 
     /// When [`Supply::poll`] has something to do even if nothing happens until then.
     pub fn deadline(&self) -> Option<Duration> {
+        if let Some((_, retry_at)) = self.postponed {
+            return Some(retry_at);
+        }
         match (&self.shortage, self.ordered) {
             (_, Some(_)) => (!self.ready.is_empty()).then_some(Duration::ZERO),
             (Some(shortage), None) => Some(shortage.retry_at),
@@ -259,22 +284,27 @@ impl Supply {
 
     /// The next segment, if it is ready, with room for at least `room` bytes of batches; the one after it is ordered at
     /// once. `None`: [`Supply::poll`] when woken, or at the deadline, and call again.
-    pub fn take(&mut self, room: usize) -> Option<Segment> {
+    pub fn take(&mut self, room: usize, now: Duration) -> Option<Segment> {
         let needed = (room + BLOCK) as u64;
         match self.made.take() {
             Some(made) if made.header.size >= needed => {
-                self.order(self.size);
+                self.order(self.size, now);
                 Some(made)
             }
-            // A batch with one huge record: a segment that was ready stays empty, and one to measure is made.
-            Some(_) => {
-                self.order(needed);
+            // A batch with one huge record: one to measure is made. The segment that was ready is older than that, so it stays
+            // empty, and is used again under another number.
+            Some(made) => {
+                self.passed_over.push(made.path);
+                self.order(needed, now);
                 None
             }
-            // Nor is one that is being made, or failed to be, large enough for it by itself.
+            // A segment under construction, or one that failed, may still be too small for this batch.
             None => {
                 if let Some(shortage) = &mut self.shortage {
                     shortage.bytes = shortage.bytes.max(needed);
+                }
+                if let Some((size, _)) = &mut self.postponed {
+                    *size = needed.max(*size);
                 }
                 None
             }
@@ -317,7 +347,7 @@ mod tests {
         let mut next = |room| {
             supply.wait();
             supply.poll(Duration::ZERO);
-            supply.take(room)
+            supply.take(room, Duration::ZERO)
         };
         let five = next(4096).unwrap();
         assert!(next(1 << 20).is_none(), "too small for a huge batch");
@@ -330,6 +360,27 @@ mod tests {
         assert_eq!(SegmentHeader::parse(&bytes), Ok(five.header));
         assert!(bytes[BLOCK..].iter().all(|byte| *byte == 0));
         let names: Vec<_> = list(dir.path()).unwrap().into_iter().map(|(number, _)| number).collect();
-        assert!(names.starts_with(&[5, 6, 7]), "{names:?}");
+        assert!(names.starts_with(&[5, 7]), "what was too small is used again: {names:?}");
+    }
+
+    /// Two releases filled the queue just when a segment was taken: the next was never ordered, and writes hung.
+    #[test]
+    fn an_order_that_finds_the_queue_full_is_not_lost() {
+        let dir = tempfile::tempdir_in(".").unwrap();
+        let mode = Mode { io: LogIo::Pwrite, sync: LogSync::None, why: String::new() };
+        let mut workshop = Workshop::new(dir.path(), RealFiles(mode), SmallRng::seed_from_u64(1));
+        let (mut supply, bench) = Supply::new(100_000, 1);
+        let now = Duration::from_secs(1);
+        let Ok(order) = bench.inbox.try_recv() else { panic!("the first is ordered") };
+        assert!(supply.recycle(Vec::new(), Vec::new()) && supply.recycle(Vec::new(), Vec::new()), "while it is made");
+        bench.carry_out(order, &mut workshop);
+        supply.poll(now);
+        assert!(supply.take(4096, now).is_some());
+        while bench.step(&mut workshop) {}
+        let again = supply.deadline().expect("it is not given up");
+        supply.poll(again);
+        assert!(bench.step(&mut workshop));
+        supply.poll(again);
+        assert_eq!(supply.take(4096, again).unwrap().header.number, 2);
     }
 }

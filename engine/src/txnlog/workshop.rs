@@ -224,7 +224,9 @@ impl<F: Files> Workshop<F> {
         match made {
             Ok(file) => Ok(Segment { header, path, file: Arc::new(file) }),
             Err(error) => {
+                // It may have its name already, which a next one would not have.
                 let _ = self.files.remove(&unnamed);
+                let _ = self.files.remove(&path);
                 Err(error)
             }
         }
