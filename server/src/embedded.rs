@@ -6,7 +6,7 @@ use crate::admin::report::ServerFacts;
 use crate::banner::{self, Described, TreeSize};
 use crate::config::{self, Config, Defaults, Members};
 use crate::runtime::Server;
-use crate::store::{self, Store};
+use crate::store::Store;
 use corral_engine::StorageError;
 use corral_engine::epochs::Epochs;
 use corral_engine::restore::{Progress, Restored};
@@ -43,7 +43,7 @@ pub fn start(config: Config) -> Result<(Server, String), StartError> {
         Err(StorageError::Corrupt { file, offset, why }) if has_others => {
             let what = format!("{} is damaged at offset {offset}: {why}", file.display());
             let damage = StorageError::Corrupt { file, offset, why };
-            let aside = store::set_aside(damage, &config.data_dir, &store.log_dir, &store.snapshot_dir)?;
+            let aside = store.set_aside(damage, &config.data_dir)?;
             tracing::error!(
                 "{what}. The log is set aside as {}, and this server does not vote until it has its history from a leader, which \
                  needs a quorum of the others; `corral-tool log` can look into what was set aside",

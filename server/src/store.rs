@@ -16,6 +16,7 @@ use corral_engine::disk::{self, Mode};
 use corral_engine::epochs::Epochs;
 use corral_engine::identity::Identity;
 use corral_engine::restore::{self, Progress, Restored};
+use corral_engine::txnlog::segment::sync_dir;
 use corral_engine::{StorageError, snapshot};
 use corral_proto::Zxid;
 use rand::{Rng, SeedableRng};
@@ -66,6 +67,29 @@ impl Store {
             Mode::choose(&log_dir, io, sync).map_err(|why| StorageError::Refused { path: log_dir.clone(), why })?;
         let opened = [place(&log_dir)?, place(&snapshot_dir)?];
         Ok(Store { log_dir, snapshot_dir, damaged_snapshots: Vec::new(), mode, opened, _locks: locks })
+    }
+
+    /// See [`set_aside`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn set_aside(&mut self, damage: StorageError, data_dir: &Path) -> Result<PathBuf, StorageError> {
+        let aside = set_aside(damage, data_dir, &self.log_dir, &self.snapshot_dir)?;
+        self.opened = [place(&self.log_dir)?, place(&self.snapshot_dir)?];
+        Ok(aside)
+    }
+
+    /// Keeps the whole history under another name, because a leader's replaces it that knows nothing of it. `epochs` remember that this
+    /// member has lost its own. Returns where the log is now.
+    ///
+    /// # Errors
+    /// [`StorageError`]; a next start does not vote.
+    pub fn give_up(&mut self, epochs: &mut Epochs) -> Result<PathBuf, StorageError> {
+        epochs.lose()?;
+        move_aside(&self.snapshot_dir, "given-up")?;
+        let aside = move_aside(&self.log_dir, "given-up")?;
+        self.opened = [place(&self.log_dir)?, place(&self.snapshot_dir)?];
+        Ok(aside)
     }
 
     /// Makes sure that the directories are those that were opened: a disk that is mounted over one of them hides it. A directory of
@@ -123,16 +147,19 @@ pub fn set_aside(
     }
     // First of all: from here on it does not vote, whatever of it is still there.
     Epochs::open(data_dir, Zxid::ZERO)?.lose()?;
-    let mut log = PathBuf::new();
-    for dir in [snapshot_dir, log_dir] {
-        let name = dir.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let free = (1..).map(|number| dir.with_file_name(format!("{name}.damaged-{number}")));
-        log = free.into_iter().find(|place| !place.exists()).expect("there is always another number");
-        let io = |source: io::Error| StorageError::Io { op: "set aside", path: dir.to_owned(), source };
-        fs::rename(dir, &log).and_then(|()| fs::create_dir(dir)).map_err(io)?;
-        corral_engine::txnlog::segment::sync_dir(dir.parent().unwrap_or(dir))?;
-    }
-    Ok(log)
+    move_aside(snapshot_dir, "damaged")?;
+    move_aside(log_dir, "damaged")
+}
+
+/// Gives a directory another name, which says why and which nobody reads, and makes an empty one in its place.
+fn move_aside(dir: &Path, why: &str) -> Result<PathBuf, StorageError> {
+    let name = dir.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let mut free = (1..).map(|number| dir.with_file_name(format!("{name}.{why}-{number}")));
+    let aside = free.find(|place| !place.exists()).expect("there is always another number");
+    let io = |source: io::Error| StorageError::Io { op: "set aside", path: dir.to_owned(), source };
+    fs::rename(dir, &aside).and_then(|()| fs::create_dir(dir)).map_err(io)?;
+    sync_dir(dir.parent().unwrap_or(dir))?;
+    Ok(aside)
 }
 
 fn place(dir: &Path) -> Result<(u64, u64), StorageError> {
@@ -219,7 +246,7 @@ fn make(dir: &Path, create: bool) -> Result<(), StorageError> {
         }
         fs::create_dir_all(dir).map_err(|error| refused(format!("cannot make the directory: {error}")))?;
         if let Some(parent) = dir.canonicalize().ok().as_deref().and_then(Path::parent) {
-            corral_engine::txnlog::segment::sync_dir(parent)?;
+            sync_dir(parent)?;
         }
     }
     let probe = dir.join(".corral-write-probe");

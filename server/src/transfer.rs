@@ -212,6 +212,20 @@ impl Arrival {
     }
 }
 
+/// Whether the history behind `theirs` can be one that went on from the history behind `own`: some node is in both since the same
+/// transaction, or there is none that could be. (One that has deleted every node since is not recognized.)
+pub fn knows(theirs: &Tree, own: &Tree) -> bool {
+    let (mut is_known, mut has_any) = (false, false);
+    own.walk(0, usize::MAX, |path, image| {
+        if image.czxid > Zxid::ZERO {
+            has_any = true;
+            is_known = theirs.find(path).is_some_and(|id| theirs.stat(id).czxid == image.czxid);
+        }
+        !is_known
+    });
+    is_known || !has_any
+}
+
 fn node(
     builder: &mut Builder,
     acls: &BTreeMap<i64, Vec<u8>>,
@@ -316,6 +330,16 @@ mod tests {
         let mut arrived = arrival.finish();
         later.iter().for_each(|(zxid, txn)| apply(&mut arrived, *zxid, *txn));
         assert_eq!(dump(&arrived), dump(&tree));
+    }
+
+    #[test]
+    fn a_history_that_went_on_knows_where_it_came_from_and_another_does_not() {
+        let (empty, own, mut later, mut other) = (Tree::new(1), small(), small(), Tree::new(1));
+        apply(&mut later, 5, Txn::Delete { path: "/b" });
+        apply(&mut other, 1, create("/b", AclList::OPEN, 1));
+        apply(&mut other, 2, create("/other", AclList::OPEN, 2));
+        assert!(knows(&later, &own) && knows(&own, &empty));
+        assert!(!knows(&other, &own) && !knows(&empty, &own));
     }
 
     #[test]

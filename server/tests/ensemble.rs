@@ -126,6 +126,33 @@ fn of_five_and_an_observer_two_may_be_gone_and_one_may_come_with_nothing() {
     assert!(ensemble.said(other).contains("the snapshot of"), "{}", ensemble.said(other));
 }
 
+/// Its thousand nodes were deleted without a word.
+#[test]
+fn a_history_that_the_leader_does_not_know_is_kept_aside() {
+    let mut ensemble = Ensemble::new(3, 0);
+    ensemble.start_all(&CORRAL);
+    let mut client = connect(&ensemble.addresses());
+    (0..100).for_each(|n| create(&mut client, &format!("/n{n}"), b"").unwrap());
+    drop(client);
+    (1..=3).for_each(|id| ensemble.kill(id));
+    (2..=3).for_each(|id| ensemble.forget(id));
+    (2..=3).for_each(|id| ensemble.start(id, &CORRAL));
+    ensemble.await_all();
+    ensemble.start(1, &CORRAL);
+    ensemble.await_serving(1);
+    let said = ensemble.said(1);
+    assert!(said.contains("the leader knows nothing of the history here"), "{said}");
+    let aside = ensemble.dir(1).join("corral-log.given-up-1");
+    assert!(said.contains(aside.to_str().unwrap()) && std::fs::read_dir(aside).unwrap().count() > 0, "{said}");
+    // It goes on as a member like the others.
+    let mut client = connect(&[ensemble.address(1)]);
+    create(&mut client, "/after", b"").unwrap();
+    ensemble.kill(1);
+    ensemble.start(1, &CORRAL);
+    ensemble.await_serving(1);
+    assert!(dump(ensemble.address(1)).contains_key("/after"));
+}
+
 /// What it has acknowledged, it does not know any more: it keeps what it has, does not vote, and takes the leader's history.
 #[test]
 fn a_member_whose_log_is_damaged_gives_it_up_and_is_sent_the_leaders() {

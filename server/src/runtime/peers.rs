@@ -14,7 +14,7 @@ use super::links::{Came, Links, Piece};
 use super::{LINKS, Shared, stretches};
 use crate::config::Members;
 use crate::replica::{Command, Now};
-use crate::transfer::{Arrival, Departure};
+use crate::transfer::{self, Arrival, Departure};
 use crate::zab::leadership::LinkId;
 use crate::zab::message::Message;
 use crate::zab::stretch::Stretch;
@@ -372,8 +372,18 @@ impl Driver {
         let tree = arrival.finish();
         let zxid = tree.last_applied();
         tracing::info!("the snapshot of {zxid} has arrived: {} nodes", tree.len());
-        *shared.tree.write() = tree;
         let said = |error: corral_engine::StorageError| error.to_string();
+        if !transfer::knows(&tree, &shared.tree.read()) {
+            let last = self.replica.standing().last;
+            let epochs = &mut self.peers.as_mut().expect("there is a leader").epochs;
+            let aside = self.store.give_up(epochs).map_err(said)?;
+            tracing::error!(
+                "the leader knows nothing of the history here, which ends with {last}: it is another ensemble's, or the others have lost \
+                 it. It is replaced, and kept as {}; `corral-tool log` can look into it",
+                aside.display()
+            );
+        }
+        *shared.tree.write() = tree;
         adoption::adopt(&self.snapshots.options(), &self.store.log_dir, &shared.tree, now.wall_ms).map_err(said)?;
         let recovered = recover_after(&self.store.log_dir, zxid, |_| ()).map_err(said)?;
         self.open_log(shared, &recovered)?;
