@@ -36,12 +36,16 @@ pub struct Restored {
     pub snapshot: Option<(PathBuf, u64)>,
     /// Snapshots that did not check out, and why.
     pub unusable: Vec<(PathBuf, StorageError)>,
-    /// The newest transactions of the log that were applied, at least [`NEWEST`] if there were as many.
+    /// The newest transactions of the log that were applied, at least [`NEWEST`] if there were as many and they have
+    /// no more than [`NEWEST_BYTES`].
     pub newest: Vec<(Zxid, Vec<u8>)>,
 }
 
 /// Transactions that a restore keeps at hand for other members.
 pub const NEWEST: usize = 500;
+
+/// Bytes of them that it keeps at most, but for the last piece that was read.
+pub const NEWEST_BYTES: usize = 64 << 20;
 
 /// How far a restore has come, for people who wait for it.
 #[derive(Clone, Copy, Debug)]
@@ -147,11 +151,15 @@ fn replay(log: &Path, tree: &mut Tree, mut progress: impl FnMut(u64)) -> Result<
             }
             replayed += piece.ends.len() as u64;
             progress(replayed);
-            let others = kept.iter().skip(1).chain([&piece]).map(|piece| piece.ends.len()).sum::<usize>();
-            if others >= NEWEST {
+            kept.push_back(piece);
+            while kept.len() > 1 {
+                let others: usize = kept.iter().skip(1).map(|piece| piece.ends.len()).sum();
+                let bytes: usize = kept.iter().map(|piece| piece.bytes.len()).sum();
+                if others < NEWEST && bytes <= NEWEST_BYTES {
+                    break;
+                }
                 kept.pop_front();
             }
-            kept.push_back(piece);
         }
         let recovered = reader.join().expect("it does not panic")?;
         Ok((recovered, kept.iter().flat_map(Piece::entries).collect()))

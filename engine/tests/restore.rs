@@ -8,7 +8,7 @@ mod common;
 use common::{Life, mode, tempdir};
 use corral_engine::disk::device::Device;
 use corral_engine::disk::{LogIo, LogSync};
-use corral_engine::restore::{Progress, Restored, restore};
+use corral_engine::restore::{NEWEST_BYTES, Progress, Restored, restore};
 use corral_engine::snapshot::format::Compression;
 use corral_engine::snapshot::writer::{SnapshotOptions, take};
 use corral_engine::tree::image::Builder;
@@ -257,4 +257,17 @@ fn what_a_newer_version_has_written_is_not_damaged() {
         fs::write(&path, &good).unwrap();
         assert!(store.restore().is_ok());
     }
+}
+
+/// Five hundred of a megabyte each would be half a gigabyte.
+#[test]
+fn what_a_restore_keeps_at_hand_is_bounded_in_bytes() {
+    let (snapshots, log) = (tempdir(), tempdir());
+    let mut life = Life::on_device(log.path(), &mode(LogIo::Pwrite, LogSync::None), 4 << 20, 1);
+    (0..80).for_each(|_| life.commit_one(1 << 20));
+    drop(life);
+    let restored = restore(snapshots.path(), log.path(), 1, |_| ()).unwrap();
+    let bytes: usize = restored.newest.iter().map(|(_, record)| record.len()).sum();
+    assert!((NEWEST_BYTES - (2 << 20)..=NEWEST_BYTES).contains(&bytes), "{bytes}");
+    assert_eq!(restored.newest.last().unwrap().0, restored.recovered.last);
 }

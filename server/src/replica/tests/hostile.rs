@@ -12,28 +12,6 @@ use rand::{Rng, SeedableRng};
 
 const EPOCH: Zxid = Zxid::new(2, 0);
 
-const KINDS: [PacketKind; 19] = [
-    PacketKind::Request,
-    PacketKind::Proposal,
-    PacketKind::Ack,
-    PacketKind::Commit,
-    PacketKind::Ping,
-    PacketKind::Revalidate,
-    PacketKind::Sync,
-    PacketKind::Inform,
-    PacketKind::CommitAndActivate,
-    PacketKind::NewLeader,
-    PacketKind::FollowerInfo,
-    PacketKind::UpToDate,
-    PacketKind::Diff,
-    PacketKind::Trunc,
-    PacketKind::Snap,
-    PacketKind::ObserverInfo,
-    PacketKind::LeaderInfo,
-    PacketKind::AckEpoch,
-    PacketKind::InformAndActivate,
-];
-
 pub(super) fn info(sid: i64) -> Message {
     let info = LearnerInfo { sid: ServerId(sid), protocol: PROTOCOL, config_version: 0 };
     Message::with(PacketKind::FollowerInfo, Zxid::new(1, 0), info.to_vec())
@@ -132,7 +110,7 @@ fn nonsense(random: &mut SmallRng, words: &[Message]) -> Message {
     let counters = [0, 1, 2, 3, u32::MAX];
     let zxid =
         Zxid::new(epochs[random.random_range(0..epochs.len())], counters[random.random_range(0..counters.len())]);
-    let kind = KINDS[random.random_range(0..KINDS.len())];
+    let kind = PacketKind::ALL[random.random_range(0..PacketKind::ALL.len())];
     let mut data = match random.random_range(0..4) {
         0 => Vec::new(),
         1 => (0..random.random_range(0..60)).map(|_| random.random()).collect(),
