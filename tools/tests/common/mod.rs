@@ -249,9 +249,11 @@ pub(crate) fn flip(path: &Path, at: u64) {
     overwrite(path, at, &[!byte]);
 }
 
-/// The path of a segment.
+/// The path of a segment, whether it was closed or not; of one that is not there, what it would be.
 pub(crate) fn file(dir: &Path, number: u32) -> PathBuf {
-    dir.join(format!("log-{number:010}"))
+    let segments = corral_engine::txnlog::segment::list(dir).unwrap();
+    let found = segments.into_iter().find(|(found, _)| *found == number);
+    found.map_or_else(|| dir.join(format!("log-{number:010}")), |(_, path)| path)
 }
 
 /// Repairs `dir` into a new directory below `into`.
