@@ -159,6 +159,14 @@ impl OpenSegment {
         }
     }
 
+    /// Has the system read it from the disk, and not out of its cache, unless it has still to write it: after a write that failed the cache
+    /// may show what the disk does not have.
+    pub fn drop_cache(&self) {
+        if let Some(file) = &*self.file.lock() {
+            let _ = fadvise(file, 0, None, Advice::DontNeed);
+        }
+    }
+
     /// Closes the file until something is read of it again: a log may have more segments than a process may have files.
     pub fn park(&self) {
         *self.file.lock() = None;

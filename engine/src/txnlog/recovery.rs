@@ -100,8 +100,14 @@ pub(crate) fn follow(
 ) -> Result<Recovered, StorageError> {
     let mut segments = Vec::new();
     let mut firsts: Vec<Option<BatchHeader>> = Vec::new();
-    for (number, path) in segment::list(dir)? {
+    let found = segment::list(dir)?;
+    let newest = found.len().saturating_sub(2);
+    for (index, (number, path)) in found.into_iter().enumerate() {
         let segment = OpenSegment::open(number, path)?;
+        // After a failed sync a server writes nothing more, so it can only concern these.
+        if index >= newest {
+            segment.drop_cache();
+        }
         firsts.push(segment.batch(BLOCK as u32)?.ok().map(|batch| batch.header));
         segment.park();
         segments.push(segment);

@@ -234,7 +234,7 @@ impl Supply {
         {
             self.order(bytes, now);
         }
-        if let Some((size, _)) = self.postponed.filter(|(_, retry_at)| *retry_at <= now) {
+        if let Some((size, _)) = self.postponed {
             self.order(size, now);
         }
         if !self.passed_over.is_empty() && self.recycle(self.passed_over.clone(), Vec::new()) {

@@ -201,7 +201,7 @@ impl<F: Files> Workshop<F> {
         let is_full =
             matches!(&made, Err(StorageError::Io { source, .. }) if source.kind() == io::ErrorKind::StorageFull);
         if is_full && self.may_be_small && size > SMALL_MIN {
-            return self.make(number, round_up((size / 2) as usize) as u64);
+            return self.make(number, round_up((size / 2).max(SMALL_MIN) as usize) as u64);
         }
         self.may_be_small &= made.is_err();
         made

@@ -77,6 +77,7 @@ pub fn open_all(dir: &Path) -> Result<Vec<Segment>, Failure> {
     let mut segments = Vec::new();
     for (number, path) in segment::list(dir)? {
         let (open, wrong) = OpenSegment::open_as_it_is(number, path)?;
+        open.park();
         segments.push(Segment { open, wrong });
     }
     Ok(segments)
@@ -91,8 +92,7 @@ pub fn open_file(path: &Path) -> Result<Segment, Failure> {
         let what = if path.exists() { "this is not a file" } else { "there is no such file" };
         return Err(Failure::Usage(format!("{}: {what}", path.display())));
     }
-    let name = file_name(path);
-    let named = name.strip_prefix("log-").and_then(|number| number.parse().ok());
+    let named = segment::parse_name(path).map(|(number, _)| number);
     let (open, mut wrong) = OpenSegment::open_as_it_is(named.unwrap_or(0), path.to_owned())?;
     if named.is_none() && open.header().number != 0 {
         // A copy under another name is as good as the original.
