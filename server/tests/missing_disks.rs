@@ -114,7 +114,10 @@ fn disks_that_were_swapped_are_noticed() {
 #[test]
 fn a_loss_that_is_accepted_is_said_and_happens_once() {
     let dirs = Dirs::new();
-    dirs.fill();
+    let server = dirs.start();
+    // Too few for a snapshot: one that was taken meanwhile would need the log to be whole.
+    create(&mut server.client(), "/lost", b"").unwrap();
+    server.kill();
     fs::remove_dir_all(&dirs.log).unwrap();
     let settings = dirs.settings();
     let server = Server::start(&dirs.data, &[&settings[0], "log.acceptLoss=yes"]);
@@ -140,7 +143,9 @@ fn a_log_that_ends_before_the_snapshot_is_missing_its_end() {
     let settings = dirs.settings();
     let (code, said) = run_to_end(&dirs.data, &settings.each_ref().map(String::as_str));
     assert_eq!(code, Some(3), "{said}");
-    assert!(said.contains("the end of the log is missing"), "{said}");
+    // The newest snapshot may have been taken while transactions went on, and need them.
+    let words = ["the end of the log is missing", "but the log ends at"];
+    assert!(words.iter().any(|words| said.contains(words)), "{said}");
 }
 
 #[test]
