@@ -181,35 +181,58 @@ fn identify(config: &Config, log_dir: &Path, snapshot_dir: &Path) -> Result<(), 
         "the log is missing here, which belongs to {}, and with it {since}; is its disk mounted?",
         config.data_dir.display()
     );
+    let is_member = config.members.is_some();
+    let beside = |what: &str, dir: &Path| format!("{what} {}", dir.display());
+    // What is missing, why that is known, and whether it may be given up.
     let missing = match (data, log) {
-        (Some(_), None) => Some((&config.log_dir, without_log)),
-        (Some(_), Some(_)) if !log_dir.exists() && !is_set_aside => Some((&config.log_dir, without_log)),
-        // A server alone has segments for as long as it has snapshots.
-        (Some(_), Some(_)) if config.members.is_none() && newest.is_some() && is_empty(log_dir) => {
-            Some((&config.log_dir, without_log))
+        (Some(_), None) => Some((&config.log_dir, without_log.clone(), true)),
+        (Some(data), Some(log)) if data != log => {
+            let why = beside("the log here is not the one that belongs to", &config.data_dir);
+            Some((&config.log_dir, format!("{why}; were disks swapped?"), false))
         }
-        (Some(data), Some(log)) if data != log => Some((
-            &config.log_dir,
-            format!("the log here is not the one that belongs to {}; were disks swapped?", config.data_dir.display()),
-        )),
-        (None, Some(_)) if !is_empty(log_dir) => Some((
-            &config.data_dir,
-            format!(
-                "the snapshots are missing here, which belong to the log in {}; is their disk mounted?",
-                config.log_dir.display()
-            ),
-        )),
+        (Some(_), Some(_)) if !log_dir.exists() && !is_set_aside => Some((&config.log_dir, without_log.clone(), true)),
+        // A server alone has segments for as long as it has snapshots.
+        (Some(_), Some(_)) if !is_member && newest.is_some() && is_empty(log_dir) => {
+            Some((&config.log_dir, without_log.clone(), true))
+        }
+        (None, Some(_)) if !is_empty(log_dir) && !snapshot_dir.exists() => {
+            let why = beside("the snapshots are missing here, which belong to the log in", &config.log_dir);
+            // What a member has promised is missing with them.
+            Some((&config.data_dir, format!("{why}; is their disk mounted?"), !is_member))
+        }
         _ => None,
     };
     match missing {
-        Some((path, why)) if !config.accept_loss => {
+        Some((path, why, may_be_lost)) if !(config.accept_loss && may_be_lost) => {
+            let way_out = match may_be_lost {
+                true => "To start without, and lose that for ever: log.acceptLoss=yes",
+                false => "To begin with nothing, move both directories away",
+            };
             return Err(StorageError::Refused {
                 path: path.clone(),
-                why: format!("{why} Nothing was changed. To start without, and lose that for ever: log.acceptLoss=yes"),
+                why: format!("{why} Nothing was changed. {way_out}"),
             });
         }
-        Some((path, why)) => tracing::error!("{}: {why} It is accepted as lost (log.acceptLoss)", path.display()),
-        None if data.is_some() && log.is_some() => return Ok(()),
+        Some((path, why, _)) => {
+            tracing::error!("{}: {why} It is accepted as lost (log.acceptLoss)", path.display());
+            lose_claims(config)?;
+        }
+        None if data.is_some() && log.is_some() => {
+            if config.accept_loss {
+                tracing::warn!(
+                    "log.acceptLoss=yes, and nothing is missing: take it out, or the next loss is accepted, too"
+                );
+            }
+            // It may have taken over a leader's history just now, or its log may be out of sight.
+            if is_member && newest.is_some() && is_empty(log_dir) && !is_set_aside {
+                tracing::error!(
+                    "{}: {without_log} This server does not vote until it has a leader's history",
+                    log_dir.display()
+                );
+                lose_claims(config)?;
+            }
+            return Ok(());
+        }
         None => {}
     }
     // From when it has a name, a directory of the log that is missing is missed.
@@ -217,6 +240,14 @@ fn identify(config: &Config, log_dir: &Path, snapshot_dir: &Path) -> Result<(), 
     let identity = Identity(rand::rngs::SmallRng::from_os_rng().random());
     identity.write(&config.log_dir)?;
     identity.write(&config.data_dir)
+}
+
+/// A member that starts without a part of its history does not know any more what it has acknowledged.
+fn lose_claims(config: &Config) -> Result<(), StorageError> {
+    match config.members.is_some() && Epochs::are_in(&config.data_dir) {
+        true => Epochs::open(&config.data_dir, Zxid::ZERO)?.lose(),
+        false => Ok(()),
+    }
 }
 
 fn wished_io(io: config::LogIo) -> Option<disk::LogIo> {

@@ -153,6 +153,34 @@ fn a_history_that_the_leader_does_not_know_is_kept_aside() {
     assert!(dump(ensemble.address(1)).contains_key("/after"));
 }
 
+/// It voted with what its snapshot had, although its log had more.
+#[test]
+fn a_member_without_its_log_does_not_vote_until_it_has_a_leaders_history() {
+    let mut ensemble = Ensemble::new(3, 0);
+    ensemble.set("snapCount=100");
+    ensemble.start_all(&CORRAL);
+    let mut client = connect(&ensemble.addresses());
+    (0..400).for_each(|n| create(&mut client, &format!("/n{n}"), b"").unwrap());
+    drop(client);
+    let log = ensemble.dir(1).join("corral-log");
+    let snapshots = ensemble.dir(1).join("corral-snapshots");
+    let taken = || std::fs::read_dir(&snapshots).unwrap().flatten().any(|entry| snapshot_name(&entry));
+    eventually("it has a snapshot", || taken().then_some(()));
+    (1..=3).for_each(|id| ensemble.kill(id));
+    // The mount point is there, and the disk is not.
+    std::fs::remove_dir_all(&log).unwrap();
+    std::fs::create_dir(&log).unwrap();
+    ensemble.start(1, &CORRAL);
+    eventually("it says so", || ensemble.said(1).contains("This server does not vote").then_some(()));
+    (2..=3).for_each(|id| ensemble.start(id, &CORRAL));
+    ensemble.await_all();
+    assert!(dump(ensemble.address(1)).contains_key("/n399"));
+}
+
+fn snapshot_name(entry: &std::fs::DirEntry) -> bool {
+    entry.file_name().to_string_lossy().starts_with("snapshot-") && entry.path().extension().is_none()
+}
+
 /// What it has acknowledged, it does not know any more: it keeps what it has, does not vote, and takes the leader's history.
 #[test]
 fn a_member_whose_log_is_damaged_gives_it_up_and_is_sent_the_leaders() {

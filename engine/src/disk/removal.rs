@@ -28,10 +28,10 @@ pub fn remove(path: &Path) -> io::Result<()> {
     fs::rename(path, &unnamed)?;
     File::open(path.parent().unwrap_or(path))?.sync_all()?;
     let file = File::options().write(true).open(&unnamed)?;
-    if file.metadata()?.nlink() > 1 {
-        return fs::remove_file(&unnamed);
-    }
     while len > PIECE {
+        if file.metadata()?.nlink() > 1 {
+            break;
+        }
         len -= PIECE;
         file.set_len(len)?;
         // Synced, so that the blocks are freed now and not all together with the next.

@@ -18,7 +18,7 @@ use rand::Rng;
 use rand::rngs::SmallRng;
 use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -234,7 +234,8 @@ impl<F: Files> Workshop<F> {
 
     /// Gives a spare of the right size a new header. Not possible: no spare, and nothing lost.
     fn reuse(&mut self, header: &SegmentHeader, unnamed: &Path) -> Option<()> {
-        let fits = |path: &PathBuf| fs::metadata(path).is_ok_and(|data| data.len() == header.size);
+        // One that has another name is a copy that somebody made with links.
+        let fits = |path: &PathBuf| fs::metadata(path).is_ok_and(|data| data.len() == header.size && data.nlink() == 1);
         let spare = self.spares.swap_remove(self.spares.iter().position(fits)?);
         self.files.rename(&spare, unnamed).ok()?;
         let file = self.files.overwrite(unnamed, &header.encode()).ok()?;
