@@ -8,12 +8,13 @@
 //!
 //! **Not here**: who sends it, the tree that is served from then on.
 
+use crate::disk::publish::sync_dir;
 use crate::disk::removal;
 use crate::error::StorageError;
 use crate::snapshot;
 use crate::snapshot::writer::{SnapshotOptions, take};
 use crate::tree::Tree;
-use crate::txnlog::segment::{self, sync_dir};
+use crate::txnlog::segment;
 use corral_proto::Zxid;
 use parking_lot::RwLock;
 use std::fs;

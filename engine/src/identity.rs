@@ -3,7 +3,7 @@
 //! A disk that is not mounted looks like an empty directory, and two disks that were swapped like a server's own. The number tells: it
 //! was in both directories before anything was acknowledged, so a directory without it, or with another, is not the one that it was.
 //!
-//! **Invariant**: the log's directory has it first. A crash between the two leaves it there alone, with a log in which nothing is.
+//! **Invariant**: the log's directory has it first. A crash between the two leaves it there alone.
 //!
 //! **Not here**: what a server does about it.
 

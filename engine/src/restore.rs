@@ -83,12 +83,12 @@ pub fn restore(
         Some((tree, path, nodes)) => (tree, Some((path, nodes))),
         None => (Tree::new(seed), None),
     };
+    let from = tree.last_applied();
     let (recovered, newest) = replay(log, &mut tree, |replayed| progress(Progress::Replayed(replayed)))?;
     if let Err(why) = tree.is_whole() {
         let file = snapshot.map_or_else(|| log.to_owned(), |(path, _)| path);
         return Err(StorageError::Corrupt { file, offset: 0, why });
     }
-    let from = snapshot.as_ref().and_then(|(path, _)| snapshot::start(path)).unwrap_or(Zxid::ZERO);
     if recovered.log_last > Zxid::ZERO && is_before(recovered.log_last, from) {
         let end = recovered.used.last().map_or_else(|| log.to_owned(), |(path, _)| path.clone());
         let why = format!(

@@ -19,6 +19,7 @@
 
 use crate::adoption;
 use crate::disk::device::Device;
+use crate::disk::publish::sync_dir;
 use crate::disk::removal;
 use crate::error::StorageError;
 use crate::snapshot::format::Compression;
@@ -26,7 +27,6 @@ use crate::snapshot::writer::SnapshotOptions;
 use crate::snapshot::{self, reader};
 use crate::tree::Tree;
 use crate::txnlog::recovery::follow;
-use crate::txnlog::segment::sync_dir;
 use crate::txnlog::{Log, LogOptions, Position, Recovered};
 use corral_proto::Zxid;
 use parking_lot::RwLock;

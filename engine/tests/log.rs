@@ -386,45 +386,49 @@ fn five_hundred_restarts_with_a_write_each_cost_a_few_blocks_each() {
 #[test]
 fn the_first_segment_of_a_life_is_smaller_where_there_is_not_more_room() {
     let dir = tempdir();
-    let mut workshop = Workshop::new(dir.path(), Narrow(RealFiles(held_mode())), SmallRng::seed_from_u64(1));
+    let mut workshop =
+        Workshop::new(dir.path(), Narrow { files: RealFiles(held_mode()), room: 1 << 20 }, SmallRng::seed_from_u64(1));
     assert_eq!(workshop.make(1, 8 << 20).unwrap().header.size, 1 << 20);
     assert!(workshop.make(2, 8 << 20).is_err(), "a running server does not use up the last room");
 }
 
-/// A disk with room for a small file.
-struct Narrow(RealFiles);
+/// A disk with room for files of so many bytes.
+struct Narrow {
+    files: RealFiles,
+    room: u64,
+}
 
 impl Files for Narrow {
     fn create(&mut self, path: &Path, first: &[u8; BLOCK], size: u64) -> io::Result<File> {
-        if size > 1 << 20 { Err(io::ErrorKind::StorageFull.into()) } else { self.0.create(path, first, size) }
+        if size > self.room { Err(io::ErrorKind::StorageFull.into()) } else { self.files.create(path, first, size) }
     }
 
     fn overwrite(&mut self, path: &Path, first: &[u8; BLOCK]) -> io::Result<File> {
-        self.0.overwrite(path, first)
+        self.files.overwrite(path, first)
     }
 
     fn sync(&mut self, file: &File, path: &Path) -> io::Result<()> {
-        self.0.sync(file, path)
+        self.files.sync(file, path)
     }
 
     fn rename(&mut self, from: &Path, to: &Path) -> io::Result<()> {
-        self.0.rename(from, to)
+        self.files.rename(from, to)
     }
 
     fn shrink(&mut self, path: &Path, len: u64) -> io::Result<()> {
-        self.0.shrink(path, len)
+        self.files.shrink(path, len)
     }
 
     fn remove(&mut self, path: &Path) -> io::Result<()> {
-        self.0.remove(path)
+        self.files.remove(path)
     }
 
     fn sync_dir(&mut self, dir: &Path) -> Result<(), StorageError> {
-        self.0.sync_dir(dir)
+        self.files.sync_dir(dir)
     }
 
     fn open(&mut self, path: &Path) -> io::Result<File> {
-        self.0.open(path)
+        self.files.open(path)
     }
 }
 
@@ -444,43 +448,6 @@ fn a_new_segment_says_what_it_is_before_anything_is_in_it() {
     }
 }
 
-/// A disk without room for a segment.
-struct Full;
-
-impl Files for Full {
-    fn create(&mut self, _: &Path, _: &[u8; BLOCK], _: u64) -> io::Result<File> {
-        Err(io::ErrorKind::StorageFull.into())
-    }
-
-    fn overwrite(&mut self, _: &Path, _: &[u8; BLOCK]) -> io::Result<File> {
-        Err(io::ErrorKind::StorageFull.into())
-    }
-
-    fn sync(&mut self, _: &File, _: &Path) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn rename(&mut self, _: &Path, _: &Path) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn shrink(&mut self, _: &Path, _: u64) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn remove(&mut self, _: &Path) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn sync_dir(&mut self, _: &Path) -> Result<(), StorageError> {
-        Ok(())
-    }
-
-    fn open(&mut self, path: &Path) -> io::Result<File> {
-        File::open(path)
-    }
-}
-
 /// A tool that writes a log has nobody who makes room: it ends with the reason, where a server waits and tries again.
 #[test]
 fn whoever_writes_a_log_and_does_nothing_else_is_told_that_there_is_no_room() {
@@ -488,7 +455,8 @@ fn whoever_writes_a_log_and_does_nothing_else_is_told_that_there_is_no_room() {
     let mode = mode(LogIo::Pwrite, LogSync::None);
     let recovered = read_back(dir.path()).unwrap().1;
     let (wake, ready) = channel();
-    let workshop = Workshop::new(dir.path(), Full, SmallRng::seed_from_u64(1));
+    let workshop =
+        Workshop::new(dir.path(), Narrow { files: RealFiles(mode.clone()), room: 0 }, SmallRng::seed_from_u64(1));
     let wake = Arc::new(move || wake.send(()).unwrap_or(()));
     let supply = Supply::start(workshop, dir.path(), 1 << 16, 1, wake).unwrap();
     let options = LogOptions {

@@ -277,8 +277,9 @@ proptest! {
 /// start served an empty tree.
 #[test]
 fn a_cut_back_to_a_large_snapshot_keeps_it_whole() {
-    let (snapshots, log) = (tempdir(), tempdir());
-    let options = SnapshotOptions { dir: snapshots.path().to_owned(), compression: Compression::None, rate_limit: 0 };
+    let store = Store::new();
+    let (snapshots, log) = (store.snapshots.path(), store.log.path());
+    let options = SnapshotOptions { dir: snapshots.to_owned(), compression: Compression::None, rate_limit: 0 };
     let mut tree = Tree::new(1);
     let data = vec![7; 8000];
     for zxid in 1..=1500 {
@@ -289,22 +290,15 @@ fn a_cut_back_to_a_large_snapshot_keeps_it_whole() {
         tree.apply(&TxnEntry { header, txn: Txn::Create(txn) }, None);
     }
     let nodes = tree.len();
-    adopt(&options, log.path(), &RwLock::new(tree), 0).unwrap();
-    let path = snapshot::list(snapshots.path()).unwrap()[0].1.clone();
+    adopt(&options, log, &RwLock::new(tree), 0).unwrap();
+    let path = snapshot::list(snapshots).unwrap()[0].1.clone();
     assert!(path.metadata().unwrap().len() > 10 << 20);
-    let mode = mode(LogIo::Pwrite, LogSync::None);
-    let mut life = Life::after(log.path(), 1500, Device::open(&mode).unwrap(), &mode, SEGMENT_BYTES, 1);
+    let device = Device::open(&store.mode).unwrap();
+    let mut life = Life::after(log, 1500, device, &store.mode, SEGMENT_BYTES, 1);
     (0..3).for_each(|_| life.commit_one(100));
     drop(life);
-    let log_options = LogOptions {
-        dir: log.path().to_owned(),
-        mode,
-        segment_bytes: SEGMENT_BYTES,
-        pipeline_depth: 1,
-        group_commit_delay: Duration::ZERO,
-    };
-    let cut = truncate(snapshots.path(), &log_options, Zxid(1500)).unwrap();
+    let cut = truncate(snapshots, &store.options(), Zxid(1500)).unwrap();
     assert_eq!(cut.records, 3);
-    let restored = restore(snapshots.path(), log.path(), 1, |_| ()).unwrap();
+    let restored = restore(snapshots, log, 1, |_| ()).unwrap();
     assert_eq!((restored.tree.last_applied(), restored.tree.len()), (Zxid(1500), nodes));
 }

@@ -12,11 +12,11 @@
 
 use crate::config::{self, Config};
 use corral_engine::adoption;
+use corral_engine::disk::publish::sync_dir;
 use corral_engine::disk::{self, Mode};
 use corral_engine::epochs::Epochs;
 use corral_engine::identity::Identity;
 use corral_engine::restore::{self, Progress, Restored};
-use corral_engine::txnlog::segment::sync_dir;
 use corral_engine::{StorageError, snapshot};
 use corral_proto::Zxid;
 use rand::{Rng, SeedableRng};
@@ -65,7 +65,7 @@ impl Store {
         let (io, sync) = (wished_io(config.log.io), wished_sync(config.log.sync));
         let mode =
             Mode::choose(&log_dir, io, sync).map_err(|why| StorageError::Refused { path: log_dir.clone(), why })?;
-        let opened = [place(&log_dir)?, place(&snapshot_dir)?];
+        let opened = places(&log_dir, &snapshot_dir)?;
         Ok(Store { log_dir, snapshot_dir, damaged_snapshots: Vec::new(), mode, opened, _locks: locks })
     }
 
@@ -75,7 +75,7 @@ impl Store {
     /// As there.
     pub fn set_aside(&mut self, damage: StorageError, data_dir: &Path) -> Result<PathBuf, StorageError> {
         let aside = set_aside(damage, data_dir, &self.log_dir, &self.snapshot_dir)?;
-        self.opened = [place(&self.log_dir)?, place(&self.snapshot_dir)?];
+        self.opened = places(&self.log_dir, &self.snapshot_dir)?;
         Ok(aside)
     }
 
@@ -88,7 +88,7 @@ impl Store {
         epochs.lose()?;
         move_aside(&self.snapshot_dir, "given-up")?;
         let aside = move_aside(&self.log_dir, "given-up")?;
-        self.opened = [place(&self.log_dir)?, place(&self.snapshot_dir)?];
+        self.opened = places(&self.log_dir, &self.snapshot_dir)?;
         Ok(aside)
     }
 
@@ -97,7 +97,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StorageError::Refused`]: nothing that is written from now on would be found again.
-    pub fn is_in_place(&mut self) -> Result<(), StorageError> {
+    pub fn check_places(&mut self) -> Result<(), StorageError> {
         if !self.snapshot_dir.exists() {
             tracing::error!("{} is gone; it is made again, without the snapshots", self.snapshot_dir.display());
             make(&self.snapshot_dir, true)?;
@@ -162,72 +162,52 @@ fn move_aside(dir: &Path, why: &str) -> Result<PathBuf, StorageError> {
     Ok(aside)
 }
 
+fn places(log_dir: &Path, snapshot_dir: &Path) -> Result<[(u64, u64); 2], StorageError> {
+    Ok([place(log_dir)?, place(snapshot_dir)?])
+}
+
+/// The device and the inode of a directory.
 fn place(dir: &Path) -> Result<(u64, u64), StorageError> {
     let io = |source: io::Error| StorageError::Io { op: "look at", path: dir.to_owned(), source };
     fs::metadata(dir).map(|data| (data.dev(), data.ino())).map_err(io)
 }
 
+/// A part of the history that is not where it was.
+struct Missing<'a> {
+    dir: &'a Path,
+    why: String,
+    /// `log.acceptLoss` lets a server start without it.
+    may_be_lost: bool,
+}
+
 /// Sees to it that the log and the snapshots are of one history, and that neither is missing.
 fn identify(config: &Config, log_dir: &Path, snapshot_dir: &Path) -> Result<(), StorageError> {
-    let (data, log) = (Identity::read(&config.data_dir)?, Identity::read(&config.log_dir)?);
-    let is_empty = |dir: &Path| !fs::read_dir(dir).is_ok_and(|mut entries| entries.next().is_some());
-    // A member that sets its history aside may have been stopped between moving a directory away and making it again.
-    let is_set_aside = Epochs::are_in(&config.data_dir)
-        && (Epochs::open(&config.data_dir, Zxid::ZERO).is_ok_and(|epochs| epochs.is_lost()));
-    let newest = snapshot::list(snapshot_dir).ok().and_then(|snapshots| snapshots.first().map(|(start, _)| *start));
-    let since = newest
-        .map_or("whatever was acknowledged".to_owned(), |start| format!("whatever was acknowledged after {start}"));
-    let without_log = format!(
-        "the log is missing here, which belongs to {}, and with it {since}; is its disk mounted?",
-        config.data_dir.display()
-    );
-    let is_member = config.members.is_some();
-    let beside = |what: &str, dir: &Path| format!("{what} {}", dir.display());
-    // What is missing, why that is known, and whether it may be given up.
-    let missing = match (data, log) {
-        (Some(_), None) => Some((&config.log_dir, without_log.clone(), true)),
-        (Some(data), Some(log)) if data != log => {
-            let why = beside("the log here is not the one that belongs to", &config.data_dir);
-            Some((&config.log_dir, format!("{why}; were disks swapped?"), false))
+    let found = (Identity::read(&config.data_dir)?, Identity::read(&config.log_dir)?);
+    match find_missing(config, log_dir, snapshot_dir, found) {
+        Some(Missing { dir, why, may_be_lost: true }) if config.accept_loss => {
+            tracing::error!("{}: {why} It is accepted as lost (log.acceptLoss)", dir.display());
+            lose_claims(config)?;
         }
-        (Some(_), Some(_)) if !log_dir.exists() && !is_set_aside => Some((&config.log_dir, without_log.clone(), true)),
-        // A server alone has segments for as long as it has snapshots.
-        (Some(_), Some(_)) if !is_member && newest.is_some() && is_empty(log_dir) => {
-            Some((&config.log_dir, without_log.clone(), true))
-        }
-        (None, Some(_)) if !is_empty(log_dir) && !snapshot_dir.exists() => {
-            let why = beside("the snapshots are missing here, which belong to the log in", &config.log_dir);
-            // What a member has promised is missing with them.
-            Some((&config.data_dir, format!("{why}; is their disk mounted?"), !is_member))
-        }
-        _ => None,
-    };
-    match missing {
-        Some((path, why, may_be_lost)) if !(config.accept_loss && may_be_lost) => {
+        Some(Missing { dir, why, may_be_lost }) => {
             let way_out = match may_be_lost {
                 true => "To start without, and lose that for ever: log.acceptLoss=yes",
                 false => "To begin with nothing, move both directories away",
             };
-            return Err(StorageError::Refused {
-                path: path.clone(),
-                why: format!("{why} Nothing was changed. {way_out}"),
-            });
+            let why = format!("{why} Nothing was changed. {way_out}");
+            return Err(StorageError::Refused { path: dir.to_owned(), why });
         }
-        Some((path, why, _)) => {
-            tracing::error!("{}: {why} It is accepted as lost (log.acceptLoss)", path.display());
-            lose_claims(config)?;
-        }
-        None if data.is_some() && log.is_some() => {
+        None if matches!(found, (Some(_), Some(_))) => {
             if config.accept_loss {
                 tracing::warn!(
                     "log.acceptLoss=yes, and nothing is missing: take it out, or the next loss is accepted, too"
                 );
             }
             // It may have taken over a leader's history just now, or its log may be out of sight.
-            if is_member && newest.is_some() && is_empty(log_dir) && !is_set_aside {
+            if config.members.is_some() && is_without_log(log_dir, snapshot_dir) && !is_set_aside(config) {
                 tracing::error!(
-                    "{}: {without_log} This server does not vote until it has a leader's history",
-                    log_dir.display()
+                    "{}: {} This server does not vote until it has a leader's history",
+                    log_dir.display(),
+                    without_log(config, snapshot_dir)
                 );
                 lose_claims(config)?;
             }
@@ -240,6 +220,64 @@ fn identify(config: &Config, log_dir: &Path, snapshot_dir: &Path) -> Result<(), 
     let identity = Identity(rand::rngs::SmallRng::from_os_rng().random());
     identity.write(&config.log_dir)?;
     identity.write(&config.data_dir)
+}
+
+/// What is missing, going by the identities that the directories of the data and the log have.
+fn find_missing<'a>(
+    config: &'a Config,
+    log_dir: &Path,
+    snapshot_dir: &Path,
+    found: (Option<Identity>, Option<Identity>),
+) -> Option<Missing<'a>> {
+    let (data, log) = (config.data_dir.display(), config.log_dir.display());
+    let missing = |dir: &'a Path, why: String, may_be_lost: bool| Some(Missing { dir, why, may_be_lost });
+    match found {
+        (Some(_), None) => missing(&config.log_dir, without_log(config, snapshot_dir), true),
+        (Some(one), Some(other)) if one != other => {
+            let why = format!("the log here is not the one that belongs to {data}; were disks swapped?");
+            missing(&config.log_dir, why, false)
+        }
+        (Some(_), Some(_)) if !log_dir.exists() && !is_set_aside(config) => {
+            missing(&config.log_dir, without_log(config, snapshot_dir), true)
+        }
+        (Some(_), Some(_)) if config.members.is_none() && is_without_log(log_dir, snapshot_dir) => {
+            missing(&config.log_dir, without_log(config, snapshot_dir), true)
+        }
+        (None, Some(_)) if !is_empty(log_dir) && !snapshot_dir.exists() => {
+            let why =
+                format!("the snapshots are missing here, which belong to the log in {log}; is their disk mounted?");
+            // What a member has promised is missing with them.
+            missing(&config.data_dir, why, config.members.is_none())
+        }
+        _ => None,
+    }
+}
+
+/// Why a start without the log would lose something.
+fn without_log(config: &Config, snapshot_dir: &Path) -> String {
+    let since = newest_snapshot(snapshot_dir).map_or(String::new(), |start| format!(" after {start}"));
+    format!(
+        "the log is missing here, which belongs to {}, and with it whatever was acknowledged{since}; is its disk mounted?",
+        config.data_dir.display()
+    )
+}
+
+/// There are snapshots and no segments. A server alone has some of these for as long as it has any of those.
+fn is_without_log(log_dir: &Path, snapshot_dir: &Path) -> bool {
+    newest_snapshot(snapshot_dir).is_some() && is_empty(log_dir)
+}
+
+fn newest_snapshot(dir: &Path) -> Option<Zxid> {
+    snapshot::list(dir).ok()?.first().map(|(start, _)| *start)
+}
+
+fn is_empty(dir: &Path) -> bool {
+    !fs::read_dir(dir).is_ok_and(|mut entries| entries.next().is_some())
+}
+
+/// A member that sets its history aside may have been stopped between moving a directory away and making it again.
+fn is_set_aside(config: &Config) -> bool {
+    Epochs::are_in(&config.data_dir) && Epochs::open(&config.data_dir, Zxid::ZERO).is_ok_and(|epochs| epochs.is_lost())
 }
 
 /// A member that starts without a part of its history does not know any more what it has acknowledged.

@@ -7,6 +7,7 @@ mod common;
 
 use common::ensemble::{Ensemble, Kind, Writers, connect, dump, rounds};
 use common::{create, eventually, overwrite, segments};
+use corral_engine::snapshot;
 use corral_net::client::{BlockingClient, Session};
 use corral_proto::acl::AclList;
 use corral_proto::request::{CreateRequest, PathWatch, Request, SetDataRequest};
@@ -164,8 +165,7 @@ fn a_member_without_its_log_does_not_vote_until_it_has_a_leaders_history() {
     drop(client);
     let log = ensemble.dir(1).join("corral-log");
     let snapshots = ensemble.dir(1).join("corral-snapshots");
-    let taken = || std::fs::read_dir(&snapshots).unwrap().flatten().any(|entry| snapshot_name(&entry));
-    eventually("it has a snapshot", || taken().then_some(()));
+    eventually("it has a snapshot", || snapshot::list(&snapshots).unwrap().pop());
     (1..=3).for_each(|id| ensemble.kill(id));
     // The mount point is there, and the disk is not.
     std::fs::remove_dir_all(&log).unwrap();
@@ -175,10 +175,6 @@ fn a_member_without_its_log_does_not_vote_until_it_has_a_leaders_history() {
     (2..=3).for_each(|id| ensemble.start(id, &CORRAL));
     ensemble.await_all();
     assert!(dump(ensemble.address(1)).contains_key("/n399"));
-}
-
-fn snapshot_name(entry: &std::fs::DirEntry) -> bool {
-    entry.file_name().to_string_lossy().starts_with("snapshot-") && entry.path().extension().is_none()
 }
 
 /// What it has acknowledged, it does not know any more: it keeps what it has, does not vote, and takes the leader's history.

@@ -21,21 +21,31 @@ impl Dirs {
         Dirs { _dir: dir, data, log }
     }
 
-    fn settings(&self) -> [String; 2] {
-        [format!("dataLogDir={}", self.log.display()), "snapCount=100".to_owned()]
+    /// Starts it, with more settings.
+    fn start_with(&self, more: &[&str]) -> Server {
+        Server::start(&self.data, &[&[self.log_setting().as_str(), "snapCount=100"], more].concat())
     }
 
     fn start(&self) -> Server {
-        let settings = self.settings();
-        Server::start(&self.data, &settings.each_ref().map(String::as_str))
+        self.start_with(&[])
     }
 
-    /// Starts one that is expected not to.
-    fn refuses(&self, words: &[&str]) {
-        let settings = self.settings();
-        let (code, said) = run_to_end(&self.data, &settings.each_ref().map(String::as_str));
-        let last = said.lines().last().unwrap_or_default();
+    /// Starts it with more settings, where it is expected not to; returns what it says.
+    fn refused_with(&self, more: &[&str]) -> String {
+        let log = self.log_setting();
+        let (code, said) = run_to_end(&self.data, &[&[log.as_str(), "snapCount=100"], more].concat());
         assert_eq!(code, Some(3), "{said}");
+        said
+    }
+
+    fn log_setting(&self) -> String {
+        format!("dataLogDir={}", self.log.display())
+    }
+
+    /// Starts it where it is expected not to, and to say so with these words in its last line.
+    fn refuses(&self, words: &[&str]) {
+        let said = self.refused_with(&[]);
+        let last = said.lines().last().unwrap_or_default();
         for word in words {
             assert!(last.contains(word), "{word:?} is missing: {said}");
         }
@@ -106,9 +116,8 @@ fn disks_that_were_swapped_are_noticed() {
     let away = move_away(&one.log);
     fs::rename(&other.log, &one.log).unwrap();
     one.refuses(&[one.log.to_str().unwrap(), one.data.to_str().unwrap(), "swapped"]);
-    let settings = one.settings();
-    let (code, said) = run_to_end(&one.data, &[&settings[0], "log.acceptLoss=yes"]);
-    assert!(code == Some(3) && said.contains("swapped"), "another's history is nothing to start with: {said}");
+    let said = one.refused_with(&["log.acceptLoss=yes"]);
+    assert!(said.contains("swapped"), "another's history is nothing to start with: {said}");
     fs::rename(&one.log, &other.log).unwrap();
     put_back(&away, &one.log);
     one.has_all();
@@ -123,8 +132,7 @@ fn a_loss_that_is_accepted_is_said_and_happens_once() {
     create(&mut server.client(), "/lost", b"").unwrap();
     server.kill();
     fs::remove_dir_all(&dirs.log).unwrap();
-    let settings = dirs.settings();
-    let server = Server::start(&dirs.data, &[&settings[0], "log.acceptLoss=yes"]);
+    let server = dirs.start_with(&["log.acceptLoss=yes"]);
     assert!(server.said().contains("is accepted as lost"), "{}", server.said());
     create(&mut server.client(), "/after", b"").unwrap();
     server.kill();
@@ -144,9 +152,7 @@ fn a_log_that_ends_before_the_snapshot_is_missing_its_end() {
     assert!(copied.success());
     dirs.fill();
     put_back(&copy, &dirs.log);
-    let settings = dirs.settings();
-    let (code, said) = run_to_end(&dirs.data, &settings.each_ref().map(String::as_str));
-    assert_eq!(code, Some(3), "{said}");
+    let said = dirs.refused_with(&[]);
     // The newest snapshot may have been taken while transactions went on, and need them.
     let words = ["the end of the log is missing", "but the log ends at"];
     assert!(words.iter().any(|words| said.contains(words)), "{said}");

@@ -1,8 +1,8 @@
 //! Memory that direct I/O accepts: aligned to the block, zeroed, and recycled instead of freed.
 //!
 //! Memory comes in chunks, because fresh pages from the kernel for each batch would cost more than the write. A chunk is handed out
-//! as [`Region`]s, one behind the other: whoever has written the beginning of a region splits the rest off and goes on there. So a
-//! small batch keeps its own blocks alive, and only the last of many batches keeps the chunk.
+//! as [`Region`]s, one behind the other: whoever has written the beginning of a region splits the rest off and goes on there. Many
+//! small batches share a chunk, and what one of them keeps alive is its share of that.
 //!
 //! **Invariants**: no two regions of a chunk overlap; a frozen region never changes; a chunk goes back to its [`Pool`] when the last
 //! region, and the last slice of any, is gone.

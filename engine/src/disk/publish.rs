@@ -1,13 +1,20 @@
-//! Small files that are there as a whole or not at all.
+//! Names that survive a crash, and small files that are there as a whole or not at all.
 //!
 //! The bytes are written under another name and synced, then the file gets its name, then the directory is synced: a crash at any moment
 //! leaves the old contents or the new ones under the name, and a call that returns has made the new ones durable.
 
 use crate::error::StorageError;
-use crate::txnlog::segment::sync_dir;
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::Path;
+
+/// Makes the names in `dir` survive a crash.
+///
+/// # Errors
+/// [`StorageError::Io`]; none of those that are new may survive.
+pub fn sync_dir(dir: &Path) -> Result<(), StorageError> {
+    File::open(dir).and_then(|file| file.sync_all()).map_err(StorageError::io("sync the directory", dir))
+}
 
 /// Makes `bytes` the contents of the file `name` in `dir`. What a crash leaves unfinished has a name that ends in `.new`.
 ///

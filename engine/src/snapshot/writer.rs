@@ -14,10 +14,10 @@
 use super::file_name;
 use super::format::{BLOCK_BYTES, BlockHeader, Compression, Footer, Header, Kind, put_acl, put_node};
 use crate::disk::aligned::AlignedBuf;
+use crate::disk::publish::sync_dir;
 use crate::disk::round_up;
 use crate::error::StorageError;
 use crate::tree::Tree;
-use crate::txnlog::segment::sync_dir;
 use bytes::BufMut;
 use corral_proto::Zxid;
 use parking_lot::RwLock;

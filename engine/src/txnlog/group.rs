@@ -34,8 +34,6 @@ pub struct Group {
     delay: Duration,
     open: Option<OpenBatch>,
     sealed: VecDeque<SealedBatch>,
-    /// Bytes of memory that the sealed batches hold.
-    sealed_bytes: usize,
     last: Zxid,
 }
 
@@ -58,8 +56,7 @@ struct Record {
 impl Group {
     /// Batches for a log whose last record is `last`; `delay` is `log.groupCommitDelayUs`.
     pub fn new(last: Zxid, delay: Duration) -> Group {
-        let (pool, sealed) = (Pool::new(BATCH_BYTES), VecDeque::new());
-        Group { pool, rest: None, delay, open: None, sealed, sealed_bytes: 0, last }
+        Group { pool: Pool::new(BATCH_BYTES), rest: None, delay, open: None, sealed: VecDeque::new(), last }
     }
 
     /// Encodes a transaction into the open batch.
@@ -114,7 +111,7 @@ impl Group {
 
     /// Bytes of memory that wait to be written.
     pub fn bytes(&self) -> usize {
-        self.sealed_bytes + self.open.as_ref().map_or(0, |open| open.len)
+        self.sealed.iter().map(|batch| batch.padded).sum::<usize>() + self.open.as_ref().map_or(0, |open| open.len)
     }
 
     /// When the open batch may be cut: `None` if there is nothing, a time that has passed if at once.
@@ -134,14 +131,11 @@ impl Group {
         if self.sealed.is_empty() {
             self.seal();
         }
-        let batch = self.sealed.pop_front()?;
-        self.sealed_bytes -= batch.padded;
-        Some(batch)
+        self.sealed.pop_front()
     }
 
     /// Gives a batch back that could not be written yet: it stays the oldest.
     pub fn put_back(&mut self, batch: SealedBatch) {
-        self.sealed_bytes += batch.padded;
         self.sealed.push_front(batch);
     }
 
@@ -150,7 +144,6 @@ impl Group {
         let padded = round_up(open.len);
         open.buf.as_mut_slice()[open.len..padded].fill(0);
         self.rest = Some(open.buf.split_off(padded)).filter(|rest| rest.len() >= BATCH_ROOM_MIN);
-        self.sealed_bytes += padded;
         self.sealed.push_back(SealedBatch {
             buf: open.buf,
             padded,

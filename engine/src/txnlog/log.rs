@@ -130,6 +130,10 @@ fn depth(options: &LogOptions) -> usize {
     }
 }
 
+fn workshop(options: &LogOptions) -> Workshop<RealFiles> {
+    Workshop::new(&options.dir, RealFiles(options.mode.clone()), SmallRng::from_os_rng())
+}
+
 struct Current {
     segment: Segment,
     /// The last transaction before it.
@@ -172,12 +176,10 @@ impl<D: Disk> Log<D> {
     /// Goes on where recovery found the end, in a new segment. `wake` is called from another thread when the log waits for a
     /// segment that has become ready.
     pub fn open(options: &LogOptions, disk: D, recovered: &Recovered, wake: Wake) -> Result<Log<D>, StorageError> {
-        let mut workshop = Log::<D>::workshop(options);
-        workshop.adopt(recovered)?;
         let mut recovered = recovered.clone();
-        workshop.close(&mut recovered)?;
-        let supply = Supply::start(workshop, &options.dir, options.segment_bytes, recovered.next_segment, wake)?;
-        Ok(Log::over(options, disk, &recovered, supply))
+        let mut workshop = workshop(options);
+        workshop.resume(&mut recovered)?;
+        Log::begin(options, disk, &recovered, workshop, wake)
     }
 
     /// The same, but before the end that recovery found: what is behind stays as it is until something new is durable in its place.
@@ -187,14 +189,20 @@ impl<D: Disk> Log<D> {
         before: &Recovered,
         wake: Wake,
     ) -> Result<Log<D>, StorageError> {
-        let mut workshop = Log::<D>::workshop(options);
+        let mut workshop = workshop(options);
         workshop.adopt(before)?;
-        let supply = Supply::start(workshop, &options.dir, options.segment_bytes, before.next_segment, wake)?;
-        Ok(Log::over(options, disk, before, supply))
+        Log::begin(options, disk, before, workshop, wake)
     }
 
-    fn workshop(options: &LogOptions) -> Workshop<RealFiles> {
-        Workshop::new(&options.dir, RealFiles(options.mode.clone()), SmallRng::from_os_rng())
+    fn begin(
+        options: &LogOptions,
+        disk: D,
+        recovered: &Recovered,
+        workshop: Workshop<RealFiles>,
+        wake: Wake,
+    ) -> Result<Log<D>, StorageError> {
+        let supply = Supply::start(workshop, &options.dir, options.segment_bytes, recovered.next_segment, wake)?;
+        Ok(Log::over(options, disk, recovered, supply))
     }
 
     /// Goes on where recovery found the end, with segments from `supply`, whose workshop has adopted what was recovered.

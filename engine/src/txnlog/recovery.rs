@@ -8,9 +8,9 @@
 //! - **damage**: some batch further on says that the log was durable beyond this point when it was submitted. What lies
 //!   between has been acknowledged and cannot be read. Recovery names the place and changes nothing.
 //!
-//! A segment that went through a crash is never appended to again, but closed ([`super::segment`]): the next batch goes to a new one and links back to the
-//! end that recovery found, so a leftover behind that end can never become part of the chain, however often the server
-//! restarts. That is also why recovering twice, or crashing in between, gives the same result.
+//! A segment that went through a crash is never appended to again, but closed ([`super::segment`]): the next batch goes to a
+//! new one and links back to the end that recovery found, so a leftover behind that end can never become part of the chain,
+//! however often the server restarts. That is also why recovering twice, or crashing in between, gives the same result.
 //!
 //! **Invariants**: zxids grow along the chain; nothing is written here; memory is bounded by one batch, and a batch by its
 //! segment; a few files are open at a time, however many segments there are.
@@ -173,13 +173,15 @@ pub(crate) fn follow(
         segment.park();
     }
     // Up to where a segment was closed it was durable.
-    let ends_in = segments.get(first_beyond).filter(|_| way.stop.is_some());
-    if let Some(segment) = ends_in.filter(|segment| segment.closed_at().is_some_and(|end| end > at_beyond)) {
-        let (broken, offset, why) = first_unreadable(&segments[first_beyond..], at_beyond, last)?;
+    if let Some((index, at)) = way.stop
+        && segments[index].closed_at().is_some_and(|end| end > at)
+    {
+        let (broken, offset, why) = first_unreadable(&segments[index..], at, last)?;
+        let closed = segments[index].path().display();
         return Err(StorageError::Corrupt {
             file: broken.path().to_owned(),
             offset,
-            why: format!("{why}, but {} was durable up to where its name says that it ends", segment.path().display()),
+            why: format!("{why}, but {closed} was durable up to where its name says that it ends"),
         });
     }
     let is_used = |segment: &&OpenSegment| used.iter().any(|(path, _)| path == segment.path());

@@ -73,11 +73,6 @@ pub fn list(dir: &Path) -> Result<Vec<(u32, PathBuf)>, StorageError> {
     Ok(segments)
 }
 
-/// Makes the names in `dir` survive a crash.
-pub fn sync_dir(dir: &Path) -> Result<(), StorageError> {
-    File::open(dir).and_then(|file| file.sync_all()).map_err(StorageError::io("sync the directory", dir))
-}
-
 enum Order {
     Make { number: u32, size: u64 },
     Release { recycle: Vec<PathBuf>, delete: Vec<PathBuf> },

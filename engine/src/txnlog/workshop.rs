@@ -10,8 +10,9 @@
 
 use super::format::{Position, SegmentHeader};
 use super::recovery::Recovered;
-use super::segment::{Segment, closed_name, file_name, parse_name, sync_dir};
+use super::segment::{Segment, closed_name, file_name, parse_name};
 use crate::disk::aligned::AlignedBuf;
+use crate::disk::publish::sync_dir;
 use crate::disk::{BLOCK, LogIo, Mode, removal, round_up};
 use crate::error::StorageError;
 use rand::Rng;
@@ -154,6 +155,12 @@ impl<F: Files> Workshop<F> {
             self.files.remove(path).map_err(StorageError::io("delete the unused segment", path))?;
         }
         Ok(())
+    }
+
+    /// Adopts what was recovered and closes its last segment: what a new life does before it appends anything.
+    pub fn resume(&mut self, recovered: &mut Recovered) -> Result<(), StorageError> {
+        self.adopt(recovered)?;
+        self.close(recovered)
     }
 
     /// Closes the segment in which recovery has found the end, which is durable and never appended to again: it gets a name that says

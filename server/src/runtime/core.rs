@@ -252,7 +252,7 @@ impl Core {
             driver.take_inbox(&self.shared, now);
             driver.hear_peers(&self.shared, now)?;
             driver.submit(now)?;
-            if driver.has_proposed() {
+            if driver.has_commands() {
                 driver.tell_peers(&self.shared, now)?;
             }
             let later = self.shared.now();
@@ -551,7 +551,7 @@ impl Core {
     fn keep_house(&mut self, now: Now) -> Result<(), String> {
         self.next_housekeeping = now.uptime + self.housekeeping;
         if let Some(driver) = &mut self.driver {
-            driver.look_around()?;
+            driver.store.check_places().map_err(|error| error.to_string())?;
         }
         let heard = self.worker.take_heard();
         if !heard.is_empty() {

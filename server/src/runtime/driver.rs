@@ -169,7 +169,7 @@ impl Driver {
     }
 
     /// Whether the replica has commanded something, such as sending the learners a proposal.
-    pub(super) fn has_proposed(&self) -> bool {
+    pub(super) fn has_commands(&self) -> bool {
         self.peers.is_some() && self.replica.has_commands()
     }
 
@@ -278,12 +278,7 @@ impl Driver {
     pub(super) fn has_more(&self, shared: &Shared) -> bool {
         // A core that was behind may have caught up, and rung, while this one was not asleep yet.
         let applies = self.replica.has_committed() || self.replica.has_deliveries();
-        applies && !shared.apply_waits.load(Ordering::SeqCst) || self.has_proposed() || self.has_peer_work()
-    }
-
-    /// Makes sure that what is written can be found again.
-    pub(super) fn look_around(&mut self) -> Result<(), String> {
-        self.store.is_in_place().map_err(|error| error.to_string())
+        applies && !shared.apply_waits.load(Ordering::SeqCst) || self.has_commands() || self.has_peer_work()
     }
 
     /// When something has to be done even if nothing happens until then.

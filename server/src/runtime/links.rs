@@ -109,8 +109,9 @@ impl Outbound {
                 match pieces.try_recv() {
                     Ok(Piece::Bytes(piece)) => {
                         self.begun = true;
-                        self.held += piece.len();
-                        self.parts.push_front(Part::Shared(piece.clone(), piece.len()));
+                        let held = piece.len();
+                        self.held += held;
+                        self.parts.push_front(Part::Shared(piece, held));
                     }
                     Ok(Piece::End) => {
                         self.begun = false;

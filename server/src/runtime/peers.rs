@@ -13,7 +13,7 @@ use super::election::{Election, Heard};
 use super::links::{Came, Links, Piece};
 use super::{LINKS, Shared, stretches};
 use crate::config::Members;
-use crate::replica::{Command, Now};
+use crate::replica::{Command, Now, Replica};
 use crate::transfer::{self, Arrival, Departure};
 use crate::zab::leadership::LinkId;
 use crate::zab::message::Message;
@@ -130,6 +130,13 @@ impl Peers {
         self.knocking || self.election.has_heard() || (self.links.has_dirty() && !is_behind)
     }
 
+    /// Sends what there is to send over a link. Whatever the other side takes of it is a sign of life.
+    fn flush(&mut self, replica: &mut Replica, now: Now, link: LinkId) {
+        if self.links.flush(link) {
+            replica.sent(now.uptime, link);
+        }
+    }
+
     /// Bytes of memory that wait to be sent to other members.
     pub(super) fn held(&self) -> usize {
         self.links.held()
@@ -181,9 +188,7 @@ impl Driver {
 
     fn hear_link(&mut self, shared: &Arc<Shared>, now: Now, link: LinkId) -> Result<(), String> {
         let peers = self.peers.as_mut().expect("there are links");
-        if peers.links.flush(link) {
-            self.replica.sent(now.uptime, link);
-        }
+        peers.flush(&mut self.replica, now, link);
         let is_unbegun = peers.links.is_unbegun(link);
         if peers.links.fill(link) {
             self.replica.progress(now.uptime, link);
@@ -250,9 +255,7 @@ impl Driver {
         }
         let Some(peers) = &mut self.peers else { return Ok(()) };
         for link in dirty {
-            if peers.links.flush(link) {
-                self.replica.sent(now.uptime, link);
-            }
+            peers.flush(&mut self.replica, now, link);
             peers.links.keep_dirty(link);
         }
         Ok(())

@@ -28,13 +28,12 @@ impl Message {
 
     /// About nothing but a transaction, or an epoch's beginning.
     pub fn about(kind: PacketKind, zxid: Zxid) -> Message {
-        Message { kind, zxid, data: None, held: 0 }
+        Message::new(kind, zxid, None)
     }
 
     /// With data.
     pub fn with(kind: PacketKind, zxid: Zxid, data: impl Into<Bytes>) -> Message {
-        let record: Record = data.into().into();
-        Message::carrying(kind, zxid, record)
+        Message::new(kind, zxid, Some(data.into()))
     }
 
     /// With a transaction.

@@ -6,8 +6,9 @@ use super::walk::Link;
 use crate::failure::Failure;
 use corral_engine::StorageError;
 use corral_engine::disk::device::Device;
+use corral_engine::disk::publish::sync_dir;
 use corral_engine::disk::{LogIo, LogSync, Mode};
-use corral_engine::txnlog::{Log, LogOptions, Recovered, recover_after, segment};
+use corral_engine::txnlog::{Log, LogOptions, Recovered, recover_after};
 use corral_proto::{Jute, TxnEntry, Zxid};
 use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -65,7 +66,7 @@ pub fn prepare(dir: &Path) -> Result<(), Failure> {
         Err(error) if error.kind() == ErrorKind::NotFound => {
             fs::create_dir_all(dir).map_err(|error| failed("make the directory", error))?;
             let parent = dir.canonicalize().ok().and_then(|dir| dir.parent().map(Path::to_owned));
-            parent.map_or(Ok(()), |parent| Ok(segment::sync_dir(&parent)?))
+            parent.map_or(Ok(()), |parent| Ok(sync_dir(&parent)?))
         }
         Err(error) if error.kind() == ErrorKind::NotADirectory => {
             Err(Failure::Usage(format!("{} is a file; name a new directory", dir.display())))
@@ -146,7 +147,7 @@ impl Writer {
                 Failure::Failed(format!("cannot delete the unused segment {}: {error}", path.display()))
             })?;
         }
-        segment::sync_dir(&dir)?;
+        sync_dir(&dir)?;
         let same = back.hasher.finish() == written.hasher.finish() && back.records == written.records;
         if same && recovered.torn.is_none() && back.last == written.last {
             Ok(written)

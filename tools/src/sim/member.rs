@@ -165,8 +165,7 @@ impl Member {
             group_commit_delay: Duration::ZERO,
         };
         let mut workshop = self.workshop(&log_options);
-        let adopted = workshop.adopt(&recovered).and_then(|()| workshop.close(&mut recovered));
-        adopted.unwrap_or_else(|error| failed(error));
+        workshop.resume(&mut recovered).unwrap_or_else(|error| failed(error));
         self.durable = self.entries.len();
         let (log, bench) = open(&log_options, &self.platter, &recovered);
         // Few, so that there are learners who have missed more.
@@ -244,8 +243,7 @@ impl Member {
         self.platter.settle();
         life.workshop = self.workshop(&life.log_options);
         let mut recovered = recovered.clone();
-        let adopted = life.workshop.adopt(&recovered).and_then(|()| life.workshop.close(&mut recovered));
-        adopted.expect("the disk is well");
+        life.workshop.resume(&mut recovered).expect("the disk is well");
         (life.log, life.bench) = open(&life.log_options, &self.platter, &recovered);
         life.records = 0;
     }

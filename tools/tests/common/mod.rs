@@ -7,7 +7,7 @@
 
 use corral_engine::disk::device::Device;
 use corral_engine::disk::{Completion, Disk, LogIo, LogSync, Mode, Write};
-use corral_engine::txnlog::{Log, LogOptions, recover_after};
+use corral_engine::txnlog::{Log, LogOptions, recover_after, segment};
 use corral_proto::acl::{Acl, encode_acls, perms};
 use corral_proto::jute::{StrList, put_string};
 use corral_proto::request::PathVersion;
@@ -251,9 +251,8 @@ pub(crate) fn flip(path: &Path, at: u64) {
 
 /// The path of a segment, whether it was closed or not; of one that is not there, what it would be.
 pub(crate) fn file(dir: &Path, number: u32) -> PathBuf {
-    let segments = corral_engine::txnlog::segment::list(dir).unwrap();
-    let found = segments.into_iter().find(|(found, _)| *found == number);
-    found.map_or_else(|| dir.join(format!("log-{number:010}")), |(_, path)| path)
+    let found = segment::list(dir).unwrap().into_iter().find(|(found, _)| *found == number);
+    found.map_or_else(|| dir.join(segment::file_name(number)), |(_, path)| path)
 }
 
 /// Repairs `dir` into a new directory below `into`.
