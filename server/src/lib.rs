@@ -2,7 +2,7 @@
 //!
 //! The way of a write, by modules: a socket's frames ([`runtime`]) reach a [`worker`]; it hands writes to the [`replica`],
 //! which decides them ([`pipeline`]), orders them ([`zab`]) and logs them (`corral_engine`); durable and voted for, they are
-//! applied, answered ([`delivery`]) and told to whoever watches ([`watch`]).
+//! applied, answered ([`delivery`]) and told to whoever watches ([`watch`]). In which order a core does all that is [`machine`].
 //!
 //! All of these except `runtime`, `store`, `banner` and `embedded` are pure: no clock, no socket, no file, no thread. The
 //! clippy configuration holds that line.
@@ -11,6 +11,7 @@ pub mod config;
 
 pub mod acl;
 pub mod delivery;
+pub mod machine;
 pub mod mutation;
 pub mod pipeline;
 pub mod replica;

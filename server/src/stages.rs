@@ -134,6 +134,12 @@ impl Timeline {
         alike.flush(&mut self.stages, Stage::Apply);
     }
 
+    /// Those who waited for the writes that are on their way are gone: this member does not lead or follow any more as it did.
+    pub fn forget(&mut self) {
+        self.writes.clear();
+        (self.durable, self.committed) = (0, 0);
+    }
+
     /// What was counted.
     pub fn stages(&self) -> &Stages {
         &self.stages
@@ -198,6 +204,21 @@ mod tests {
         timeline.durable(Zxid(1), us(90));
         let counts = Stage::ALL.map(|stage| timeline.stages().of(stage).count());
         assert_eq!(counts, [0, 1, 1, 1, 1, 1, 0]);
+    }
+
+    /// A leader that lost its followers, and was elected again, met a write of its first time as leader in the tree before it was
+    /// committed in the second: the process ended.
+    #[test]
+    fn writes_of_an_earlier_role_are_not_waited_for() {
+        let mut timeline = Timeline::default();
+        (1..=3).for_each(|zxid| timeline.sequenced(Zxid(zxid), us(0), us(1), us(10)));
+        timeline.committed(Zxid(1), us(20));
+        timeline.forget();
+        timeline.applied(Zxid(3), us(30));
+        timeline.sequenced(Zxid(4), us(0), us(1), us(40));
+        timeline.committed(Zxid(4), us(50));
+        timeline.applied(Zxid(4), us(60));
+        assert_eq!(timeline.stages().of(Stage::Apply).count(), 1);
     }
 
     #[test]

@@ -79,15 +79,12 @@ impl Store {
         Ok(aside)
     }
 
-    /// Keeps the whole history under another name, because a leader's replaces it that knows nothing of it. `epochs` remember that this
-    /// member has lost its own. Returns where the log is now.
+    /// See [`give_up`].
     ///
     /// # Errors
-    /// [`StorageError`]; a next start does not vote.
+    /// As there.
     pub fn give_up(&mut self, epochs: &mut Epochs) -> Result<PathBuf, StorageError> {
-        epochs.lose()?;
-        move_aside(&self.snapshot_dir, "given-up")?;
-        let aside = move_aside(&self.log_dir, "given-up")?;
+        let aside = give_up(epochs, &self.log_dir, &self.snapshot_dir)?;
         self.opened = places(&self.log_dir, &self.snapshot_dir)?;
         Ok(aside)
     }
@@ -149,6 +146,17 @@ pub fn set_aside(
     Epochs::open(data_dir, Zxid::ZERO)?.lose()?;
     move_aside(snapshot_dir, "damaged")?;
     move_aside(log_dir, "damaged")
+}
+
+/// Keeps the whole history under another name, because a leader's replaces it that knows nothing of it. `epochs` remember that this
+/// member has lost its own. Returns where the log is now.
+///
+/// # Errors
+/// [`StorageError`]; a next start does not vote.
+pub fn give_up(epochs: &mut Epochs, log_dir: &Path, snapshot_dir: &Path) -> Result<PathBuf, StorageError> {
+    epochs.lose()?;
+    move_aside(snapshot_dir, "given-up")?;
+    move_aside(log_dir, "given-up")
 }
 
 /// Gives a directory another name, which says why and which nobody reads, and makes an empty one in its place.

@@ -32,6 +32,12 @@ impl Disk for Device {
         }
     }
 
+    fn push(&mut self) {
+        if let Device::Ring(ring) = self {
+            ring.submit_queued();
+        }
+    }
+
     fn has_completions(&self) -> bool {
         match self {
             Device::Ring(ring) => ring.has_completions(),

@@ -236,6 +236,9 @@ pub trait Disk {
     /// Takes a write. It completes later, through [`Disk::completions`].
     fn submit(&mut self, write: Write);
 
+    /// Begins with what was submitted, if that was put off: whoever calls has something else to do first.
+    fn push(&mut self) {}
+
     /// Whether something has completed that nobody has taken yet, as far as is known without asking the kernel.
     fn has_completions(&self) -> bool;
 

@@ -37,6 +37,8 @@ struct State {
     done: Vec<Completion>,
     /// So many more steps on files, then the power is gone.
     fuse: Option<u32>,
+    /// There is no room for another file.
+    is_full: bool,
 }
 
 /// A file.
@@ -129,6 +131,7 @@ impl Platter {
             in_flight: Vec::new(),
             done: Vec::new(),
             fuse: None,
+            is_full: false,
         })));
         platter.settle();
         platter
@@ -149,6 +152,11 @@ impl Platter {
     /// Lets the power fail after so many more steps on files.
     pub fn set_fuse(&self, steps: Option<u32>) {
         self.0.lock().fuse = steps;
+    }
+
+    /// Whether there is no room for another file.
+    pub fn set_full(&self, is_full: bool) {
+        self.0.lock().is_full = is_full;
     }
 
     /// Whether the power has not failed.
@@ -222,6 +230,9 @@ impl Files for Platter {
     fn create(&mut self, path: &Path, first: &[u8; BLOCK], size: u64) -> io::Result<File> {
         let state = &mut *self.0.lock();
         state.step()?;
+        if state.is_full {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
         let file = File::create(path)?;
         if state.named(path).is_none() {
             state.nodes.push(Node::new(file.try_clone()?, Vec::new(), None));

@@ -96,6 +96,11 @@ impl Bench {
         self.inbox.try_recv().map(|order| self.carry_out(order, workshop)).is_ok()
     }
 
+    /// Whether [`Bench::step`] has something to do.
+    pub fn has_orders(&self) -> bool {
+        !self.inbox.is_empty()
+    }
+
     fn carry_out<F: Files>(&self, order: Order, workshop: &mut Workshop<F>) -> Done {
         match order {
             Order::Make { number, size } => match self.outbox.send(workshop.make(number, size)) {

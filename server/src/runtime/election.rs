@@ -8,12 +8,13 @@
 //! **Invariants**: at most one connection to each member is used, and at most one is being made; nothing that another sends makes
 //! this keep more than one frame of it.
 //!
-//! **Not here**: what is voted for (the replica); the links to learners ([`super::links`]), to which a dialled leader's belongs.
+//! **Not here**: what is voted for (the replica); the links to learners ([`crate::machine::Links`]), to which a dialled leader's belongs.
 
 #![expect(clippy::disallowed_methods, reason = "this is where the thread is made, and where it looks at the clock")]
 
 use super::Shared;
 use crate::config::Members;
+use crate::machine::Heard;
 use bytes::{Buf, BufMut, BytesMut};
 use corral_net::Doorbell;
 use corral_proto::peer::vote::FRAME_MAX;
@@ -45,19 +46,11 @@ enum Order {
     Dial(ServerId),
 }
 
-/// What `core-0` is told.
-pub(super) enum Heard {
-    /// A member has said this.
-    Said(ServerId, Notification<'static>),
-    /// The leader was dialled: this is the connection to its quorum port, if there is one.
-    Dialed(ServerId, Option<(TcpStream, SocketAddr)>),
-}
-
 /// The way to the thread.
 pub(super) struct Election {
     orders: Option<Sender<Order>>,
     bell: Arc<Doorbell>,
-    heard: Receiver<Heard>,
+    heard: Receiver<Heard<TcpStream>>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -105,7 +98,7 @@ impl Election {
     }
 
     /// The next that was heard.
-    pub(super) fn next(&self) -> Option<Heard> {
+    pub(super) fn next(&self) -> Option<Heard<TcpStream>> {
         self.heard.try_recv().ok()
     }
 
@@ -153,7 +146,7 @@ struct Desk {
     bell: Arc<Doorbell>,
     listener: TcpListener,
     inbox: Receiver<Order>,
-    outbox: Sender<Heard>,
+    outbox: Sender<Heard<TcpStream>>,
     conns: Slab<Conn>,
     open: BTreeMap<ServerId, usize>,
     /// The newest that could not be sent yet.
@@ -204,10 +197,10 @@ impl Desk {
         }
     }
 
-    fn tell(&self, heard: Heard) {
+    fn tell(&self, heard: Heard<TcpStream>) {
         // A vote may be lost, it will be said again; how dialling went must not be.
         let _ = match heard {
-            Heard::Said(..) => self.outbox.try_send(heard).map_err(drop),
+            Heard::Vote(..) => self.outbox.try_send(heard).map_err(drop),
             Heard::Dialed(..) => self.outbox.send(heard).map_err(drop),
         };
         self.shared.lines[0].bell.ring();
@@ -427,7 +420,7 @@ impl Desk {
             }
             let frame = conn.inbound.split_to(4 + len);
             match Notification::decode(&frame[4..]) {
-                Ok(said) => self.tell(Heard::Said(sid, Notification { config: None, ..said })),
+                Ok(said) => self.tell(Heard::Vote(sid, Notification { config: None, ..said })),
                 Err(error) => tracing::debug!("server {sid} has said what is no vote: {error}"),
             }
         }

@@ -1,45 +1,39 @@
 //! The threads of one server: which there are, what they share, how they start and end.
 //!
-//! `core-0` drives the replica and the log (`driver`) besides its own clients; `core-1`… serve clients only. What decides is
-//! pure and lives elsewhere ([`crate::replica`], [`crate::worker`]); here is what waits, reads, writes and carries out.
+//! Each core has a thread that waits for its machine's events and lets it take its turns (`core`); `core-0`'s has the member of the
+//! ensemble and the log as well, the others serve clients only. What a turn does is pure and lives in [`crate::machine`]; here is what
+//! waits, reads, writes and carries out.
 //!
-//! **Invariants**: the tree is written by `core-0` only, and what that leads to is queued for every core before its lock is
-//! given back; queues are bounded, and a full one makes the sender wait with its socket unread, never drop or grow; the first
-//! thread that fails stops the server.
+//! **Invariant**: the first thread that fails stops the server.
 
 #![expect(clippy::disallowed_methods, reason = "this is where the clock is read")]
 
-mod alarm;
+mod conns;
 mod core;
-mod driver;
 mod election;
-mod links;
-mod peers;
-
+mod outside;
 mod placement;
-mod port;
+mod ports;
 mod snapshots;
 mod sockets;
-mod stretches;
+mod transfers;
 
 use crate::admin::report::{CoreReport, ServerFacts, ServerReport};
 use crate::config::Config;
-use crate::delivery::Delivery;
+use crate::machine::{Crossing, Host};
 use crate::replica::Now;
 use crate::store::Store;
 use core::Core;
-use corral_engine::Tree;
 use corral_engine::epochs::Epochs;
 use corral_engine::restore::Restored;
-use corral_engine::txnlog::Recovered;
 use corral_net::Doorbell;
 use crossbeam::channel::{Receiver, bounded};
 use crossbeam::queue::ArrayQueue;
 use mio::net::{TcpListener, TcpStream};
 use mio::{Poll, Token};
-use parking_lot::{Mutex, RwLock};
-use peers::{Membership, Ports};
-use port::ToReplica;
+use outside::{Begin, Membership};
+use parking_lot::Mutex;
+use ports::Ports;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
@@ -47,10 +41,6 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
-/// Requests that the other cores may have on their way to the replica.
-const INBOX: usize = 4096;
-/// Deliveries that a core may be behind.
-const DELIVERIES: usize = 256;
 /// Connections that may be on their way to another core.
 const HANDED_OVER: usize = 256;
 
@@ -63,14 +53,9 @@ const LINKS: usize = 1 << 40;
 struct Shared {
     config: Config,
     started: Instant,
-    tree: RwLock<Tree>,
+    crossing: Arc<Crossing>,
     /// One a core.
     lines: Vec<Line>,
-    inbox: ArrayQueue<ToReplica>,
-    /// Some core was refused room in the inbox and waits to be rung.
-    inbox_waits: AtomicBool,
-    /// The replica waits until some core has taken its deliveries.
-    apply_waits: AtomicBool,
     clients: Mutex<BTreeMap<IpAddr, usize>>,
     stopping: AtomicBool,
     /// Why a thread that is not a core's had to stop the server.
@@ -82,25 +67,30 @@ struct Shared {
     facts: ServerFacts,
 }
 
-/// What `core-0` begins with.
-struct Begin {
-    store: Store,
-    recovered: Recovered,
-    /// Unless the server is alone.
-    membership: Option<Membership>,
-}
-
 /// The way to one core.
 struct Line {
-    bell: Doorbell,
-    deliveries: ArrayQueue<Delivery>,
+    bell: Arc<Doorbell>,
     handed_over: ArrayQueue<(TcpStream, SocketAddr)>,
     /// Connections that live there.
     conns: AtomicUsize,
-    /// Whether any of them watches anything; written under the tree's lock.
-    watching: AtomicBool,
     /// Its newest report, and what [`Shared::reports_wanted`] was then.
     report: Mutex<(u64, CoreReport)>,
+}
+
+/// The clock and the bells, for the machines.
+struct Bells {
+    started: Instant,
+    bells: Vec<Arc<Doorbell>>,
+}
+
+impl Host for Bells {
+    fn uptime(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    fn ring(&self, core: usize) {
+        self.bells[core].ring();
+    }
 }
 
 impl Shared {
@@ -189,24 +179,21 @@ impl Server {
         let mut lines = Vec::new();
         for _ in 0..cores {
             let poll = Poll::new().map_err(|error| format!("cannot make a poll: {error}"))?;
+            let bell = Doorbell::new(poll.registry(), BELL).map_err(|error| format!("cannot make a waker: {error}"))?;
             lines.push(Line {
-                bell: Doorbell::new(poll.registry(), BELL).map_err(|error| format!("cannot make a waker: {error}"))?,
-                deliveries: ArrayQueue::new(DELIVERIES),
+                bell: Arc::new(bell),
                 handed_over: ArrayQueue::new(HANDED_OVER),
                 conns: AtomicUsize::new(0),
-                watching: AtomicBool::new(false),
                 report: Mutex::default(),
             });
             polls.push(poll);
         }
+        let bells = Bells { started: Instant::now(), bells: lines.iter().map(|line| line.bell.clone()).collect() };
         let shared = Arc::new(Shared {
             config,
-            started: Instant::now(),
-            tree: RwLock::new(tree),
+            started: bells.started,
+            crossing: Arc::new(Crossing::new(Box::new(bells), tree, cores)),
             lines,
-            inbox: ArrayQueue::new(INBOX),
-            inbox_waits: AtomicBool::new(false),
-            apply_waits: AtomicBool::new(false),
             clients: Mutex::default(),
             stopping: AtomicBool::new(false),
             failure: Mutex::default(),

@@ -30,7 +30,7 @@ const SHARED: [&str; 3] = ["/shared-0", "/shared-1", "/shared-2"];
 /// Two that are written together only.
 pub(super) const TWINS: [&str; 2] = ["/twin-a", "/twin-b"];
 /// Requests that may be on their way.
-const ASKED_MAX: usize = 6;
+const ASKED_MAX: usize = 64;
 
 /// What a request was for.
 #[derive(Clone, Debug)]

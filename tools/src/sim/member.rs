@@ -1,13 +1,12 @@
-//! One member: the production replica, log, tree, epochs and worker, on a disk that is simulated; and what is known of it from outside.
+//! One member: the production machines of its cores, on a disk that is simulated; and what is known of it from outside.
 //!
 //! A [`Life`] goes from a start to the death of the process. What it leaves on its disk the next one restores, and that is compared
 //! with what it must have left ([`Member::begin`]).
 //!
-//! **Not here**: what it does at a step ([`super::world`]).
+//! **Not here**: what its machines need done ([`super::world`]).
 
 use super::history::{Entry, fingerprint};
-use super::network::LifeId;
-use bytes::BytesMut;
+use super::network::{LifeId, Pipe};
 use corral_engine::Tree;
 use corral_engine::disk::simulated::Platter;
 use corral_engine::disk::{BLOCK, LogIo, LogSync, Mode};
@@ -18,30 +17,36 @@ use corral_engine::snapshot::writer::SnapshotOptions;
 use corral_engine::txnlog::segment::{self, Bench, Supply};
 use corral_engine::txnlog::workshop::Workshop;
 use corral_engine::txnlog::{Log, LogOptions, Recovered};
-use corral_engine::{StorageError, adoption, disk};
+use corral_engine::{StorageError, adoption};
 use corral_proto::{ServerId, SessionId, Zxid};
+use corral_server::machine::{Crossing, Ended, Heard, Host, Links, Machine, Member as Voter, MemberOptions, Piece};
 use corral_server::replica::{Now, Replica, ReplicaOptions};
 use corral_server::session;
 use corral_server::store::set_aside;
-use corral_server::transfer::Arrival;
-use corral_server::worker::{Worker, WorkerOptions};
+use corral_server::transfer::Departure;
+use corral_server::worker::WorkerOptions;
 use corral_server::zab::Ensemble;
 use corral_server::zab::election::Patience;
 use corral_server::zab::history::History as Newest;
-use corral_server::zab::leadership::LinkId;
 use corral_server::zab::message::Standing;
-use parking_lot::RwLock;
+use crossbeam::channel::Sender;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 /// `tickTime`: short, because a run should see many of them.
 pub(super) const TICK: Duration = Duration::from_millis(50);
 const SEGMENT_BYTES: u64 = 16 << 10;
+/// Transactions after which a member takes a snapshot, at most.
+const SNAPSHOT_AFTER: u64 = 300;
+/// Snapshots that are kept.
+pub(super) const KEEP: usize = 2;
+const PIECE_MAX: usize = 1 << 20;
 
 /// One of the ensemble.
 pub(super) struct Member {
@@ -60,37 +65,101 @@ pub(super) struct Member {
     pub(super) is_rotten: bool,
     pub(super) paused_until: Duration,
     pub(super) slow_until: Duration,
+    /// Its disk takes nothing until then.
+    pub(super) hung_until: Duration,
     pub(super) random: SmallRng,
 }
 
 /// A running process.
 pub(super) struct Life {
+    /// Its cores: the first has the member.
+    pub(super) cores: Vec<Machine<Platter, Pipe>>,
+    pub(super) shell: Shell,
+}
+
+/// What is around the cores of a process.
+pub(super) struct Shell {
     pub(super) id: LifeId,
     began: Duration,
     /// How fast its clock runs.
     rate: f64,
-    pub(super) replica: Replica,
-    pub(super) tree: RwLock<Tree>,
-    pub(super) log: Log<Platter>,
-    pub(super) log_options: LogOptions,
+    pub(super) crossing: Arc<Crossing>,
+    pub(super) bells: Arc<Bells>,
     workshop: Workshop<Platter>,
-    bench: Bench,
-    pub(super) epochs: Epochs,
-    pub(super) worker: Worker,
+    pub(super) bench: Bench,
+    pub(super) is_supplying: bool,
     pub(super) snapshots: SnapshotOptions,
-    /// Where its clients' connections are in the worker, and what they are outside.
-    pub(super) conns: BTreeMap<u32, u64>,
+    pub(super) log_dir: PathBuf,
+    /// When a snapshot was asked for that is being taken, and how the last one went.
+    pub(super) asked: Option<i64>,
+    pub(super) ended: Option<Ended>,
     pub(super) is_listening: bool,
-    /// What has come over links and is no whole packet yet.
-    pub(super) inbound: BTreeMap<LinkId, BytesMut>,
-    /// Histories of the snapshots on their way here.
-    pub(super) coming: BTreeMap<LinkId, Arc<Vec<Entry>>>,
-    pub(super) arrival: Option<(LinkId, Arrival)>,
-    pub(super) records: usize,
-    pub(super) next_heard: Duration,
-    /// What it is woken for next.
-    pub(super) wakes_at: Duration,
+    /// Learners that have connected, and what was heard over the election port.
+    pub(super) knocking: VecDeque<Pipe>,
+    pub(super) heard: VecDeque<Heard<Pipe>>,
+    /// Histories that are being sent.
+    pub(super) transfers: BTreeMap<u64, Transfer>,
+    pub(super) next_transfer: u64,
+    /// Where the clients' connections of each core are in its worker, and what they are outside.
+    pub(super) conns: Vec<BTreeMap<u32, u64>>,
+    /// Connections of each core with something that has arrived and was not read.
+    pub(super) unread: Vec<BTreeSet<u32>>,
+    /// What each core is woken for next, and whether it is to take a turn besides that.
+    pub(super) wakes_at: Vec<Duration>,
+    pub(super) is_due: Vec<bool>,
     pub(super) was: &'static str,
+}
+
+/// A history that another thread sends.
+pub(super) struct Transfer {
+    pub(super) pieces: Sender<Piece>,
+    pub(super) wanted: Weak<()>,
+    /// Made, and not taken yet.
+    pub(super) ready: VecDeque<Piece>,
+    pub(super) what: What,
+}
+
+pub(super) enum What {
+    Tree(Zxid, Option<Departure>),
+    Log(corral_server::zab::stretch::Stretch),
+    Done,
+}
+
+/// The clock and the bells of a process.
+#[derive(Default)]
+pub(super) struct Bells {
+    uptime_ns: AtomicU64,
+    rung: AtomicU64,
+}
+
+impl Bells {
+    pub(super) fn set(&self, uptime: Duration) {
+        self.uptime_ns.store(uptime.as_nanos() as u64, Ordering::Relaxed);
+    }
+
+    /// A core wants another turn.
+    pub(super) fn ring_again(&self, core: usize) {
+        self.rung.fetch_or(1 << core, Ordering::Relaxed);
+    }
+
+    /// The cores that were rung for since the last call.
+    pub(super) fn take_rung(&self) -> impl Iterator<Item = usize> + use<> {
+        let rung = self.rung.swap(0, Ordering::Relaxed);
+        (0..64).filter(move |core| rung & (1 << core) != 0)
+    }
+}
+
+/// [`Bells`], as the machines have them.
+struct Shared(Arc<Bells>);
+
+impl Host for Shared {
+    fn uptime(&self) -> Duration {
+        Duration::from_nanos(self.0.uptime_ns.load(Ordering::Relaxed))
+    }
+
+    fn ring(&self, core: usize) {
+        self.0.ring_again(core);
+    }
 }
 
 impl Member {
@@ -113,6 +182,7 @@ impl Member {
             is_rotten: false,
             paused_until: Duration::ZERO,
             slow_until: Duration::ZERO,
+            hung_until: Duration::ZERO,
             random,
         }
     }
@@ -164,7 +234,7 @@ impl Member {
             pipeline_depth: self.random.random_range(1..=3),
             group_commit_delay: Duration::ZERO,
         };
-        let mut workshop = self.workshop(&log_options);
+        let mut workshop = self.workshop(&log_options.dir);
         workshop.resume(&mut recovered).unwrap_or_else(|error| failed(error));
         self.durable = self.entries.len();
         let (log, bench) = open(&log_options, &self.platter, &recovered);
@@ -173,53 +243,80 @@ impl Member {
         newest.iter().for_each(|(zxid, record)| history.push(*zxid, record));
         self.is_rotten &= epochs.is_lost();
         let standing = Standing { accepted: epochs.accepted(), current: epochs.current(), last: recovered.last };
-        let me = self.id;
-        let index = me.0 as usize - 1;
+        let cores = self.random.random_range(1..=3);
+        let replica = self.replica_options(ensemble, epochs.is_lost(), cores);
+        let alone = replica.ensemble.is_alone(self.id);
+        let replica = Replica::new(replica, standing, history, &mut tree, Duration::ZERO);
+        let bells = Arc::new(Bells::default());
+        let crossing = Arc::new(Crossing::new(Box::new(Shared(bells.clone())), tree, cores));
+        let snapshots = SnapshotOptions { dir: snapshot_dir, compression: Compression::None, rate_limit: 0 };
+        let options = MemberOptions {
+            tick: TICK,
+            log: log_options.clone(),
+            snapshots: snapshots.clone(),
+            snapshot_after: (SNAPSHOT_AFTER, 0),
+            snapshot_size_factor: Some(0.0),
+            slow_sync: Duration::MAX,
+            piece_max: PIECE_MAX,
+            seed: 1,
+        };
+        let peers = (!alone).then(|| (Links::new(PIECE_MAX), epochs));
+        let voter = Voter::new(crossing.clone(), options, replica, log, peers);
+        let mut voter = Some(voter.unwrap_or_else(|error| panic!("R5: {error}")));
+        let worker =
+            |core: usize| WorkerOptions { core: core as u16, seed: 1, timeouts_ms: (100, 5000), outstanding_max: 1000 };
+        let machines = (0..cores).map(|core| Machine::new(crossing.clone(), worker(core), voter.take(), TICK));
+        let machines = machines.collect();
+        let rate = 1.0 + self.random.random_range(-0.05..0.05);
+        self.applied = 0;
+        self.life = Some(Box::new(Life {
+            cores: machines,
+            shell: Shell {
+                id: LifeId { member: self.id.0 as usize - 1, number: self.lives },
+                began: now,
+                rate,
+                crossing,
+                bells,
+                workshop,
+                bench,
+                is_supplying: false,
+                snapshots,
+                log_dir: log_options.dir,
+                asked: None,
+                ended: None,
+                is_listening: false,
+                knocking: VecDeque::new(),
+                heard: VecDeque::new(),
+                transfers: BTreeMap::new(),
+                next_transfer: 0,
+                conns: vec![BTreeMap::new(); cores],
+                unread: vec![BTreeSet::new(); cores],
+                wakes_at: vec![Duration::MAX; cores],
+                is_due: vec![false; cores],
+                was: "",
+            },
+        }));
+    }
+
+    fn replica_options(&self, ensemble: Arc<Ensemble>, is_lost: bool, cores: usize) -> ReplicaOptions {
         let patience = Patience {
             finish: Duration::from_millis(20),
             repeat_min: Duration::from_millis(20),
             repeat_max: Duration::from_millis(400),
         };
-        let options = ReplicaOptions {
-            me,
+        ReplicaOptions {
+            me: self.id,
             ensemble,
             tick: TICK,
             init_limit: 8,
             sync_limit: 4,
             patience,
             leader_serves: true,
-            is_lost: epochs.is_lost(),
-            first_session: SessionId(session::first_id(me.0 as u8, 0).0 + ((self.lives as i64) << 16)),
+            is_lost,
+            first_session: SessionId(session::first_id(self.id.0 as u8, 0).0 + ((self.lives as i64) << 16)),
             seed: 1,
-            cores: 1,
-        };
-        let rate = 1.0 + self.random.random_range(-0.05..0.05);
-        let replica = Replica::new(options, standing, history, &mut tree, Duration::ZERO);
-        let worker = WorkerOptions { core: 0, seed: 1, timeouts_ms: (100, 5000), outstanding_max: 1000 };
-        self.applied = 0;
-        self.life = Some(Box::new(Life {
-            id: LifeId { member: index, number: self.lives },
-            began: now,
-            rate,
-            replica,
-            tree: RwLock::new(tree),
-            log,
-            log_options,
-            workshop,
-            bench,
-            epochs,
-            worker: Worker::new(worker),
-            snapshots: SnapshotOptions { dir: snapshot_dir, compression: Compression::None, rate_limit: 0 },
-            conns: BTreeMap::new(),
-            is_listening: false,
-            inbound: BTreeMap::new(),
-            coming: BTreeMap::new(),
-            arrival: None,
-            records: 0,
-            next_heard: Duration::ZERO,
-            wakes_at: Duration::MAX,
-            was: "",
-        }));
+            cores,
+        }
     }
 
     /// What was recovered is a beginning of what was logged, with everything in it that was durable.
@@ -234,18 +331,19 @@ impl Member {
         self.entries.truncate(count);
     }
 
-    fn workshop(&mut self, options: &LogOptions) -> Workshop<Platter> {
-        Workshop::new(&options.dir, self.platter.clone(), SmallRng::seed_from_u64(self.random.random()))
+    fn workshop(&mut self, dir: &Path) -> Workshop<Platter> {
+        Workshop::new(dir, self.platter.clone(), SmallRng::seed_from_u64(self.random.random()))
     }
 
     /// Its history was replaced, or cut, past the simulated disk: it goes on with what is there.
-    pub(super) fn reopen_log(&mut self, life: &mut Life, recovered: &Recovered) {
+    pub(super) fn open_log(&mut self, shell: &mut Shell, options: &LogOptions, recovered: &Recovered) -> Log<Platter> {
         self.platter.settle();
-        life.workshop = self.workshop(&life.log_options);
+        shell.workshop = self.workshop(&options.dir);
         let mut recovered = recovered.clone();
-        life.workshop.resume(&mut recovered).expect("the disk is well");
-        (life.log, life.bench) = open(&life.log_options, &self.platter, &recovered);
-        life.records = 0;
+        shell.workshop.resume(&mut recovered).expect("the disk is well");
+        let (log, bench) = open(options, &self.platter, &recovered);
+        shell.bench = bench;
+        log
     }
 
     /// A bit flips in its log, while no process runs, where recovery cannot take it for a torn tail. False if there is no such place.
@@ -279,42 +377,38 @@ fn open(options: &LogOptions, platter: &Platter, recovered: &Recovered) -> (Log<
 }
 
 impl Life {
+    /// The one that decides.
+    pub(super) fn replica(&self) -> &Replica {
+        &self.cores[0].member.as_ref().expect("the first core has it").replica
+    }
+
+    /// When its clock shows this.
+    pub(super) fn true_time(&self, uptime: Duration) -> Duration {
+        self.shell.began + uptime.div_f64(self.shell.rate) + Duration::from_nanos(1)
+    }
+}
+
+impl Shell {
     /// What its clocks show.
     pub(super) fn now(&self, true_time: Duration) -> Now {
         let uptime = (true_time - self.began).mul_f64(self.rate);
         Now { uptime, wall_ms: 1_700_000_000_000 + true_time.as_millis() as i64 }
     }
 
-    /// When its clock shows this.
-    pub(super) fn true_time(&self, uptime: Duration) -> Duration {
-        self.began + uptime.div_f64(self.rate) + Duration::from_nanos(1)
-    }
-
-    /// Segments are made.
-    pub(super) fn supply(&mut self) -> bool {
-        self.bench.step(&mut self.workshop)
-    }
-
-    /// What tells its tree from others, whatever its members are called inside.
-    pub(super) fn tree_fingerprint(&self) -> u64 {
-        let tree = self.tree.read();
-        let mut sum = 0u64;
-        tree.walk(0, usize::MAX, |path, image| {
-            let numbers = [image.czxid.0, image.mzxid.0, image.pzxid.0, image.ctime, image.mtime, image.owner.0];
-            let counts = [image.version, image.created, image.aversion];
-            sum = sum.wrapping_add(fingerprint((path, image.data, image.acl.encoded(), numbers, counts)));
-            true
-        });
-        sum.wrapping_add(fingerprint(tree.sessions().iter().map(|(id, ms)| (id.0, *ms)).collect::<Vec<_>>()))
-    }
-
-    /// Where snapshots are.
-    pub(super) fn snapshot_dir(&self) -> &Path {
-        &self.snapshots.dir
+    /// One step of making segments.
+    pub(super) fn supply(&mut self) {
+        self.bench.step(&mut self.workshop);
     }
 }
 
-/// Removes a file as a server does.
-pub(super) fn remove(path: &Path) {
-    disk::removal::remove(path).expect("the directory of the run is writable");
+/// What tells a tree from others, whatever its members are called inside.
+pub(super) fn tree_fingerprint(tree: &Tree) -> u64 {
+    let mut sum = 0u64;
+    tree.walk(0, usize::MAX, |path, image| {
+        let numbers = [image.czxid.0, image.mzxid.0, image.pzxid.0, image.ctime, image.mtime, image.owner.0];
+        let counts = [image.version, image.created, image.aversion];
+        sum = sum.wrapping_add(fingerprint((path, image.data, image.acl.encoded(), numbers, counts)));
+        true
+    });
+    sum.wrapping_add(fingerprint(tree.sessions().iter().map(|(id, ms)| (id.0, *ms)).collect::<Vec<_>>()))
 }

@@ -1,21 +1,20 @@
-//! The simulated network: links between learners and their leader, votes, connections of clients.
+//! The simulated network: streams between learners and their leader, who hears whom, and how long anything takes.
 //!
-//! A link is two queues of bytes in the real encoding, each of which keeps its order, takes its time, and stands still while its ends
-//! do not hear each other. When one end closes, the other hears of it behind what was sent before; when one end dies, behind some
-//! of that, unless they do not hear each other: then only a time-out helps.
+//! A wire has two ends, which members read and write like a socket. Each direction is bytes on their way and bytes that have arrived;
+//! it takes only so many at a time, keeps its order, takes its time, and stands still while its ends do not hear each other. When one
+//! end closes, the other reads that behind what was sent before; when one end dies, behind some of that, unless they do not hear
+//! each other: then only a time-out helps.
 //!
 //! **Not here**: when anything arrives ([`super::world`]), what it means.
 
 use super::history::Entry;
-use corral_proto::Jute;
-use corral_proto::peer::packet::Ids;
-use corral_proto::peer::{Packet, PacketKind};
-use corral_server::transfer::Departure;
 use corral_server::zab::leadership::LinkId;
-use corral_server::zab::message::Message;
 use rand::Rng;
 use rand::rngs::SmallRng;
-use std::collections::{BTreeMap, VecDeque};
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::io::{self, ErrorKind, Read, Write};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,7 +27,7 @@ pub(super) struct LifeId {
     pub(super) number: u64,
 }
 
-/// The end of a link at the leader, or at the learner.
+/// The end of a wire at the leader, or at the learner.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Side {
     Leader,
@@ -36,6 +35,8 @@ pub(super) enum Side {
 }
 
 impl Side {
+    pub(super) const BOTH: [Side; 2] = [Side::Leader, Side::Learner];
+
     pub(super) fn other(self) -> Side {
         match self {
             Side::Leader => Side::Learner,
@@ -44,56 +45,240 @@ impl Side {
     }
 }
 
-/// Something on its way.
-pub(super) enum Part {
-    /// A packet.
-    Packet(Vec<u8>),
-    /// A snapshot that is made while it is sent, of this history.
-    Snapshot(Box<Snapshot>),
-    /// What was to be read from the log is not there.
-    Unmade(String),
-    /// The other end has closed.
-    End(&'static str),
+/// Which wire.
+pub(super) type WireId = u64;
+
+/// What is on its way to one end.
+struct Lane {
+    sent: VecDeque<u8>,
+    arrived: VecDeque<u8>,
+    /// Bytes that it takes at a time.
+    room: usize,
+    /// The other end was told that there is no room.
+    is_full: bool,
+    /// The other end has closed, or died; whether that has arrived.
+    is_closed: bool,
+    has_end: bool,
+    /// An arrival is planned.
+    is_planned: bool,
 }
 
-/// A snapshot on its way.
-pub(super) struct Snapshot {
-    pub(super) zxid: corral_proto::Zxid,
-    pub(super) history: Arc<Vec<Entry>>,
-    pub(super) departure: Option<Departure>,
+/// A wire.
+pub(super) struct Wire {
+    ends: [LifeId; 2],
+    /// What each end calls it.
+    links: [Option<LinkId>; 2],
+    is_open: [bool; 2],
+    lanes: [Lane; 2],
+    /// What the snapshot that was sent over it holds.
+    pub(super) snapshot: Option<Arc<Vec<Entry>>>,
 }
 
-/// A link.
-pub(super) struct Link {
-    pub(super) leader: LifeId,
-    pub(super) learner: LifeId,
-    /// Whether each end still has it.
-    pub(super) is_open: [bool; 2],
-    /// What is on its way to each end.
-    pub(super) queues: [VecDeque<Part>; 2],
-    /// Whether an arrival at each end is planned.
-    pub(super) is_planned: [bool; 2],
-}
-
-impl Link {
+impl Wire {
     pub(super) fn end(&self, side: Side) -> LifeId {
-        match side {
-            Side::Leader => self.leader,
-            Side::Learner => self.learner,
+        self.ends[side as usize]
+    }
+
+    pub(super) fn link(&self, side: Side) -> Option<LinkId> {
+        self.links[side as usize]
+    }
+
+    fn lane(&mut self, side: Side) -> &mut Lane {
+        &mut self.lanes[side as usize]
+    }
+}
+
+/// All wires.
+#[derive(Default)]
+pub(super) struct Wires {
+    wires: BTreeMap<WireId, Wire>,
+    next: WireId,
+    /// Ends for which something is on its way, or that may write again.
+    touched: BTreeSet<(WireId, Side)>,
+}
+
+/// What an arrival brought to an end.
+pub(super) struct Arrived {
+    /// Something to read.
+    pub(super) is_readable: bool,
+    /// The other end sends no more.
+    pub(super) is_closed: bool,
+}
+
+impl Wires {
+    pub(super) fn connect(this: &Rc<RefCell<Wires>>, leader: LifeId, learner: LifeId, rooms: [usize; 2]) -> [Pipe; 2] {
+        let mut wires = this.borrow_mut();
+        wires.next += 1;
+        let id = wires.next;
+        let lane = |room| Lane {
+            sent: VecDeque::new(),
+            arrived: VecDeque::new(),
+            room,
+            is_full: false,
+            is_closed: false,
+            has_end: false,
+            is_planned: false,
+        };
+        let wire = Wire {
+            ends: [leader, learner],
+            links: [None; 2],
+            is_open: [true; 2],
+            lanes: rooms.map(lane),
+            snapshot: None,
+        };
+        wires.wires.insert(id, wire);
+        Side::BOTH.map(|side| Pipe { wires: this.clone(), id, side })
+    }
+
+    pub(super) fn get(&self, id: WireId) -> Option<&Wire> {
+        self.wires.get(&id)
+    }
+
+    /// Which wire a life calls so.
+    pub(super) fn find(&mut self, life: LifeId, link: LinkId) -> Option<&mut Wire> {
+        let is_it = |wire: &&mut Wire| {
+            Side::BOTH.into_iter().any(|side| wire.end(side) == life && wire.link(side) == Some(link))
+        };
+        self.wires.values_mut().find(is_it)
+    }
+
+    pub(super) fn ids(&self) -> Vec<WireId> {
+        self.wires.keys().copied().collect()
+    }
+
+    /// Ends that have something to hear of and no arrival planned. One is planned for each from now on.
+    pub(super) fn take_touched(&mut self) -> Vec<(WireId, Side)> {
+        let touched = std::mem::take(&mut self.touched);
+        let mut planned = Vec::new();
+        for (id, side) in touched {
+            let Some(wire) = self.wires.get_mut(&id) else { continue };
+            if wire.is_open[side as usize] && !std::mem::replace(&mut wire.lane(side).is_planned, true) {
+                planned.push((id, side));
+            }
+        }
+        planned
+    }
+
+    /// Up to `most` bytes arrive at an end.
+    pub(super) fn arrive(&mut self, id: WireId, side: Side, most: usize) -> Option<Arrived> {
+        let wire = self.wires.get_mut(&id)?;
+        let lane = wire.lane(side);
+        lane.is_planned = false;
+        let count = lane.sent.len().min(most);
+        lane.arrived.extend(lane.sent.drain(..count));
+        let has_more = !lane.sent.is_empty();
+        lane.has_end |= lane.is_closed && !has_more;
+        let (is_readable, is_closed) = (!lane.arrived.is_empty(), lane.has_end);
+        if has_more {
+            self.touched.insert((id, side));
+        }
+        Some(Arrived { is_readable, is_closed })
+    }
+
+    /// It stands still: the arrival is tried again later.
+    pub(super) fn wait(&mut self, id: WireId, side: Side) {
+        if let Some(wire) = self.wires.get_mut(&id) {
+            wire.lane(side).is_planned = true;
         }
     }
 
-    /// Which end a life has.
-    pub(super) fn side_of(&self, life: LifeId) -> Side {
-        if self.leader == life { Side::Leader } else { Side::Learner }
+    /// Some of what was on its way is lost, and then there is no more.
+    pub(super) fn cut(&mut self, id: WireId, to: Side, random: &mut SmallRng) {
+        let Some(wire) = self.wires.get_mut(&id) else { return };
+        let lane = wire.lane(to);
+        lane.sent.truncate(random.random_range(0..=lane.sent.len()));
+        lane.is_closed = true;
+        self.touched.insert((id, to));
+    }
+
+    /// The wires that a life has an end of, and which.
+    pub(super) fn of(&self, life: LifeId) -> Vec<(WireId, Side)> {
+        let of = |wire: &Wire| Side::BOTH.into_iter().find(|side| wire.end(*side) == life);
+        self.wires.iter().filter_map(|(id, wire)| of(wire).map(|side| (*id, side))).collect()
+    }
+
+    fn close(&mut self, id: WireId, side: Side) {
+        let Some(wire) = self.wires.get_mut(&id) else { return };
+        wire.is_open[side as usize] = false;
+        if wire.is_open[side.other() as usize] {
+            wire.lane(side.other()).is_closed = true;
+            self.touched.insert((id, side.other()));
+        } else {
+            self.wires.remove(&id);
+        }
+    }
+}
+
+/// One end of a wire, as the member that has it reads and writes it.
+pub(super) struct Pipe {
+    wires: Rc<RefCell<Wires>>,
+    id: WireId,
+    side: Side,
+}
+
+impl Pipe {
+    /// What its member calls it.
+    pub(super) fn is_called(&mut self, link: LinkId) {
+        if let Some(wire) = self.wires.borrow_mut().wires.get_mut(&self.id) {
+            wire.links[self.side as usize] = Some(link);
+        }
+    }
+}
+
+impl Read for Pipe {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let wires = &mut *self.wires.borrow_mut();
+        let lane = wires.wires.get_mut(&self.id).expect("this end is open").lane(self.side);
+        let count = lane.arrived.read(into)?;
+        if count == 0 && !lane.has_end {
+            return Err(ErrorKind::WouldBlock.into());
+        }
+        if std::mem::take(&mut lane.is_full) {
+            wires.touched.insert((self.id, self.side.other()));
+        }
+        Ok(count)
+    }
+}
+
+impl Write for Pipe {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let wires = &mut *self.wires.borrow_mut();
+        let wire = wires.wires.get_mut(&self.id).expect("this end is open");
+        if wire.lane(self.side).has_end {
+            return Err(ErrorKind::BrokenPipe.into());
+        }
+        let to = self.side.other();
+        let is_open = wire.is_open[to as usize];
+        let lane = wire.lane(to);
+        if !is_open || lane.is_closed {
+            // Nobody will read it, and that is not known here yet.
+            return Ok(bytes.len());
+        }
+        let count = lane.room.saturating_sub(lane.sent.len() + lane.arrived.len()).min(bytes.len());
+        if count == 0 {
+            lane.is_full = true;
+            return Err(ErrorKind::WouldBlock.into());
+        }
+        lane.sent.extend(&bytes[..count]);
+        wires.touched.insert((self.id, to));
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Drop for Pipe {
+    fn drop(&mut self) {
+        self.wires.borrow_mut().close(self.id, self.side);
     }
 }
 
 /// Who hears whom, and what is on its way.
 #[derive(Default)]
 pub(super) struct Network {
-    pub(super) links: BTreeMap<LinkId, Link>,
-    next_link: u64,
+    pub(super) wires: Rc<RefCell<Wires>>,
     /// Divisions in force, each until a moment.
     partitions: Vec<(Vec<bool>, Duration)>,
     one_ways: Vec<(usize, usize, Duration)>,
@@ -140,26 +325,13 @@ impl Network {
         now < self.slow_until && random.random_ratio(1, 4)
     }
 
-    pub(super) fn connect(&mut self, leader: LifeId, learner: LifeId) -> LinkId {
-        self.next_link += 1;
-        let id = LinkId(self.next_link);
-        let link = Link { leader, learner, is_open: [true; 2], queues: Default::default(), is_planned: [false; 2] };
-        self.links.insert(id, link);
-        id
+    /// A connection from a learner to its leader.
+    pub(super) fn connect(&mut self, leader: LifeId, learner: LifeId, random: &mut SmallRng) -> [Pipe; 2] {
+        let room = || [2 << 10, 16 << 10, 256 << 10][random.random_range(0..3)];
+        let rooms = std::array::from_fn({
+            let mut room = room;
+            move |_| room()
+        });
+        Wires::connect(&self.wires, leader, learner, rooms)
     }
-
-    /// The links that a life has an end of, and which.
-    pub(super) fn links_of(&self, life: LifeId) -> Vec<(LinkId, Side)> {
-        let of = |link: &Link| {
-            let has = |side: Side| link.end(side) == life && link.is_open[side as usize];
-            [Side::Leader, Side::Learner].into_iter().find(|side| has(*side))
-        };
-        self.links.iter().filter_map(|(id, link)| of(link).map(|side| (*id, side))).collect()
-    }
-}
-
-/// A packet as it is on the wire.
-pub(super) fn encoded(message: &Message) -> Vec<u8> {
-    let auth = (message.kind == PacketKind::Request).then_some(Ids::EMPTY);
-    Packet { kind: message.kind, zxid: message.zxid, data: message.data.as_deref(), auth }.to_vec()
 }

@@ -72,6 +72,10 @@ pub enum Kind {
     Break(u32),
     /// Writes of a member take long.
     SlowDisk(usize),
+    /// A member's disk takes nothing.
+    HungDisk(usize),
+    /// There is no room on a member's disk for another file.
+    FullDisk(usize),
     /// Everything on the network takes long, and votes get lost.
     SlowNetwork,
     /// A process dies, and a bit flips in its log: if there are enough others, and none of them has lost its history just then.
@@ -97,6 +101,8 @@ impl fmt::Display for Kind {
             Kind::OneWay(from, to) => write!(f, "nothing passes from server {} to {}", from + 1, to + 1),
             Kind::Break(_) => f.write_str("a link breaks"),
             Kind::SlowDisk(member) => write!(f, "the disk of server {} is slow", member + 1),
+            Kind::HungDisk(member) => write!(f, "the disk of server {} hangs", member + 1),
+            Kind::FullDisk(member) => write!(f, "the disk of server {} is full", member + 1),
             Kind::SlowNetwork => f.write_str("the network is slow"),
             Kind::BitRot(member) => write!(f, "a bit flips in the log of server {}", member + 1),
             Kind::Ambush(members) => {
@@ -117,6 +123,8 @@ enum Theme {
     Anything,
     /// Slow disks, and members that come again over another link.
     Disks,
+    /// Disks that are full, or hang.
+    Rooms,
     /// Members that come and go while they elect and synchronize.
     Elections,
     /// What is sent arrives late.
@@ -125,12 +133,13 @@ enum Theme {
 
 impl Theme {
     /// How often each kind of fault comes, out of 100, in the order of [`draw`].
-    fn odds(self) -> [u32; 11] {
+    fn odds(self) -> [u32; 13] {
         match self {
-            Theme::Anything => [14, 13, 6, 11, 14, 8, 12, 8, 5, 4, 5],
-            Theme::Disks => [5, 6, 3, 2, 0, 0, 38, 34, 0, 8, 4],
-            Theme::Elections => [22, 19, 10, 5, 9, 5, 5, 5, 0, 5, 15],
-            Theme::Links => [3, 2, 0, 25, 15, 30, 5, 0, 20, 0, 0],
+            Theme::Anything => [13, 12, 6, 10, 13, 8, 11, 7, 5, 4, 5, 3, 3],
+            Theme::Disks => [5, 6, 3, 2, 0, 0, 38, 34, 0, 8, 4, 0, 0],
+            Theme::Rooms => [8, 8, 4, 4, 4, 2, 8, 10, 0, 4, 4, 20, 24],
+            Theme::Elections => [21, 18, 10, 5, 9, 5, 5, 5, 0, 5, 15, 1, 1],
+            Theme::Links => [3, 2, 0, 25, 15, 30, 5, 0, 18, 0, 0, 1, 1],
         }
     }
 }
@@ -140,7 +149,8 @@ impl Plan {
     pub fn new(seed: u64, size: Size) -> Plan {
         let mut random = SmallRng::seed_from_u64(seed ^ 0x706c_616e);
         let ms = Duration::from_millis;
-        let theme = [Theme::Anything, Theme::Disks, Theme::Elections, Theme::Links][random.random_range(0..4)];
+        let themes = [Theme::Anything, Theme::Disks, Theme::Rooms, Theme::Elections, Theme::Links];
+        let theme = themes[random.random_range(0..themes.len())];
         // Some runs are calm, in others one fault follows the other.
         let pause_ms = [20, 60, 150, 400][random.random_range(0..4)];
         let mut at = ms(random.random_range(0..600));
@@ -181,6 +191,8 @@ fn draw(theme: Theme, members: usize, random: &mut SmallRng) -> Kind {
         7 => Kind::SlowDisk(member),
         8 => Kind::SlowNetwork,
         9 => Kind::BitRot(member),
-        _ => Kind::Ambush(doomed),
+        10 => Kind::Ambush(doomed),
+        11 => Kind::HungDisk(member),
+        _ => Kind::FullDisk(member),
     }
 }

@@ -1,13 +1,15 @@
-//! The clients' connections, and what goes over them.
+//! The clients' connections, and what goes over them: each lives on one core of a server, which takes of it as much as it wants, and
+//! sends no more than the client's side has room for.
 
 use super::super::client::Phase;
-use super::super::member::Life;
+use super::super::member::Shell;
+use super::super::network::Pipe;
+use super::steps::Cause;
 use super::*;
+use corral_engine::disk::simulated::Platter;
 use corral_net::frame::Frames;
-use corral_server::pipeline::WriteRequest;
-use corral_server::replica::Replica;
-use corral_server::session::ConnId;
-use corral_server::worker::Port;
+use corral_server::machine::Machine;
+use corral_server::worker::Worker;
 use rand::seq::IteratorRandom;
 use std::ops::ControlFlow;
 
@@ -22,12 +24,24 @@ impl World {
                 else {
                     return;
                 };
-                let server = member.life.as_ref().expect("it lives").id;
+                let life = member.life.as_ref().expect("it lives");
+                let core = self.random.random_range(0..life.cores.len());
                 self.next_conn += 1;
                 let (id, frame) = (self.next_conn, client.connect());
                 (*conn, *heard) = (Some(id), self.now);
-                let (to_server, to_client) = (VecDeque::from([Some(frame)]), VecDeque::new());
-                self.conns.insert(id, Conn { client: index, server, slot: None, to_server, to_client });
+                let conn = Conn {
+                    client: index,
+                    server: life.shell.id,
+                    core,
+                    slot: None,
+                    to_server: VecDeque::from([Some(frame)]),
+                    unread: VecDeque::new(),
+                    frames: Frames::new(1 << 20),
+                    to_client: VecDeque::new(),
+                    room: [600, 4 << 10, 1 << 20][self.random.random_range(0..3)],
+                    is_choked: false,
+                };
+                self.conns.insert(id, conn);
                 self.send_to_server(id);
             }
             (_, Some(id)) => {
@@ -43,64 +57,95 @@ impl World {
                     return self.send_to_server(id);
                 }
                 let waited = client.waits();
-                if let Some(frame) = client.ask() {
-                    if !waited {
-                        *heard = self.now;
-                    }
-                    if let Some(conn) = self.conns.get_mut(&id) {
-                        conn.to_server.push_back(Some(frame));
-                    }
-                    self.send_to_server(id);
+                let burst = if self.random.random_ratio(1, 20) { self.random.random_range(2..80) } else { 1 };
+                let frames: Vec<Vec<u8>> = std::iter::from_fn(|| client.ask()).take(burst).collect();
+                if frames.is_empty() {
+                    return;
                 }
+                if !waited {
+                    *heard = self.now;
+                }
+                if let Some(conn) = self.conns.get_mut(&id) {
+                    conn.to_server.extend(frames.into_iter().map(Some));
+                }
+                self.send_to_server(id);
             }
             (phase, None) => unreachable!("{phase:?} without a connection"),
         }
     }
 
-    pub(super) fn send_to_server(&mut self, id: u64) {
+    fn send_to_server(&mut self, id: u64) {
         let at = self.now + self.network.delay(self.now, &mut self.random);
         self.at(at, Event::ToServer(id));
     }
 
+    /// What a client has sent arrives, or it has taken what its server could not send more of.
     pub(super) fn arrive_at_server(&mut self, id: u64) {
         let Some(conn) = self.conns.get_mut(&id) else { return };
-        let server = conn.server;
+        let (server, core) = (conn.server, conn.core);
+        conn.unread.append(&mut conn.to_server);
         if !self.is_alive(server) {
             return self.lose_conn(id);
         }
-        let frames: Vec<_> = self.conns.get_mut(&id).expect("looked at just now").to_server.drain(..).collect();
-        self.on_life(server.member, |world, life| {
+        self.on_core(server.member, core, Cause::Event, |world, machine, shell| {
             let conn = world.conns.get_mut(&id).expect("looked at just now");
             let slot = *conn.slot.get_or_insert_with(|| {
-                let slot = life.worker.open().slot;
-                life.conns.insert(slot, id);
+                let slot = machine.clients.worker.open().slot;
+                shell.conns[core].insert(slot, id);
                 slot
             });
-            for frame in frames {
-                let now = life.now(world.now);
-                let Life { worker, replica, tree, log, conns, .. } = life;
-                if conns.get(&slot) != Some(&id) {
-                    return;
-                }
-                match frame {
-                    Some(frame) => {
-                        let mut direct = Direct { replica, log: &mut log.group, now };
-                        // It asks for so little that it never has to wait.
-                        let _ = worker.frame(&tree.read(), &mut direct, now.uptime, slot, &frame);
-                    }
-                    None => {
-                        worker.close(slot);
-                        conns.remove(&slot);
-                    }
-                }
+            shell.unread[core].insert(slot);
+            if std::mem::take(&mut conn.is_choked) {
+                world.flush(&mut machine.clients.worker, shell, core, slot, false);
             }
         });
+    }
+
+    /// Lets the worker of a core have of what has arrived as much as it wants.
+    pub(super) fn feed(&mut self, machine: &mut Machine<Platter, Pipe>, shell: &mut Shell, core: usize, now: Now) {
+        for slot in std::mem::take(&mut shell.unread[core]) {
+            let Some(id) = shell.conns[core].get(&slot).copied() else { continue };
+            let Some(conn) = self.conns.get_mut(&id) else { continue };
+            if let Some(None) = conn.unread.front() {
+                machine.clients.worker.close(slot);
+                shell.conns[core].remove(&slot);
+                self.conns.remove(&id);
+                continue;
+            }
+            if !conn.unread.is_empty() && machine.clients.worker.wants_more(slot) {
+                machine.with_tree(now, |worker, tree, port| {
+                    while let Some(Some(frame)) = conn.unread.pop_front_if(|next| next.is_some()) {
+                        port.next_frame();
+                        if worker.frame(tree, port, now.uptime, slot, &frame).is_break() {
+                            break;
+                        }
+                    }
+                });
+            }
+            if !conn.unread.is_empty() {
+                shell.unread[core].insert(slot);
+            }
+        }
+    }
+
+    /// Whether a worker wants something that has arrived and was not read.
+    pub(super) fn has_unread(&self, machine: &Machine<Platter, Pipe>, shell: &Shell, core: usize) -> bool {
+        shell.unread[core].iter().any(|slot| {
+            let conn = shell.conns[core].get(slot).and_then(|id| self.conns.get(id));
+            conn.is_some_and(|conn| {
+                let ends = matches!(conn.unread.front(), Some(None));
+                ends || !conn.unread.is_empty() && machine.clients.worker.wants_more(*slot)
+            })
+        })
     }
 
     pub(super) fn arrive_at_client(&mut self, id: u64) {
         let Some(conn) = self.conns.get_mut(&id) else { return };
         let index = conn.client;
         let frames: Vec<_> = conn.to_client.drain(..).collect();
+        if conn.is_choked {
+            self.send_to_server(id);
+        }
         for frame in frames {
             let (client, own, heard) = &mut self.clients[index];
             if *own != Some(id) {
@@ -133,56 +178,46 @@ impl World {
         }
     }
 
-    /// What connections have to be sent goes on its way.
-    pub(super) fn flush(&mut self, life: &mut Life) {
-        let mut dirty = Vec::new();
-        life.worker.take_dirty(&mut dirty);
-        for slot in dirty {
-            let Some(conn) = life.conns.get(&slot).copied() else { continue };
-            let Some((out, closing)) = life.worker.output(slot) else { continue };
-            let mut frames = Vec::new();
-            let len = out.rest().len();
-            let whole = Frames::new(1 << 20).feed(out.rest(), |frame| {
-                frames.push(Some(frame.to_vec()));
-                ControlFlow::Continue(())
-            });
-            assert!(whole.is_ok(), "the worker's own frames");
-            out.wrote(len);
-            life.worker.sent(slot);
-            if closing {
-                frames.push(None);
-                life.worker.close(slot);
-                life.conns.remove(&slot);
-            }
-            let at = self.now + self.network.delay(self.now, &mut self.random);
-            if let Some(conn) = self.conns.get_mut(&conn) {
-                conn.to_client.extend(frames);
-            }
-            self.at(at, Event::ToClient(conn));
+    /// What a connection has to be sent goes on its way, as far as there is room.
+    pub(super) fn flush(&mut self, worker: &mut Worker, shell: &mut Shell, core: usize, slot: u32, by_timer: bool) {
+        let Some(id) = shell.conns[core].get(&slot).copied() else { return };
+        let Some((out, closing)) = worker.output(slot) else { return };
+        let conn = self.conns.get_mut(&id).expect("a connection that a worker has is there");
+        let waiting: usize = conn.to_client.iter().flatten().map(Vec::len).sum();
+        let count = out.rest().len().min(conn.room.saturating_sub(waiting));
+        let mut frames = Vec::new();
+        let whole = conn.frames.feed(&out.rest()[..count], |frame| {
+            frames.push(Some(frame.to_vec()));
+            ControlFlow::Continue(())
+        });
+        assert!(whole.is_ok(), "the worker's own frames");
+        out.wrote(count);
+        conn.is_choked = !out.rest().is_empty();
+        let is_choked = conn.is_choked;
+        let answers = frames.iter().flatten().filter(|frame| is_answer(frame));
+        assert!(
+            !by_timer || answers.count() == 0,
+            "promptness: an answer has waited for time to pass, and for nothing else"
+        );
+        if !is_choked {
+            worker.take_unsent(slot);
         }
+        worker.sent(slot);
+        if closing && !is_choked {
+            frames.push(None);
+            worker.close(slot);
+            shell.conns[core].remove(&slot);
+        }
+        if frames.is_empty() && !is_choked {
+            return;
+        }
+        conn.to_client.extend(frames);
+        let at = self.now + self.network.delay(self.now, &mut self.random);
+        self.at(at, Event::ToClient(id));
     }
 }
 
-/// The way from the worker to the replica, on one core.
-pub(super) struct Direct<'a> {
-    pub(super) replica: &'a mut Replica,
-    pub(super) log: &'a mut corral_engine::txnlog::Group,
-    pub(super) now: Now,
-}
-
-impl Port for Direct<'_> {
-    fn write(&mut self, tree: &Tree, request: &WriteRequest<'_>) -> bool {
-        self.replica.request(tree, self.log, self.now, request);
-        true
-    }
-
-    fn open_session(&mut self, tree: &Tree, conn: ConnId, timeout_ms: i32) -> bool {
-        self.replica.open_session(tree, self.log, self.now, conn, timeout_ms);
-        true
-    }
-
-    fn renew_session(&mut self, conn: ConnId, id: SessionId, password: &[u8], timeout_ms: i32) -> bool {
-        self.replica.renew_session(self.now, conn, id, password, timeout_ms);
-        true
-    }
+/// What answers a request has the request's number, which is never 0 here; a handshake's answer begins with 0, an event with -1.
+fn is_answer(frame: &[u8]) -> bool {
+    frame.first_chunk().is_some_and(|xid| i32::from_be_bytes(*xid) > 0)
 }

@@ -2,6 +2,7 @@
 //! have been kept.
 
 use super::super::client::own_number;
+use super::super::member::tree_fingerprint;
 use super::super::plan::{Fault, Kind};
 use super::*;
 
@@ -31,12 +32,17 @@ impl World {
             Kind::OneWay(from, to) if from != to => self.network.block(from, to, until),
             Kind::OneWay(..) => {}
             Kind::Break(which) => {
-                let ids: Vec<LinkId> = self.network.links.keys().copied().collect();
+                let ids = self.network.wires.borrow().ids();
                 if !ids.is_empty() {
-                    self.break_link(ids[which as usize % ids.len()]);
+                    self.break_wire(ids[which as usize % ids.len()]);
                 }
             }
             Kind::SlowDisk(member) => self.members[member].slow_until = until,
+            Kind::HungDisk(member) => self.members[member].hung_until = until,
+            Kind::FullDisk(member) => {
+                self.members[member].platter.set_full(true);
+                self.at(until, Event::Room(member));
+            }
             Kind::SlowNetwork => self.network.slow_down(until),
             Kind::BitRot(member) => {
                 let enough = self.plan.size.servers >= 3 && !self.members.iter().any(|member| member.is_rotten);
@@ -53,19 +59,19 @@ impl World {
 
     pub(super) fn die(&mut self, index: usize, power: bool, back: Duration) {
         let Some(life) = &self.members[index].life else { return };
-        let id = life.id;
+        let id = life.shell.id;
         self.counts.deaths += 1;
-        for (link, side) in self.network.links_of(id) {
-            let other = side.other();
-            let queue = &mut self.network.links.get_mut(&link).expect("it has an end here").queues[other as usize];
-            queue.truncate(self.random.random_range(0..=queue.len()));
-            self.close(link, side, "the other side died");
+        let ends = self.network.wires.borrow().of(id);
+        for (wire, side) in ends {
+            // What it has sent arrives in part.
+            self.network.wires.borrow_mut().cut(wire, side.other(), &mut self.random);
         }
         let conns: Vec<u64> = self.conns.iter().filter(|(_, conn)| conn.server == id).map(|(id, _)| *id).collect();
         conns.into_iter().for_each(|conn| self.lose_conn(conn));
         let member = &mut self.members[index];
         member.end(power);
         member.paused_until = Duration::ZERO;
+        self.plan_wires();
         self.at(back, Event::Start(index));
     }
 
@@ -75,7 +81,8 @@ impl World {
         self.patience = (CLIENT_PATIENCE, 4000);
         self.network.heal();
         for member in &mut self.members {
-            (member.paused_until, member.slow_until) = (Duration::ZERO, Duration::ZERO);
+            (member.paused_until, member.slow_until, member.hung_until) = Default::default();
+            member.platter.set_full(false);
         }
         for index in 0..self.members.len() {
             self.at(self.now, Event::Start(index));
@@ -88,7 +95,7 @@ impl World {
     pub(super) fn is_settled(&self) -> bool {
         let committed = self.history.committed.len();
         let serves = |member: &Member| {
-            let serves = member.life.as_ref().is_some_and(|life| life.replica.state().is_some());
+            let serves = member.life.as_ref().is_some_and(|life| life.replica().state().is_some());
             serves && member.applied == committed && member.entries.len() == committed
         };
         let idle = |(client, ..): &(Client, Option<u64>, Duration)| client.is_idle();
@@ -99,8 +106,8 @@ impl World {
         for member in &self.members {
             let life = member.life.as_ref().expect("it serves");
             let last = self.history.committed.last().map_or(Zxid::ZERO, |(zxid, _)| *zxid);
-            self.history.has_tree(last, life.tree_fingerprint());
-            let tree = life.tree.read();
+            let tree = life.shell.crossing.tree.read();
+            self.history.has_tree(last, tree_fingerprint(&tree));
             for promise in self.clients.iter().flat_map(|(client, ..)| &client.promises) {
                 let number = tree.find(&promise.path).map_or(0, |id| own_number(tree.data(id)));
                 let fine = (promise.acknowledged..=promise.tried).contains(&number);

@@ -1,10 +1,10 @@
 //! The simulated world: members, network and clients on one time line, and every step checked.
 //!
-//! Everything that happens is an [`Event`] at a moment; each step takes the next one. What a member does at a step is what
-//! `core-0` of a server does, in the same order (`World::drive`), by the production state machines; what it sends, writes or waits
-//! for becomes events again, at moments drawn from the run's seed.
+//! Everything that happens is an [`Event`] at a moment; each step takes the next one. What a member does then is a turn of one of its
+//! cores, by the machine of production (`corral_server::machine`); what that sends, writes or waits for becomes events again, at moments
+//! drawn from the run's seed.
 //!
-//! `steps` is what a member does, `links` what goes between members, `crowd` what goes between them and clients, `faults` what
+//! `steps` is what a turn needs done, `links` what goes between members, `crowd` what goes between them and clients, `faults` what
 //! befalls them all.
 //!
 //! **Invariant**: the same plan gives the same events.
@@ -20,11 +20,13 @@ use super::client::{Client, TWINS};
 use super::history::History;
 use super::journal;
 use super::member::{Life, Member};
-use super::network::{LifeId, Network, Side};
+use super::network::{LifeId, Network, Pipe, Side, WireId};
 use super::plan::Plan;
 use corral_engine::Tree;
+use corral_net::frame::Frames;
 use corral_proto::peer::{Notification, PeerState};
-use corral_proto::{ServerId, SessionId, Zxid};
+use corral_proto::{ServerId, Zxid};
+use corral_server::machine::Heard;
 use corral_server::replica::Now;
 use corral_server::zab::Ensemble;
 use corral_server::zab::leadership::LinkId;
@@ -34,6 +36,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
+use steps::Cause;
 
 /// After the faults everybody must serve again within so much time.
 const PEACE: Duration = Duration::from_secs(60);
@@ -41,17 +44,24 @@ const PEACE: Duration = Duration::from_secs(60);
 /// Something that happens.
 enum Event {
     Start(usize),
-    Wake(LifeId),
+    /// A core was rung for, or has more to do.
+    Turn(LifeId, usize),
+    /// A core wants to be woken at this time.
+    Wake(LifeId, usize),
     DiskDone(LifeId),
     Supply(LifeId),
+    Snapshot(LifeId),
+    Transfer(LifeId, u64),
     Vote(usize, usize, Notification<'static>),
     Dial(LifeId, ServerId),
-    Dialed(LifeId, ServerId, Option<LinkId>),
-    Link(LinkId, Side),
+    Dialed(LifeId, ServerId, Option<Pipe>),
+    Wire(WireId, Side),
     Client(usize),
     ToServer(u64),
     ToClient(u64),
     Fault(usize),
+    /// There is room on a member's disk again.
+    Room(usize),
     /// The power of these fails, for so long at most.
     Ambush(Vec<bool>, Duration),
 }
@@ -60,9 +70,19 @@ enum Event {
 struct Conn {
     client: usize,
     server: LifeId,
+    /// The core that has it, and where.
+    core: usize,
     slot: Option<u32>,
+    /// Requests, and the end: on their way, and arrived but not read.
     to_server: VecDeque<Option<Vec<u8>>>,
+    unread: VecDeque<Option<Vec<u8>>>,
+    /// Puts together what the server has written.
+    frames: Frames,
     to_client: VecDeque<Option<Vec<u8>>>,
+    /// Bytes that may be on their way to the client.
+    room: usize,
+    /// The server has more to send than there was room for.
+    is_choked: bool,
 }
 
 /// What a run came to.
@@ -201,7 +221,7 @@ impl World {
     }
 
     fn is_alive(&self, life: LifeId) -> bool {
-        self.members[life.member].life.as_ref().is_some_and(|own| own.id == life)
+        self.members[life.member].life.as_ref().is_some_and(|own| own.shell.id == life)
     }
 
     fn step(&mut self) {
@@ -210,11 +230,15 @@ impl World {
         self.counts.steps += 1;
         journal::step(self.counts.steps);
         let member = match &event {
-            Event::Wake(life) | Event::DiskDone(life) | Event::Supply(life) | Event::Dialed(life, ..) => {
-                Some(life.member)
-            }
+            Event::Turn(life, _)
+            | Event::Wake(life, _)
+            | Event::DiskDone(life)
+            | Event::Supply(life)
+            | Event::Snapshot(life)
+            | Event::Transfer(life, _)
+            | Event::Dialed(life, ..) => Some(life.member),
             Event::Vote(_, to, _) => Some(*to),
-            Event::Link(id, side) => self.network.links.get(id).map(|link| link.end(*side).member),
+            Event::Wire(id, side) => self.network.wires.borrow().get(*id).map(|wire| wire.end(*side).member),
             Event::ToServer(conn) => self.conns.get(conn).map(|conn| conn.server.member),
             _ => None,
         };
@@ -227,42 +251,42 @@ impl World {
     fn handle(&mut self, event: Event) {
         match event {
             Event::Start(index) => self.start(index),
-            Event::Wake(id) if self.is_alive(id) => self.on_life(id.member, |_, life| life.wakes_at = Duration::MAX),
+            Event::Turn(id, core) if self.is_alive(id) => self.on_core(id.member, core, Cause::Event, |_, _, _| ()),
+            Event::Wake(id, core) if self.is_alive(id) => {
+                self.on_core(id.member, core, Cause::Timer, |_, _, shell| shell.wakes_at[core] = Duration::MAX);
+            }
             Event::DiskDone(id) if self.is_alive(id) => {
                 let platter = &self.members[id.member].platter;
                 if platter.in_flight() > 0 {
                     let which = self.random.random_range(0..platter.in_flight());
                     platter.finish(which);
-                    self.on_life(id.member, |_, _| ());
+                    self.on_core(id.member, 0, Cause::Event, |_, _, _| ());
                 }
             }
-            Event::Supply(id) if self.is_alive(id) => self.on_life(id.member, |_, life| _ = life.supply()),
-            Event::Vote(from, to, said) => {
-                if self.members[to].life.is_some() && self.network.passes(self.now, from, to) {
-                    let from = self.members[from].id;
-                    self.on_life(to, |world, life| life.replica.notified(life.now(world.now).uptime, from, &said));
-                }
+            Event::Supply(id) if self.is_alive(id) => self.supply(id),
+            Event::Snapshot(id) if self.is_alive(id) => self.take_snapshot(id),
+            Event::Transfer(id, number) if self.is_alive(id) => self.transfer(id, number),
+            Event::Vote(from, to, said)
+                if self.members[to].life.is_some() && self.network.passes(self.now, from, to) =>
+            {
+                let from = self.members[from].id;
+                self.on_core(to, 0, Cause::Event, |_, _, shell| shell.heard.push_back(Heard::Vote(from, said)));
             }
             Event::Dial(id, leader) => self.dial(id, leader),
-            Event::Dialed(id, leader, link) => {
-                if self.is_alive(id) {
-                    self.on_life(id.member, |world, life| {
-                        life.replica.dialed(life.now(world.now).uptime, leader, link);
-                    });
-                }
-            }
-            Event::Link(id, side) => self.arrive(id, side),
+            Event::Dialed(id, leader, made) if self.is_alive(id) => self.dialed(id, leader, made),
+            Event::Wire(id, side) => self.arrive(id, side),
             Event::Client(index) => self.client(index),
             Event::ToServer(conn) => self.arrive_at_server(conn),
             Event::ToClient(conn) => self.arrive_at_client(conn),
             Event::Fault(index) => self.befall(index),
+            Event::Room(index) => self.members[index].platter.set_full(false),
             Event::Ambush(doomed, lasts) if !self.is_peace => {
                 for member in (0..doomed.len()).filter(|member| doomed[*member]) {
                     let back = self.within(lasts.as_micros() as u64);
                     self.die(member, true, back);
                 }
             }
-            Event::Wake(_) | Event::DiskDone(_) | Event::Supply(_) | Event::Ambush(..) => {}
+            _ => {}
         }
     }
 
@@ -274,29 +298,22 @@ impl World {
         self.members[index].begin(self.now, ensemble);
         let (count, durable) = (self.members[index].entries.len(), self.members[index].durable);
         self.tell(Some(index), || format!("starts with {count} transactions ({durable} durable)"));
-        self.on_life(index, |_, _| ());
-    }
-
-    /// Lets something happen to a member that lives, and then lets it do what it has to do about it.
-    fn on_life(&mut self, index: usize, happens: impl FnOnce(&mut World, &mut Life)) {
-        let mut life = self.members[index].life.take().expect("the caller has looked");
-        happens(self, &mut life);
-        self.drive(&mut life);
-        self.tell_role(&mut life);
-        self.members[index].life = Some(life);
+        for core in 0..self.members[index].life.as_ref().expect("it has begun").cores.len() {
+            self.on_core(index, core, Cause::Event, |_, _, _| ());
+        }
     }
 
     fn tell_role(&mut self, life: &mut Life) {
-        let is = match life.replica.state() {
+        let is = match life.replica().state() {
             None => "does not serve",
             Some((PeerState::Leading, _)) => "leads",
             Some((PeerState::Observing, _)) => "observes",
             Some(_) => "follows",
         };
-        if life.was != is {
-            life.was = is;
-            let standing = life.replica.standing();
-            self.tell(Some(life.id.member), || format!("{is}: epoch {}, {}", standing.current, standing.last));
+        if life.shell.was != is {
+            life.shell.was = is;
+            let standing = life.replica().standing();
+            self.tell(Some(life.shell.id.member), || format!("{is}: epoch {}, {}", standing.current, standing.last));
         }
     }
 }

@@ -1,325 +1,447 @@
-//! What a member does at a step, and what becomes of what it commands: as `core-0` of a server, in the same order, with the machines
-//! of production.
+//! A core takes its turn, and what that needs done becomes events of the time line ([`Around`]). What a turn does is checked as it is
+//! seen.
 //!
-//! **Not here**: what arrives over links and from clients.
+//! **Not here**: what a turn does (`corral_server::machine`), what arrives over wires and from clients.
 
 use super::super::history::{Entry, fingerprint};
-use super::super::member::{self, Life, TICK};
-use super::super::network::{Part, Snapshot, encoded};
-use super::crowd::Direct;
+use super::super::member::{KEEP, Life, Shell, Transfer, What, tree_fingerprint};
+use super::super::network::{LifeId, Pipe};
 use super::*;
-use corral_engine::restore::{restore, retain};
-use corral_engine::snapshot::writer::take;
-use corral_engine::txnlog::recover_after;
-use corral_engine::{adoption, snapshot, truncation};
+use bytes::Bytes;
+use corral_engine::StorageError;
+use corral_engine::disk::simulated::Platter;
+use corral_engine::epochs::Epochs;
+use corral_engine::txnlog::{Log, LogOptions, Recovered};
 use corral_proto::Jute;
-use corral_proto::peer::{PacketKind, Vote};
-use corral_server::delivery::Delivery;
-use corral_server::replica::Command;
-use corral_server::transfer::{Arrival, Stopped, read_stretch};
-use corral_server::zab::message::Message;
+use corral_proto::peer::Vote;
+use corral_server::machine::{Ended, Heard, Machine, Outside, Piece, Seen, take_snapshot};
+use corral_server::replica::Replica;
+use corral_server::store;
+use corral_server::transfer::{Departure, Stopped, read_stretch};
+use corral_server::worker::Worker;
 use corral_server::zab::stretch::Stretch;
+use crossbeam::channel::{Sender, TrySendError};
 use std::convert::Infallible;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Weak;
 use std::sync::atomic::AtomicBool;
 
-/// Transactions after which a member takes a snapshot, about.
-const SNAPSHOT_EVERY: usize = 300;
-/// Snapshots that are kept.
-const KEEP: usize = 2;
+/// Bytes of a piece of a history that is sent.
+const PIECE: usize = 4 << 10;
+
+/// Why a core takes a turn.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Cause {
+    /// Something has happened.
+    Event,
+    /// It wanted to be woken at this time.
+    Timer,
+}
 
 impl World {
-    /// What `core-0` does at every step.
-    pub(super) fn drive(&mut self, life: &mut Life) {
-        let now = life.now(self.now);
-        if life.replica.next_expiry().is_some_and(|at| at <= now.uptime) {
-            life.replica.touch(&life.worker.take_heard(), now.uptime);
-            let expired = life.replica.expire(&life.tree.read(), &mut life.log.group, now);
-            for session in expired {
-                self.tell(Some(life.id.member), || format!("session {session} expires"));
-            }
+    /// Lets something happen to a core of a member that lives, and then lets it take its turn.
+    pub(super) fn on_core(
+        &mut self,
+        index: usize,
+        core: usize,
+        cause: Cause,
+        happens: impl FnOnce(&mut World, &mut Machine<Platter, Pipe>, &mut Shell),
+    ) {
+        let mut life = self.members[index].life.take().expect("the caller has looked");
+        let Life { cores, shell } = &mut *life;
+        let now = shell.now(self.now);
+        shell.bells.set(now.uptime);
+        let machine = &mut cores[core];
+        happens(self, machine, shell);
+        self.feed(machine, shell, core, now);
+        let is_due = std::mem::take(&mut shell.is_due[core]);
+        let mut around = Around { world: self, shell, core, by_timer: cause == Cause::Timer && !is_due };
+        if let Err(why) = machine.turn(now, &mut around) {
+            panic!("R5: server {} cannot go on: {why}", index + 1);
         }
-        if now.uptime >= life.next_heard {
-            life.next_heard = now.uptime + TICK / 2;
-            life.replica.touch(&life.worker.take_heard(), now.uptime);
+        let has_work = machine.has_work(&around) || self.has_unread(machine, shell, core);
+        if has_work {
+            shell.bells.ring_again(core);
         }
-        life.replica.tick(now.uptime);
-        self.carry_out(life);
-        self.submit(life, now);
-        self.carry_out(life);
-        if let Some(durable) = life.log.complete(|_| ()).expect("the disk is well") {
-            let member = &mut self.members[life.id.member];
-            member.durable = member.durable.max(member.count_upto(durable.upto()));
-            life.replica.durable(&mut life.log.group, now.uptime, durable);
-        }
-        self.apply(life, now);
-        self.submit(life, now);
-        self.carry_out(life);
-        self.flush(life);
-        self.take_snapshot(life, now);
-        self.plan_wake(life);
-    }
-
-    pub(super) fn plan_wake(&mut self, life: &mut Life) {
-        let deadlines =
-            [life.replica.deadline(), life.replica.next_expiry(), life.log.deadline(), Some(life.next_heard)];
-        let deadline = deadlines.into_iter().flatten().min().expect("one at least");
+        let deadline = machine.deadline();
         let at = life.true_time(deadline).max(self.now + Duration::from_micros(10));
-        if at < life.wakes_at {
-            life.wakes_at = at;
-            self.at(at, Event::Wake(life.id));
+        if at < life.shell.wakes_at[core] {
+            life.shell.wakes_at[core] = at;
+            self.at(at, Event::Wake(life.shell.id, core));
         }
+        self.plan_turns(&mut life.shell);
+        self.tell_role(&mut life);
+        self.members[index].life = Some(life);
     }
 
-    pub(super) fn submit(&mut self, life: &mut Life, now: Now) {
-        let before = self.members[life.id.member].platter.in_flight();
-        let mut logged: Vec<Entry> = Vec::new();
-        let replica = &mut life.replica;
-        let submitted = life.log.submit(now.uptime, |batch| {
-            logged.extend(batch.entries().map(|(zxid, bytes)| (zxid, fingerprint(&bytes[..]))));
-            replica.cut(batch);
-        });
-        submitted.expect("the disk is well");
-        let leads = matches!(life.replica.state(), Some((PeerState::Leading, _)));
-        if leads {
-            logged.iter().for_each(|entry| self.history.broadcasts(*entry));
-        }
-        life.records += logged.len();
-        if let Some((last, _)) = logged.last() {
-            let (count, last) = (logged.len(), *last);
-            self.tell(Some(life.id.member), || {
-                format!("{} {count} up to {last}", if leads { "proposes" } else { "logs" })
-            });
-        }
-        let member = &mut self.members[life.id.member];
-        member.entries.append(&mut logged);
-        let submitted = member.platter.in_flight() - before;
-        let slow = self.now < member.slow_until;
-        for _ in 0..submitted {
-            let us = self.random.random_range(30..600) * if slow { self.random.random_range(10..300) } else { 1 };
-            self.at(self.now + Duration::from_micros(us), Event::DiskDone(life.id));
-        }
-        let at = self.within(2_000);
-        if submitted > 0 || life.log.is_waiting() {
-            self.at(at, Event::Supply(life.id));
-        }
-    }
-
-    pub(super) fn apply(&mut self, life: &mut Life, now: Now) {
-        let index = life.id.member;
-        loop {
-            let work = life.replica.has_committed();
-            if !work && !life.replica.has_delivery(0) {
-                return;
+    /// Cores that were rung for, bytes that were sent and segments that were ordered become events.
+    pub(super) fn plan_turns(&mut self, shell: &mut Shell) {
+        for core in shell.bells.take_rung() {
+            if !std::mem::replace(&mut shell.is_due[core], true) {
+                let at = self.within(40);
+                self.at(at, Event::Turn(shell.id, core));
             }
-            let mut changes = Vec::new();
-            let before = life.tree.read().last_applied();
-            life.replica.apply(&mut life.tree.write(), 1, now.uptime, Some(&mut changes));
-            let after = life.tree.read().last_applied();
-            if after > before {
-                self.applied(life, after);
-            }
-            let changes = (!changes.is_empty()).then(|| changes.into());
-            let delivery = life.replica.take_delivery(0, changes.as_ref(), now.uptime);
-            self.deliver(life, now, &delivery);
-            assert!(self.members[index].applied <= self.members[index].durable, "what is applied is durable");
         }
-    }
-
-    /// A transaction is in the tree that a member serves.
-    pub(super) fn applied(&mut self, life: &Life, zxid: Zxid) {
-        let index = life.id.member;
-        let place = self.members[index].applied;
-        let entry = *self.members[index].entries.get(place).expect("what is applied was logged");
-        assert!(entry.0 == zxid, "total order: {zxid} is applied, but {} comes next in the log", entry.0);
-        let (ensemble, members) = (&self.ensemble, &self.members);
-        let has = |voter: ServerId| members[voter.0 as usize - 1].counts_for(zxid);
-        self.history.delivers(place, entry, || ensemble.is_quorum(has));
-        self.members[index].applied += 1;
-        self.check_tree(life, zxid);
-    }
-
-    pub(super) fn check_tree(&mut self, life: &Life, after: Zxid) {
-        let tree = life.tree.read();
-        let data = |path: &str| tree.find(path).map(|id| tree.data(id).map(<[u8]>::to_vec));
-        assert!(data(TWINS[0]) == data(TWINS[1]), "R4: half of a multi is in the tree after {after}");
-        drop(tree);
-        // All of it takes a while: some do for the rest.
-        if after.counter().is_multiple_of(16) {
-            self.history.has_tree(after, life.tree_fingerprint());
+        if shell.bench.has_orders() && !std::mem::replace(&mut shell.is_supplying, true) {
+            let at = self.within(2_000);
+            self.at(at, Event::Supply(shell.id));
         }
+        self.plan_wires();
     }
 
-    pub(super) fn deliver(&mut self, life: &mut Life, now: Now, delivery: &Delivery) {
-        let Life { worker, replica, tree, log, .. } = life;
-        worker.deliver(now.uptime, delivery);
-        worker.retry(&tree.read(), &mut Direct { replica, log: &mut log.group, now }, now.uptime);
+    /// One segment is made, or let go.
+    pub(super) fn supply(&mut self, id: LifeId) {
+        let life = self.members[id.member].life.as_mut().expect("it lives");
+        life.shell.is_supplying = false;
+        life.shell.supply();
+        self.on_core(id.member, 0, Cause::Event, |_, _, _| ());
     }
 
-    /// Sometimes a snapshot is taken, and the log before it let go.
-    pub(super) fn take_snapshot(&mut self, life: &mut Life, now: Now) {
-        if life.records < SNAPSHOT_EVERY || life.replica.state().is_none() || self.random.random_ratio(9, 10) {
+    /// The snapshot that was asked for is taken, unless that was broken off.
+    pub(super) fn take_snapshot(&mut self, id: LifeId) {
+        let shell = &mut self.members[id.member].life.as_mut().expect("it lives").shell;
+        let Some(wall_ms) = shell.asked.take() else { return };
+        let tree = &shell.crossing.tree;
+        let ended = take_snapshot(&shell.snapshots, tree, &[], Some(KEEP), wall_ms, &AtomicBool::new(false));
+        assert!(matches!(ended, Ended::Taken { .. }), "the disk is well");
+        let applied = tree.read().last_applied();
+        shell.ended = Some(ended);
+        self.tell(Some(id.member), || format!("takes a snapshot of {applied}"));
+        self.on_core(id.member, 0, Cause::Event, |_, _, _| ());
+    }
+
+    /// The thread that sends a history goes on.
+    pub(super) fn transfer(&mut self, id: LifeId, number: u64) {
+        let shell = &mut self.members[id.member].life.as_mut().expect("it lives").shell;
+        let Some(mut transfer) = shell.transfers.remove(&number) else { return };
+        if transfer.wanted.strong_count() == 0 {
             return;
         }
-        life.records = 0;
-        take(&life.snapshots, &life.tree, now.wall_ms, &AtomicBool::new(false)).expect("the disk is well");
-        let snapshots = snapshot::list(life.snapshot_dir()).expect("the disk is well");
-        let (old, needless) = retain(&snapshots, &[], KEEP);
-        old.iter().for_each(|(_, path)| member::remove(path));
-        needless.into_iter().for_each(|needless| life.log.release(needless));
-        let applied = life.tree.read().last_applied();
-        self.tell(Some(life.id.member), || format!("takes a snapshot of {applied}"));
-    }
-
-    pub(super) fn carry_out(&mut self, life: &mut Life) {
-        loop {
-            let commands = life.replica.take_commands();
-            if commands.is_empty() {
-                return;
+        if transfer.ready.is_empty() {
+            self.make_pieces(id, &mut transfer);
+        }
+        let mut is_sent = false;
+        while let Some(piece) = transfer.ready.pop_front() {
+            match transfer.pieces.try_send(piece) {
+                Ok(()) => is_sent = true,
+                Err(TrySendError::Full(piece)) => {
+                    transfer.ready.push_front(piece);
+                    break;
+                }
+                Err(TrySendError::Disconnected(_)) => return,
             }
-            commands.into_iter().for_each(|command| self.obey(life, command));
+        }
+        if !(matches!(transfer.what, What::Done) && transfer.ready.is_empty()) {
+            let shell = &mut self.members[id.member].life.as_mut().expect("it lives").shell;
+            shell.transfers.insert(number, transfer);
+            let at = self.within(1_000);
+            self.at(at, Event::Transfer(id, number));
+        }
+        if is_sent {
+            self.on_core(id.member, 0, Cause::Event, |_, _, _| ());
         }
     }
 
-    pub(super) fn obey(&mut self, life: &mut Life, command: Command) {
-        let (now, own) = (life.now(self.now), life.id);
-        match command {
-            Command::Notify(to, said) => {
-                self.tell(Some(own.member), || {
-                    let (vote, state) = (said.vote, said.state);
-                    let Vote { leader, zxid, epoch } = vote;
-                    format!("tells server {to}: {state:?} in round {}, for {leader} ({epoch}, {zxid})", said.round)
+    fn make_pieces(&mut self, id: LifeId, transfer: &mut Transfer) {
+        let shell = &self.members[id.member].life.as_ref().expect("it lives").shell;
+        let ready = &mut transfer.ready;
+        match &mut transfer.what {
+            What::Tree(zxid, departure) => {
+                let tree = &*shell.crossing.tree.read();
+                if tree.last_applied() < *zxid {
+                    return;
+                }
+                let mut bytes = Vec::new();
+                let departure = departure.get_or_insert_with(|| Departure::new(tree, *zxid, &mut bytes));
+                let more = departure.step(tree, 8, PIECE, &mut bytes);
+                ready.push_back(Piece::Bytes(bytes.into()));
+                if !more {
+                    ready.push_back(Piece::End);
+                    transfer.what = What::Done;
+                }
+            }
+            What::Log(stretch) => {
+                let stretch = *stretch;
+                let mut bytes = Vec::new();
+                let read = read_stretch(&shell.log_dir, stretch, |packet| -> Result<(), Infallible> {
+                    packet.encode(&mut bytes);
+                    Ok(())
                 });
-                if !self.network.loses(self.now, &mut self.random) {
-                    let at = self.now + self.network.delay(self.now, &mut self.random);
-                    self.at(at, Event::Vote(own.member, to.0 as usize - 1, said));
+                let bytes = Bytes::from(bytes);
+                ready.extend(
+                    (0..bytes.len())
+                        .step_by(PIECE)
+                        .map(|at| Piece::Bytes(bytes.slice(at..(at + PIECE).min(bytes.len())))),
+                );
+                match read {
+                    Ok(_) => {
+                        ready.push_back(Piece::End);
+                        self.counts.stretches += 1;
+                        self.tell(Some(id.member), || {
+                            format!("sends its log from {} to {}", stretch.have, stretch.upto)
+                        });
+                    }
+                    Err(Stopped::Lacking(why)) => {
+                        self.tell(Some(id.member), || format!("cannot send its log: {why}"));
+                        ready.push_back(Piece::Broken(why));
+                    }
+                    Err(Stopped::Unsent(never)) => match never {},
                 }
+                transfer.what = What::Done;
             }
-            Command::Dial(leader) => {
-                self.tell(Some(own.member), || format!("seeks server {leader}"));
-                let at = self.now + self.network.delay(self.now, &mut self.random);
-                self.at(at, Event::Dial(own, leader));
-            }
-            Command::Listen(open) => {
-                life.is_listening = open;
-                for (id, side) in self.network.links_of(own) {
-                    self.close(id, side, "the other side closed it");
-                    life.inbound.remove(&id);
-                }
-            }
-            Command::Send(link, message) => self.send(own, link, Part::Packet(encoded(&message))),
-            Command::Snapshot(link, zxid) => {
-                if life.replica.state().is_none() {
-                    life.replica.catch_up(&mut life.tree.write(), zxid, now.uptime);
-                }
-                let member = &self.members[own.member];
-                let history = Arc::new(member.entries[..member.count_upto(zxid)].to_vec());
-                self.counts.snapshots += 1;
-                self.tell(Some(own.member), || format!("sends a snapshot of {zxid}"));
-                self.send(own, link, Part::Packet(encoded(&Message::about(PacketKind::Snap, zxid))));
-                self.send(own, link, Part::Snapshot(Box::new(Snapshot { zxid, history, departure: None })));
-            }
-            Command::FromLog(link, stretch) => self.send_stretch(life, link, stretch),
-            Command::Drop(link, why) => {
-                self.tell(Some(own.member), || format!("drops a link: {why}"));
-                if let Some(side) = self.network.links.get(&link).map(|link| link.side_of(own)) {
-                    self.close(link, side, "the other side dropped it");
-                }
-                life.inbound.remove(&link);
-                life.arrival.take_if(|(from, _)| *from == link);
-            }
-            Command::Promise(epoch) => {
-                self.tell(Some(own.member), || format!("promises epoch {epoch}"));
-                life.epochs.promise(epoch).expect("the disk is well");
-            }
-            Command::TakeOver(epoch) => {
-                self.tell(Some(own.member), || format!("takes over epoch {epoch}"));
-                life.epochs.take_over(epoch).expect("the disk is well");
-                self.members[own.member].is_rotten = false;
-                let strikes = self.random.random();
-                if let Some((doomed, lasts)) = self.ambush.take_if(|_| strikes) {
-                    let us = [400, 1_500, 6_000][self.random.random_range(0..3)];
-                    let at = self.within(us);
-                    self.at(at, Event::Ambush(doomed, lasts));
-                }
-            }
-            Command::Load(link, zxid) => life.arrival = Some((link, Arrival::new(zxid, 1 << 20, 1))),
-            Command::Truncate(upto) => self.truncate(life, upto),
-            Command::Serve => {
-                life.replica.serve(&mut life.tree.write(), now.uptime);
-                let last = life.tree.read().last_applied();
-                let member = &mut self.members[own.member];
-                member.applied = member.count_upto(last);
-                let (ensemble, members) = (&self.ensemble, &self.members);
-                let on_quorum =
-                    |zxid| ensemble.is_quorum(|voter: ServerId| members[voter.0 as usize - 1].counts_for(zxid));
-                let member = &members[own.member];
-                let served = &member.entries[..member.applied];
-                let standing = life.replica.standing();
-                if matches!(life.replica.state(), Some((PeerState::Leading, _))) {
-                    self.history.established(standing.current, served);
-                } else {
-                    self.history.serves(served, on_quorum);
-                }
-                if let Some((last, _)) = served.last() {
-                    let last = *last;
-                    self.history.has_tree(last, life.tree_fingerprint());
-                }
-            }
+            What::Done => {}
         }
     }
 
-    pub(super) fn truncate(&mut self, life: &mut Life, upto: Zxid) {
-        let index = life.id.member;
-        self.counts.truncations += 1;
-        self.tell(Some(index), || format!("cuts its history back to {upto}"));
-        let platter = self.members[index].platter.clone();
-        while platter.in_flight() > 0 {
-            platter.finish(0);
+    /// A batch of a member goes to its disk.
+    fn logged(&mut self, id: LifeId, entries: Vec<Entry>, leads: bool) {
+        if leads {
+            entries.iter().for_each(|entry| self.history.broadcasts(*entry));
         }
-        let cut = truncation::truncate(life.snapshot_dir(), &life.log_options, upto).expect("the disk is well");
-        let restored = restore(life.snapshot_dir(), &life.log_options.dir, 1, |_| ()).expect("the disk is well");
-        let end = restored.recovered.last;
-        assert!(end == upto || end == cut.base, "what a leader cuts back to is there: {upto}, not {end}");
-        *life.tree.write() = restored.tree;
+        if let Some((last, _)) = entries.last() {
+            let (count, last) = (entries.len(), *last);
+            let what = if leads { "proposes" } else { "logs" };
+            self.tell(Some(id.member), || format!("{what} {count} up to {last}"));
+        }
+        let member = &mut self.members[id.member];
+        member.entries.extend(entries);
+        let slow = self.now < member.slow_until;
+        let from = self.now.max(member.hung_until);
+        let us = self.random.random_range(30..600) * if slow { self.random.random_range(10..300) } else { 1 };
+        self.at(from + Duration::from_micros(us), Event::DiskDone(id));
+    }
+
+    /// Transactions are in the tree that a member serves.
+    fn applied(&mut self, index: usize, tree: &Tree) {
+        let upto = tree.last_applied();
+        let before = self.members[index].applied;
+        loop {
+            let place = self.members[index].applied;
+            let entry = self.members[index].entries.get(place).copied();
+            let Some((zxid, _)) = entry.filter(|(zxid, _)| *zxid <= upto) else { break };
+            let (ensemble, members) = (&self.ensemble, &self.members);
+            let has = |voter: ServerId| members[voter.0 as usize - 1].counts_for(zxid);
+            self.history.delivers(place, entry.expect("looked at just now"), || ensemble.is_quorum(has));
+            self.members[index].applied += 1;
+        }
+        let member = &self.members[index];
+        if member.applied == before {
+            return;
+        }
+        assert!(member.entries[member.applied - 1].0 == upto, "total order: {upto} is applied, and was not logged");
+        self.check_tree(tree, upto, (member.applied / 16) > (before / 16));
+    }
+
+    /// `is_all`: not only what is cheap to look at.
+    fn check_tree(&mut self, tree: &Tree, after: Zxid, is_all: bool) {
+        let data = |path: &str| tree.find(path).map(|id| tree.data(id).map(<[u8]>::to_vec));
+        assert!(data(TWINS[0]) == data(TWINS[1]), "R4: half of a multi is in the tree after {after}");
+        if is_all {
+            self.history.has_tree(after, tree_fingerprint(tree));
+        }
+    }
+
+    fn serves(&mut self, index: usize, replica: &Replica, tree: &Tree) {
         let member = &mut self.members[index];
-        member.reopen_log(life, &restored.recovered);
-        member.entries.truncate(member.count_upto(end));
-        member.durable = member.entries.len();
-        life.replica.truncated(end);
+        member.applied = member.count_upto(tree.last_applied());
+        let (ensemble, members) = (&self.ensemble, &self.members);
+        let on_quorum = |zxid| ensemble.is_quorum(|voter: ServerId| members[voter.0 as usize - 1].counts_for(zxid));
+        let member = &members[index];
+        let served = &member.entries[..member.applied];
+        match replica.state() {
+            Some((PeerState::Leading, _)) => self.history.established(replica.standing().current, served),
+            _ => self.history.serves(served, on_quorum),
+        }
+        if let Some((last, _)) = served.last() {
+            self.history.has_tree(*last, tree_fingerprint(tree));
+        }
     }
 
-    /// A snapshot has arrived as a whole.
-    pub(super) fn arrived(&mut self, life: &mut Life, link: LinkId, now: Now) {
-        let (_, arrival) = life.arrival.take().expect("it has arrived");
-        *life.tree.write() = arrival.finish();
-        let zxid = life.tree.read().last_applied();
-        adoption::adopt(&life.snapshots, &life.log_options.dir, &life.tree, now.wall_ms).expect("the disk is well");
-        let recovered = recover_after(&life.log_options.dir, zxid, |_| ()).expect("the disk is well");
-        let history = life.coming.remove(&link).expect("a snapshot is of a history");
-        let member = &mut self.members[life.id.member];
-        member.reopen_log(life, &recovered);
-        member.entries = history.to_vec();
-        member.durable = member.entries.len();
-        self.tell(Some(life.id.member), || format!("has taken the snapshot of {zxid}"));
-        life.replica.loaded();
-    }
-
-    /// A learner is sent what it lacks from the log on the disk, if that is there.
-    pub(super) fn send_stretch(&mut self, life: &Life, link: LinkId, stretch: Stretch) {
-        let own = life.id;
-        let mut packets = Vec::new();
-        let read = read_stretch(&life.log_options.dir, stretch, |packet| -> Result<(), Infallible> {
-            packets.push(packet.to_vec());
-            Ok(())
-        });
-        match read {
-            Ok(_) => {
-                self.counts.stretches += 1;
-                self.tell(Some(own.member), || format!("sends its log from {} to {}", stretch.have, stretch.upto));
-                packets.into_iter().for_each(|packet| self.send(own, link, Part::Packet(packet)));
-            }
-            Err(Stopped::Lacking(why)) => self.send(own, link, Part::Unmade(why)),
-            Err(Stopped::Unsent(never)) => match never {},
+    /// An epoch is a member's own now: a moment for power to fail.
+    fn took_over(&mut self, index: usize, epoch: u32) {
+        self.tell(Some(index), || format!("takes over epoch {epoch}"));
+        self.members[index].is_rotten = false;
+        let strikes = self.random.random();
+        if let Some((doomed, lasts)) = self.ambush.take_if(|_| strikes) {
+            let us = [400, 1_500, 6_000][self.random.random_range(0..3)];
+            let at = self.within(us);
+            self.at(at, Event::Ambush(doomed, lasts));
         }
     }
 }
+
+/// What a core's machine needs done.
+struct Around<'a> {
+    world: &'a mut World,
+    shell: &'a mut Shell,
+    core: usize,
+    /// The turn has no other cause than that time has passed.
+    by_timer: bool,
+}
+
+impl Around<'_> {
+    fn index(&self) -> usize {
+        self.shell.id.member
+    }
+
+    fn begin_transfer(&mut self, what: What, pieces: Sender<Piece>, wanted: Weak<()>) {
+        self.shell.next_transfer += 1;
+        let number = self.shell.next_transfer;
+        self.shell.transfers.insert(number, Transfer { pieces, wanted, ready: VecDeque::new(), what });
+        let at = self.world.within(1_000);
+        self.world.at(at, Event::Transfer(self.shell.id, number));
+    }
+}
+
+impl Outside<Platter, Pipe> for Around<'_> {
+    fn now(&self) -> Now {
+        self.shell.now(self.world.now)
+    }
+
+    fn flush(&mut self, worker: &mut Worker, _: Now) {
+        let mut dirty = Vec::new();
+        worker.take_dirty(&mut dirty);
+        for slot in dirty {
+            self.world.flush(worker, self.shell, self.core, slot, self.by_timer);
+        }
+    }
+
+    fn heard(&mut self) -> Option<Heard<Pipe>> {
+        self.shell.heard.pop_front()
+    }
+
+    fn has_heard(&self) -> bool {
+        !self.shell.heard.is_empty()
+    }
+
+    fn notify(&mut self, to: ServerId, said: Notification<'static>) {
+        let (world, from) = (&mut *self.world, self.shell.id.member);
+        world.tell(Some(from), || {
+            let Vote { leader, zxid, epoch } = said.vote;
+            format!("tells server {to}: {:?} in round {}, for {leader} ({epoch}, {zxid})", said.state, said.round)
+        });
+        if !world.network.loses(world.now, &mut world.random) {
+            let at = world.now + world.network.delay(world.now, &mut world.random);
+            world.at(at, Event::Vote(from, to.0 as usize - 1, said));
+        }
+    }
+
+    fn dial(&mut self, leader: ServerId) -> bool {
+        let (world, id) = (&mut *self.world, self.shell.id);
+        world.tell(Some(id.member), || format!("seeks server {leader}"));
+        let at = world.now + world.network.delay(world.now, &mut world.random);
+        // Its name is not resolved now and then.
+        if world.random.random_ratio(1, 50) {
+            world.at(at, Event::Dialed(id, leader, None));
+        } else {
+            world.at(at, Event::Dial(id, leader));
+        }
+        true
+    }
+
+    fn listen(&mut self, open: bool) -> Result<(), String> {
+        self.shell.is_listening = open;
+        self.shell.knocking.clear();
+        Ok(())
+    }
+
+    fn accept(&mut self) -> Option<(Pipe, SocketAddr)> {
+        Some((self.shell.knocking.pop_front()?, REMOTE))
+    }
+
+    fn watch(&mut self, stream: &mut Pipe, link: LinkId) -> io::Result<()> {
+        stream.is_called(link);
+        Ok(())
+    }
+
+    fn send_tree(&mut self, link: LinkId, zxid: Zxid, pieces: Sender<Piece>, wanted: Weak<()>) -> Result<(), String> {
+        let member = &self.world.members[self.index()];
+        let history = Arc::new(member.entries[..member.count_upto(zxid)].to_vec());
+        if let Some(wire) = self.world.network.wires.borrow_mut().find(self.shell.id, link) {
+            wire.snapshot = Some(history);
+        }
+        self.world.counts.snapshots += 1;
+        self.world.tell(Some(self.index()), || format!("sends a snapshot of {zxid}"));
+        self.begin_transfer(What::Tree(zxid, None), pieces, wanted);
+        Ok(())
+    }
+
+    fn send_log(&mut self, stretch: Stretch, pieces: Sender<Piece>, wanted: Weak<()>) -> Result<(), String> {
+        self.begin_transfer(What::Log(stretch), pieces, wanted);
+        Ok(())
+    }
+
+    fn open_log(&mut self, options: &LogOptions, recovered: &Recovered) -> Result<Log<Platter>, String> {
+        let index = self.index();
+        Ok(self.world.members[index].open_log(self.shell, options, recovered))
+    }
+
+    fn snapshot(&mut self, wall_ms: i64) -> bool {
+        if self.shell.asked.is_some() {
+            return false;
+        }
+        self.shell.asked = Some(wall_ms);
+        let at = self.world.within(20_000);
+        self.world.at(at, Event::Snapshot(self.shell.id));
+        true
+    }
+
+    fn snapshot_ended(&mut self) -> Option<Ended> {
+        self.shell.ended.take()
+    }
+
+    fn stand_still(&mut self) {
+        (self.shell.asked, self.shell.ended) = (None, None);
+        let platter = &self.world.members[self.index()].platter;
+        while platter.in_flight() > 0 {
+            platter.finish(0);
+        }
+    }
+
+    fn give_up(&mut self, epochs: &mut Epochs) -> Result<PathBuf, StorageError> {
+        self.world.tell(Some(self.index()), || "gives up its history".to_owned());
+        store::give_up(epochs, &self.shell.log_dir, &self.shell.snapshots.dir)
+    }
+
+    fn saw(&mut self, seen: Seen<'_>) {
+        let (index, id) = (self.index(), self.shell.id);
+        let world = &mut *self.world;
+        match seen {
+            Seen::Logged(batch, leads) => {
+                let entries = batch.entries().map(|(zxid, bytes)| (zxid, fingerprint(&bytes[..]))).collect();
+                world.logged(id, entries, leads);
+            }
+            Seen::Durable(upto) => {
+                let member = &mut world.members[index];
+                member.durable = member.durable.max(member.count_upto(upto));
+            }
+            Seen::Applied(tree) => {
+                world.applied(index, tree);
+                let member = &world.members[index];
+                assert!(member.applied <= member.durable, "what is applied is durable");
+            }
+            Seen::Serves(replica, tree) => world.serves(index, replica, tree),
+            Seen::TookOver(epoch) => world.took_over(index, epoch),
+            Seen::Truncated(end) => {
+                world.counts.truncations += 1;
+                world.tell(Some(index), || format!("has cut its history back to {end}"));
+                let member = &mut world.members[index];
+                member.entries.truncate(member.count_upto(end));
+                member.durable = member.entries.len();
+            }
+            Seen::Loaded(link, zxid) => {
+                let wires = world.network.wires.clone();
+                let history = wires.borrow_mut().find(id, link).and_then(|wire| wire.snapshot.take());
+                world.tell(Some(index), || format!("has taken the snapshot of {zxid}"));
+                let member = &mut world.members[index];
+                member.entries = history.expect("a snapshot is of a history").to_vec();
+                member.durable = member.entries.len();
+            }
+        }
+    }
+}
+
+/// Where everybody seems to be.
+pub(super) const REMOTE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 2888);

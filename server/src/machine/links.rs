@@ -1,12 +1,13 @@
-//! The links between learners and their leader, as `core-0` has them: sockets, what has come over them and what is still to go.
+//! The links between learners and their leader, as `core-0` has them: streams, what has come over them and what is still to go.
 //!
 //! What is to be sent is a queue of parts. Data of proposals is not copied into it: the parts are slices of the memory that the log
 //! writes, and go out in vectored writes. A snapshot, or what is read from the log, is a part too, whose bytes another thread makes as
 //! fast as the socket takes them; what comes after it waits. A learner that reads too slowly is disconnected: its queue is bounded.
 //!
-//! **Invariants**: what is sent over a link arrives in its order or not at all; nothing follows what was not made to its end; a link's number is never used again.
+//! **Invariants**: what is sent over a link arrives in its order or not at all; nothing follows what was not made to its end; a link's
+//! number is never used again.
 //!
-//! **Not here**: what packets mean ([`crate::replica`]), who dials whom ([`super::election`]).
+//! **Not here**: what packets mean ([`crate::replica`]), who dials whom and who listens ([`super::Outside`]).
 
 use crate::zab::leadership::LinkId;
 use crate::zab::message::Message;
@@ -15,8 +16,6 @@ use corral_proto::Jute;
 use corral_proto::peer::packet::Ids;
 use corral_proto::peer::{Packet, PacketKind, Parsed};
 use crossbeam::channel::{Receiver, TryRecvError};
-use mio::net::{TcpListener, TcpStream};
-use mio::{Interest, Registry, Token};
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{self, ErrorKind, IoSlice, Read, Write};
 use std::net::SocketAddr;
@@ -30,8 +29,8 @@ const READS: usize = 8;
 const QUEUE_MAX: usize = 128 << 20;
 /// Bytes of data that the first packet of a link may have: whoever connects has not said who it is.
 const GREETING_MAX: usize = 4 << 10;
-/// Links that may be accepted at a time. An ensemble has a handful.
-const LINKS_MAX: usize = 1024;
+/// Links that may be there at a time. An ensemble has a handful.
+pub(super) const LINKS_MAX: usize = 1024;
 /// Parts of one vectored write.
 const SLICES: usize = 256;
 
@@ -46,7 +45,7 @@ enum Part {
 }
 
 /// Of what another thread makes.
-pub(super) enum Piece {
+pub enum Piece {
     /// More bytes.
     Bytes(Bytes),
     /// That was all.
@@ -103,7 +102,7 @@ impl Outbound {
     }
 
     /// Writes as much as the socket takes.
-    fn write(&mut self, stream: &mut TcpStream) -> io::Result<()> {
+    fn write(&mut self, stream: &mut impl Write) -> io::Result<()> {
         while !self.parts.is_empty() {
             if let Some(Part::Stream(pieces, _)) = self.parts.front() {
                 match pieces.try_recv() {
@@ -192,8 +191,8 @@ impl Outbound {
 }
 
 /// One link.
-struct Link {
-    stream: TcpStream,
+struct Link<S> {
+    stream: S,
     remote: SocketAddr,
     inbound: BytesMut,
     outbound: Outbound,
@@ -205,6 +204,9 @@ struct Link {
     ended: Option<String>,
 }
 
+/// Has whoever waits for events wait for those of a new link.
+pub(super) type Watch<'a, S> = &'a mut dyn FnMut(&mut S, LinkId) -> io::Result<()>;
+
 /// What has come over a link.
 pub(super) enum Came {
     /// A packet.
@@ -215,69 +217,46 @@ pub(super) enum Came {
     Unmade(String),
 }
 
-/// All links of this member, and where learners connect.
-pub(super) struct Links {
-    registry: Registry,
-    base: usize,
-    listener: Option<TcpListener>,
-    links: BTreeMap<LinkId, Link>,
+/// All links of this member.
+pub struct Links<S> {
+    links: BTreeMap<LinkId, Link<S>>,
     next: u64,
     data_max: usize,
-    /// Links that have something to send, or to be read although the poll says nothing.
+    /// Links that have something to send, or to be read although no event will say so.
     dirty: Vec<LinkId>,
     scratch: Box<[u8]>,
 }
 
-impl Links {
-    /// No links yet. Their tokens begin at `base`, which is that of the listener; a packet has at most `data_max` bytes of data.
-    pub(super) fn new(registry: Registry, base: usize, data_max: usize) -> Links {
-        let scratch = vec![0; READ].into();
-        Links { registry, base, listener: None, links: BTreeMap::new(), next: 1, data_max, dirty: Vec::new(), scratch }
+impl<S: Read + Write> Links<S> {
+    /// No links yet; a packet has at most `data_max` bytes of data.
+    pub fn new(data_max: usize) -> Links<S> {
+        Links { links: BTreeMap::new(), next: 1, data_max, dirty: Vec::new(), scratch: vec![0; READ].into() }
     }
 
-    /// Learners may connect to `address` from now on; or nobody may, and all links are closed.
-    pub(super) fn listen(&mut self, address: Option<SocketAddr>) -> io::Result<()> {
-        self.listener = None;
+    /// How many there are.
+    pub(super) fn len(&self) -> usize {
+        self.links.len()
+    }
+
+    /// All are closed.
+    pub(super) fn clear(&mut self) {
         self.links.clear();
-        if let Some(address) = address {
-            let mut listener = corral_net::listener::listen(address, false, -1)?;
-            self.registry.register(&mut listener, Token(self.base), Interest::READABLE)?;
-            self.listener = Some(listener);
-        }
-        Ok(())
     }
 
-    /// The links that were accepted.
-    pub(super) fn accept(&mut self) -> Vec<LinkId> {
-        let mut accepted = Vec::new();
-        while let Some(listener) = &self.listener {
-            match listener.accept() {
-                Ok((_, remote)) if self.links.len() >= LINKS_MAX => {
-                    tracing::warn!("{remote} is not taken as a learner: {LINKS_MAX} are connected");
-                }
-                Ok((stream, remote)) => accepted.extend(self.add(stream, remote, GREETING_MAX).ok()),
-                Err(error) if matches!(error.kind(), ErrorKind::Interrupted | ErrorKind::ConnectionAborted) => {}
-                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
-                Err(error) => {
-                    tracing::warn!("cannot accept a learner: {error}");
-                    break;
-                }
-            }
-        }
-        accepted
+    /// A learner has connected.
+    pub(super) fn accepted(&mut self, stream: S, remote: SocketAddr, watch: Watch<'_, S>) -> io::Result<LinkId> {
+        self.add(stream, remote, GREETING_MAX, watch)
     }
 
     /// A connection that was made to a leader is a link from now on.
-    pub(super) fn dialed(&mut self, stream: TcpStream, remote: SocketAddr) -> io::Result<LinkId> {
-        self.add(stream, remote, self.data_max)
+    pub(super) fn dialed(&mut self, stream: S, remote: SocketAddr, watch: Watch<'_, S>) -> io::Result<LinkId> {
+        self.add(stream, remote, self.data_max, watch)
     }
 
-    fn add(&mut self, mut stream: TcpStream, remote: SocketAddr, data_max: usize) -> io::Result<LinkId> {
-        stream.set_nodelay(true)?;
+    fn add(&mut self, mut stream: S, remote: SocketAddr, data_max: usize, watch: Watch<'_, S>) -> io::Result<LinkId> {
         let id = LinkId(self.next);
+        watch(&mut stream, id)?;
         self.next += 1;
-        let token = Token(self.base + id.0 as usize);
-        self.registry.register(&mut stream, token, Interest::READABLE | Interest::WRITABLE)?;
         let (inbound, outbound) = (BytesMut::new(), Outbound::default());
         let (readable, half_closed) = (true, false);
         self.links.insert(id, Link { stream, remote, inbound, outbound, data_max, readable, half_closed, ended: None });
@@ -290,9 +269,8 @@ impl Links {
         self.links.get(&id).map(|link| link.remote)
     }
 
-    /// The poll has something to say of a link.
-    pub(super) fn event(&mut self, token: usize, readable: bool, half_closed: bool) {
-        let id = LinkId((token - self.base) as u64);
+    /// Something can be read from a link, or written to it.
+    pub(super) fn event(&mut self, id: LinkId, readable: bool, half_closed: bool) {
         if let Some(link) = self.links.get_mut(&id) {
             link.half_closed |= half_closed;
             link.readable |= readable || half_closed;
@@ -302,7 +280,7 @@ impl Links {
 
     /// Some thread has more for some link.
     pub(super) fn rung(&mut self) {
-        let streams = |link: &Link| matches!(link.outbound.parts.front(), Some(Part::Stream(..)));
+        let streams = |link: &Link<S>| matches!(link.outbound.parts.front(), Some(Part::Stream(..)));
         self.dirty.extend(self.links.iter().filter(|(_, link)| streams(link)).map(|(id, _)| *id));
     }
 
@@ -483,14 +461,13 @@ mod tests {
     /// One that reads nothing costs a bounded queue and then its link, and nobody else waits for it.
     #[test]
     fn who_reads_too_slowly_is_disconnected() {
-        let poll = mio::Poll::new().unwrap();
-        let mut links = Links::new(poll.registry().try_clone().unwrap(), 0, 1 << 20);
+        let mut links = Links::new(1 << 20);
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let mut connect = || {
             let ours = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
             ours.set_nonblocking(true).unwrap();
             let (theirs, remote) = listener.accept().unwrap();
-            (links.dialed(TcpStream::from_std(ours), remote).unwrap(), theirs)
+            (links.dialed(ours, remote, &mut |_, _| Ok(())).unwrap(), theirs)
         };
         let ((slow, _theirs), (other, mut reads)) = (connect(), connect());
         // It is not copied: all that grows is the queue.
@@ -509,14 +486,13 @@ mod tests {
     /// A stranger cannot make this member wait for, and keep, megabytes of a first packet.
     #[test]
     fn a_first_packet_is_small() {
-        let poll = mio::Poll::new().unwrap();
-        let mut links = Links::new(poll.registry().try_clone().unwrap(), 0, 1 << 20);
-        links.listen(Some("127.0.0.1:0".parse().unwrap())).unwrap();
-        let address = links.listener.as_ref().unwrap().local_addr().unwrap();
+        let mut links = Links::new(1 << 20);
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         for (len, is_taken) in [(GREETING_MAX, true), (GREETING_MAX + 1, false)] {
-            let mut theirs = std::net::TcpStream::connect(address).unwrap();
-            let link =
-                std::iter::repeat_with(|| links.accept()).find_map(|accepted| accepted.first().copied()).unwrap();
+            let mut theirs = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+            let (ours, remote) = listener.accept().unwrap();
+            ours.set_nonblocking(true).unwrap();
+            let link = links.accepted(ours, remote, &mut |_, _| Ok(())).unwrap();
             let data = Some(&[0; 2 * GREETING_MAX][..len]);
             let packet = Packet { kind: PacketKind::FollowerInfo, zxid: Zxid(0), data, auth: None };
             theirs.write_all(&packet.to_vec()).unwrap();
@@ -538,7 +514,7 @@ mod tests {
         {
             let ours = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
             ours.set_nonblocking(true).unwrap();
-            let (mut ours, mut theirs) = (TcpStream::from_std(ours), listener.accept().unwrap().0);
+            let (mut ours, mut theirs) = (ours, listener.accept().unwrap().0);
             let (pieces, stream) = crossbeam::channel::bounded(2);
             pieces.send(Piece::Bytes(Bytes::from_static(b"part"))).unwrap();
             last.into_iter().for_each(|last| pieces.send(last).unwrap());

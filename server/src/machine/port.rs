@@ -1,7 +1,7 @@
 //! The two ways from a worker to the replica: a call where both live on one core, a queue from everywhere else. On both, the
 //! stages before the log are timed: two looks at the clock a write.
 
-use super::Shared;
+use super::crossing::Crossing;
 use crate::pipeline::WriteRequest;
 use crate::replica::{Now, Replica};
 use crate::session::ConnId;
@@ -10,7 +10,6 @@ use crate::worker::Port;
 use corral_engine::Tree;
 use corral_engine::txnlog::Group;
 use corral_proto::{OpCode, SessionId, Xid};
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 /// Where a write is when it is handed on: when that was, and what it had waited for until then.
@@ -30,10 +29,10 @@ pub(super) struct Direct<'a> {
 
 impl Direct<'_> {
     /// Begins when the write is `handed`; says when it was done.
-    fn write(&mut self, shared: &Shared, tree: &Tree, request: &WriteRequest<'_>, handed: Handed) -> Duration {
+    fn write(&mut self, crossing: &Crossing, tree: &Tree, request: &WriteRequest<'_>, handed: Handed) -> Duration {
         let before = self.log.last();
         self.replica.request(tree, self.log, self.now, request);
-        let done = shared.uptime();
+        let done = crossing.host.uptime();
         if self.log.last() > before {
             self.timeline.sequenced(self.log.last(), handed.waited, done.saturating_sub(handed.at), done);
         }
@@ -45,18 +44,11 @@ impl Direct<'_> {
 const PASSWORD_BYTES: usize = 17;
 
 /// From another core.
-pub(super) struct Queue<'a>(pub(super) &'a Shared);
+pub(super) struct Queue<'a>(pub(super) &'a Crossing);
 
 impl Queue<'_> {
     fn push(&self, message: ToReplica) -> bool {
-        let mut refused = self.0.inbox.push(message).err();
-        if let Some(message) = refused.take() {
-            // Said before trying again: whoever makes room after that rings.
-            self.0.inbox_waits.store(true, Ordering::SeqCst);
-            refused = self.0.inbox.push(message).err();
-        }
-        self.0.lines[0].bell.ring();
-        refused.is_none()
+        self.0.push(message).is_ok()
     }
 }
 
@@ -67,8 +59,8 @@ pub(super) enum Way<'a> {
 }
 
 /// The way to the replica for one run of requests, timed.
-pub(super) struct Timed<'a> {
-    shared: &'a Shared,
+pub struct Timed<'a> {
+    crossing: &'a Crossing,
     stages: &'a mut Stages,
     way: Way<'a>,
     /// When the newest write of this run was handed on, or the run began.
@@ -79,37 +71,37 @@ pub(super) struct Timed<'a> {
 
 impl<'a> Timed<'a> {
     /// A run that begins now.
-    pub(super) fn new(shared: &'a Shared, stages: &'a mut Stages, way: Way<'a>) -> Timed<'a> {
-        Timed { shared, stages, way, mark: shared.uptime(), frames: 0 }
+    pub(super) fn new(crossing: &'a Crossing, stages: &'a mut Stages, way: Way<'a>) -> Timed<'a> {
+        Timed { crossing, stages, way, mark: crossing.host.uptime(), frames: 0 }
     }
 
     /// When the run began, or its newest write was handed on.
-    pub(super) fn mark(&self) -> Duration {
+    pub fn mark(&self) -> Duration {
         self.mark
     }
 
     /// The next frame of the run comes.
-    pub(super) fn next_frame(&mut self) {
+    pub fn next_frame(&mut self) {
         self.frames += 1;
     }
 }
 
 impl Port for Timed<'_> {
     fn write(&mut self, tree: &Tree, request: &WriteRequest<'_>) -> bool {
-        let at = self.shared.uptime();
+        let at = self.crossing.host.uptime();
         // Only a frame that comes right after the mark has been decoded since; before any other, reads were answered.
         let decode = (std::mem::take(&mut self.frames) == 1).then(|| at.saturating_sub(self.mark));
         let waited = at.saturating_sub(request.since).saturating_sub(decode.unwrap_or_default());
         let handed = Handed { at, waited };
         let taken = match &mut self.way {
             Way::Direct(direct) => {
-                self.mark = direct.write(self.shared, tree, request, handed);
+                self.mark = direct.write(self.crossing, tree, request, handed);
                 true
             }
             Way::Queue(queue) => {
                 let WriteRequest { conn, session, xid, op, body, since } = *request;
                 let taken = queue.push(ToReplica::Write { conn, session, xid, op, body: body.into(), since, handed });
-                self.mark = self.shared.uptime();
+                self.mark = self.crossing.host.uptime();
                 taken
             }
         };
@@ -153,12 +145,12 @@ pub(super) enum ToReplica {
 
 impl ToReplica {
     /// Arrives at `now`; says when it was done.
-    pub(super) fn deliver(self, shared: &Shared, tree: &Tree, direct: &mut Direct<'_>, now: Duration) -> Duration {
+    pub(super) fn deliver(self, crossing: &Crossing, tree: &Tree, direct: &mut Direct<'_>, now: Duration) -> Duration {
         match self {
             ToReplica::Write { conn, session, xid, op, body, since, handed } => {
                 let waited = handed.waited + now.saturating_sub(handed.at);
                 let request = WriteRequest { conn, session, xid, op, body: &body, since };
-                return direct.write(shared, tree, &request, Handed { at: now, waited });
+                return direct.write(crossing, tree, &request, Handed { at: now, waited });
             }
             ToReplica::Open { conn, timeout_ms } => {
                 direct.replica.open_session(tree, direct.log, direct.now, conn, timeout_ms);

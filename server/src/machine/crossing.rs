@@ -1,0 +1,102 @@
+//! What the cores of one server share: the tree, and the queues between `core-0`, which has the replica, and the others.
+//!
+//! A core that queues something rings the bell of the core that takes it. A core that is refused room says so first and tries again
+//! ([`Crossing::inbox_waits`], [`Crossing::apply_waits`]): whoever makes room after that rings.
+//!
+//! **Invariants**: the tree is written by `core-0` only, and what that leads to is queued for every core before its lock is given back;
+//! queues are bounded, and a full one makes the sender wait, never drop or grow.
+//!
+//! **Not here**: threads, bells and clocks ([`Host`] stands for them).
+
+use super::port::ToReplica;
+use crate::delivery::Delivery;
+use corral_engine::Tree;
+use crossbeam::queue::ArrayQueue;
+use parking_lot::RwLock;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+/// Requests that the other cores may have on their way to the replica.
+const INBOX: usize = 4096;
+/// Deliveries that a core may be behind.
+const DELIVERIES: usize = 256;
+
+/// What the cores need of whoever runs them.
+pub trait Host: Send + Sync {
+    /// The time since the server's start, for what is measured.
+    fn uptime(&self) -> Duration;
+    /// Wakes a core if it sleeps, or is about to.
+    fn ring(&self, core: usize);
+}
+
+/// The tree and the queues.
+pub struct Crossing {
+    pub(super) host: Box<dyn Host>,
+    /// Read by all cores.
+    pub tree: RwLock<Tree>,
+    pub(super) inbox: ArrayQueue<ToReplica>,
+    /// Some core was refused room in the inbox and waits to be rung.
+    pub(super) inbox_waits: AtomicBool,
+    /// The replica waits until some core has taken its deliveries.
+    pub(super) apply_waits: AtomicBool,
+    pub(super) lines: Vec<Line>,
+}
+
+/// The way to one core.
+pub(super) struct Line {
+    pub(super) deliveries: ArrayQueue<Delivery>,
+    /// Whether any of its connections watches anything; written under the tree's lock.
+    pub(super) watching: AtomicBool,
+}
+
+impl Crossing {
+    /// For so many cores.
+    pub fn new(host: Box<dyn Host>, tree: Tree, cores: usize) -> Crossing {
+        let line = || Line { deliveries: ArrayQueue::new(DELIVERIES), watching: AtomicBool::new(false) };
+        Crossing {
+            host,
+            tree: RwLock::new(tree),
+            inbox: ArrayQueue::new(INBOX),
+            inbox_waits: AtomicBool::new(false),
+            apply_waits: AtomicBool::new(false),
+            lines: (0..cores).map(|_| line()).collect(),
+        }
+    }
+
+    /// How many cores there are.
+    pub fn cores(&self) -> usize {
+        self.lines.len()
+    }
+
+    /// Wakes all cores.
+    pub fn ring_all(&self) {
+        (0..self.cores()).for_each(|core| self.host.ring(core));
+    }
+
+    /// Hands a request to the replica. It comes back if there is no room.
+    pub(super) fn push(&self, request: ToReplica) -> Result<(), ToReplica> {
+        let pushed = self.inbox.push(request).or_else(|refused| {
+            self.inbox_waits.store(true, Ordering::SeqCst);
+            self.inbox.push(refused)
+        });
+        self.host.ring(0);
+        pushed
+    }
+
+    /// Whether every core but `core-0` has room for a delivery. If not, this one is rung when they have.
+    pub(super) fn has_room(&self) -> bool {
+        let has_room = || self.lines[1..].iter().all(|line| !line.deliveries.is_full());
+        if has_room() {
+            return true;
+        }
+        self.apply_waits.store(true, Ordering::SeqCst);
+        has_room()
+    }
+
+    /// A core has taken its deliveries.
+    pub(super) fn made_room(&self) {
+        if self.apply_waits.load(Ordering::SeqCst) && self.apply_waits.swap(false, Ordering::SeqCst) {
+            self.host.ring(0);
+        }
+    }
+}
