@@ -41,6 +41,13 @@ mutations! {
     SessionsHaveManyOwners,
     ReadsOvertakeWrites,
     LostHistoriesVote,
+    SyncsAreAnsweredAtOnce,
+    NobodyGoesOn,
+    CoresReadBeforeTheyAreTold,
+    MissedEventsAreForgotten,
+    PersistentWatchesFireOnce,
+    WritesOutliveTheirRole,
+    LeadersWithoutADiskStay,
 }
 
 /// Whether this is to go wrong in this thread.

@@ -9,6 +9,7 @@
 //!
 //! **Not here**: whether the connection may hear of it (the worker looks at the change's list), encoding.
 
+use crate::mutation::{self, Mutation};
 use corral_engine::tree::{Change, path};
 use corral_proto::EventType;
 use corral_proto::request::WatcherType;
@@ -71,6 +72,9 @@ impl Watches {
 
     /// `slot` wants to hear of every change at `path` and of its children.
     pub fn add_persistent(&mut self, path: &str, slot: u32) {
+        if mutation::is_on(Mutation::PersistentWatchesFireOnce) {
+            return self.add(WatchKind::Data, path, slot);
+        }
         self.put(WatchKind::Data, WatchMode::Persistent, path, slot);
         self.put(WatchKind::Child, WatchMode::Persistent, path, slot);
     }

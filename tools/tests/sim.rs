@@ -10,11 +10,12 @@ mod common;
 use common::Run;
 use corral_server::mutation::{self, Mutation};
 use corral_tools::sim::journal;
-use corral_tools::sim::plan::{Plan, Size};
+use corral_tools::sim::plan::{Fault, Kind, Plan, Size};
 use corral_tools::sim::{Counts, simulate};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
 const SIZE: Size = Size { servers: 3, observers: 0, clients: 3, steps: 8000 };
 
@@ -77,7 +78,11 @@ fn whatever_is_broken_on_purpose_is_noticed() {
     let scratch = scratch();
     let mut missed = Vec::new();
     let only = std::env::var("CORRAL_SIM_MUTANT").ok();
-    let wanted = |mutation: &Mutation| only.as_ref().is_none_or(|name| *name == format!("{mutation:?}"));
+    // That one violates nothing, it only makes everybody wait: see below.
+    let wanted = |mutation: &Mutation| {
+        *mutation != Mutation::LeadersWithoutADiskStay
+            && only.as_ref().is_none_or(|name| *name == format!("{mutation:?}"))
+    };
     for mutation in Mutation::ALL.iter().copied().filter(wanted) {
         match hunt(mutation, seeds, scratch.path()) {
             Some((seed, how)) => println!("{mutation:?}: seed {seed}: {}", how.lines().next().unwrap_or_default()),
@@ -85,6 +90,33 @@ fn whatever_is_broken_on_purpose_is_noticed() {
         }
     }
     assert_eq!(missed, [], "not noticed in {seeds} seeds");
+}
+
+/// The disk of one server of three is full, or hangs, for much longer than `syncLimit`, and nothing else goes wrong.
+fn without_a_disk(seed: u64, scratch: &Path) -> Counts {
+    let member = seed as usize % 3;
+    let kind = if seed.is_multiple_of(2) { Kind::FullDisk(member) } else { Kind::HungDisk(member) };
+    let ms = Duration::from_millis;
+    let fault = Fault { number: 0, at: ms(400), kind, lasts: ms(4000) };
+    let size = Size { steps: 20_000, ..SIZE };
+    simulate(Plan { seed, size, faults: vec![fault] }, scratch, false)
+}
+
+/// Four ticks of 50 ms until a leader gives up or a follower is given up, and an election.
+const HAND_OVER: Duration = Duration::from_millis(1500);
+
+#[test]
+fn whoever_has_no_disk_does_not_keep_the_others_from_going_on() {
+    let scratch = scratch();
+    for seed in 1..=12 {
+        let counts = without_a_disk(seed, scratch.path());
+        assert!(counts.time > Duration::from_secs(2), "seed {seed} was over in {:?}", counts.time);
+        assert!(counts.silence < HAND_OVER, "seed {seed}: no commit for {:?}", counts.silence);
+    }
+    mutation::set(Some(Mutation::LeadersWithoutADiskStay));
+    let worst = (1..=12).map(|seed| without_a_disk(seed, scratch.path()).silence).max();
+    mutation::set(None);
+    assert!(worst > Some(HAND_OVER), "a leader that stays is not noticed: {worst:?}");
 }
 
 fn sim(args: &[&str]) -> Run {

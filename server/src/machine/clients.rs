@@ -8,6 +8,7 @@
 use super::crossing::Crossing;
 use super::port::{Direct, Queue, Timed, ToReplica, Way};
 use crate::delivery::Delivery;
+use crate::mutation::{self, Mutation};
 use crate::replica::Now;
 use crate::stages::Stages;
 use crate::worker::{Worker, WorkerOptions};
@@ -50,11 +51,19 @@ impl Clients {
     pub(super) fn with_queue<R>(&mut self, now: Now, work: impl FnOnce(&mut Worker, &Tree, &mut Timed<'_>) -> R) -> R {
         let tree = self.crossing.tree.read();
         let mut port = Timed::new(&self.crossing, &mut self.stages, Way::Queue(Queue(&self.crossing)));
-        while let Some(delivery) = self.crossing.lines[self.core].deliveries.pop() {
-            self.worker.deliver(now.uptime, &delivery);
+        let catch_up = |worker: &mut Worker, port: &mut Timed<'_>| {
+            while let Some(delivery) = self.crossing.lines[self.core].deliveries.pop() {
+                worker.deliver(now.uptime, &delivery);
+            }
+            worker.retry(&tree, port, now.uptime);
+            self.crossing.made_room();
+        };
+        if mutation::is_on(Mutation::CoresReadBeforeTheyAreTold) {
+            let result = work(&mut self.worker, &tree, &mut port);
+            catch_up(&mut self.worker, &mut port);
+            return result;
         }
-        self.worker.retry(&tree, &mut port, now.uptime);
-        self.crossing.made_room();
+        catch_up(&mut self.worker, &mut port);
         let result = work(&mut self.worker, &tree, &mut port);
         self.says_whether_it_watches();
         result

@@ -15,6 +15,7 @@ use super::snapshots::Ended;
 use super::{Outside, Seen};
 use crate::admin::report::ReplicaReport;
 use crate::delivery::Delivery;
+use crate::mutation::{self, Mutation};
 use crate::replica::{LogState, Now, Replica};
 use crate::stages::Timeline;
 use corral_engine::disk::Disk;
@@ -253,6 +254,8 @@ impl<D: Disk, S: Read + Write> Member<D, S> {
             let applied = crossing.host.uptime();
             if tree.last_applied() > before {
                 outside.saw(Seen::Applied(&tree));
+            }
+            if tree.last_applied() > before || mutation::is_on(Mutation::WritesOutliveTheirRole) {
                 self.timeline.applied(tree.last_applied(), applied);
             }
             let changes: Option<Arc<[Change]>> = (!changes.is_empty()).then(|| changes.into());
@@ -307,6 +310,9 @@ impl<D: Disk, S: Read + Write> Member<D, S> {
     pub(super) fn has_work(&self, outside: &dyn Outside<D, S>) -> bool {
         // A core that was behind may have caught up, and rung, while this one was not asleep yet.
         let applies = self.replica.has_committed() || self.replica.has_deliveries();
+        if mutation::is_on(Mutation::NobodyGoesOn) {
+            return false;
+        }
         !self.crossing.inbox.is_empty()
             || applies && !self.crossing.apply_waits.load(Ordering::SeqCst)
             || self.has_commands()

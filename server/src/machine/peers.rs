@@ -9,6 +9,7 @@
 use super::links::{Came, LINKS_MAX, Links};
 use super::member::Member;
 use super::{Heard, Outside, Seen};
+use crate::mutation::{self, Mutation};
 use crate::replica::{Command, Now, Replica};
 use crate::transfer::{self, Arrival};
 use crate::zab::leadership::LinkId;
@@ -256,7 +257,9 @@ impl<D: Disk, S: Read + Write> Member<D, S> {
             Command::Truncate(upto) => self.truncate(upto, outside)?,
             Command::Serve => {
                 self.replica.serve(&mut self.crossing.tree.write(), now.uptime);
-                self.timeline.forget();
+                if !mutation::is_on(Mutation::WritesOutliveTheirRole) {
+                    self.timeline.forget();
+                }
                 let standing = self.replica.standing();
                 tracing::info!("serving in epoch {}, from {}", standing.current, standing.last);
                 outside.saw(Seen::Serves(&self.replica, &self.crossing.tree.read()));

@@ -9,6 +9,7 @@
 use super::leading::Leading;
 use super::{Asker, Command, Now, Origin, Replica, Role, millis};
 use crate::delivery::Item;
+use crate::mutation::{self, Mutation};
 use crate::pipeline::WriteRequest;
 use crate::pipeline::sequencer::Place;
 use crate::session::{self, ConnId, Owner};
@@ -77,7 +78,8 @@ impl Replica {
 
     /// A client of a leader is answered when everything that was ordered before is applied.
     fn sync(&mut self, tree: &Tree, asker: Asker, path: Option<&str>) {
-        if let (Some(newest), Role::Leading(leading)) = (self.proposals.back(), &mut self.role) {
+        let waits = !mutation::is_on(Mutation::SyncsAreAnsweredAtOnce);
+        if let (Some(newest), Role::Leading(leading), true) = (self.proposals.back(), &mut self.role, waits) {
             leading.syncs.push_back((newest.zxid, asker, path.map(Box::from)));
         } else {
             self.answer(asker, tree.last_applied(), 0, &Response::Sync(path), false);
@@ -121,7 +123,7 @@ impl Replica {
         decide: impl FnOnce(&mut Leading, Place, &mut dyn FnMut(Txn<'_>)),
     ) {
         let Role::Leading(leading) = &mut self.role else { unreachable!("only a leader orders") };
-        let Some(zxid) = leading.leadership.order() else {
+        let Some(zxid) = leading.leadership.order(self.options.epoch_max) else {
             return self.look(now.uptime, "the zxids of the epoch are used up");
         };
         let header = TxnHeader { session, cxid, zxid, time_ms: now.wall_ms };

@@ -12,6 +12,7 @@
 //! **Not here**: what is committed when ([`Leadership`]), requests of clients ([`super::clients`]).
 
 use super::{Asker, LogState, ReplicaOptions, millis};
+use crate::mutation::{self, Mutation};
 use crate::pipeline::sequencer::Sequencer;
 use crate::session::Sessions;
 use crate::zab::leadership::{Leadership, LinkId, Order};
@@ -119,7 +120,9 @@ impl Leading {
         }
         self.beat_at = now + self.tick / 2;
         self.beats += 1;
-        if let Some(since) = log.waits_since.filter(|since| now.saturating_sub(*since) >= self.patience) {
+        let stays = mutation::is_on(Mutation::LeadersWithoutADiskStay);
+        let is_late = |since: &Duration| !stays && now.saturating_sub(*since) >= self.patience;
+        if let Some(since) = log.waits_since.filter(is_late) {
             let waited = (now - since).as_millis();
             let is = if log.is_full { "is full" } else { "hangs" };
             return out.push(Order::GiveUp(format!(

@@ -75,6 +75,8 @@ pub struct ReplicaOptions {
     pub leader_serves: bool,
     /// The member has lost its history ([`corral_engine::epochs::Epochs::is_lost`]).
     pub is_lost: bool,
+    /// Transactions that an epoch may have before another begins: all that there are numbers for, except in simulations.
+    pub epoch_max: u32,
     /// The first session id to give ([`crate::session::first_id`]).
     pub first_session: SessionId,
     /// For the order of nothing that matters ([`crate::pipeline::sequencer::Sequencer::new`]).

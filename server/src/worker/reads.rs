@@ -4,6 +4,7 @@
 
 use super::Out;
 use crate::acl;
+use crate::mutation::{self, Mutation};
 use crate::watch::{WatchKind, Watches};
 use corral_engine::Tree;
 use corral_engine::tree::NodeId;
@@ -177,6 +178,9 @@ fn readable(tree: &Tree, path: &str, wanted: i32) -> Result<NodeId, ErrorCode> {
 /// reference; Apache's `DataTree.setWatches`). Unlike Apache, it is not told of nodes that it may not read.
 fn set_watches(tree: &Tree, watches: &mut Watches, slot: u32, request: &SetWatchesRequest<'_>, out: &mut Out) {
     let mut tell = |kind: EventType, path: &str| {
+        if mutation::is_on(Mutation::MissedEventsAreForgotten) {
+            return;
+        }
         if tree.find(path).is_none_or(|id| acl::allows(tree.acl(id), perms::READ)) {
             out.put_frame(|out| {
                 ReplyHeader { xid: Xid::NOTIFICATION, zxid: Zxid(-1), error: 0 }.encode(out);

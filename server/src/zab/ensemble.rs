@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 /// One voter's part in a quorum.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Voter {
-    /// A voter of weight zero counts for nothing and never leads.
+    /// What it counts in its group; one of weight zero counts for nothing and never leads. Without groups it says nothing.
     pub weight: u32,
     /// Its group, where there are groups.
     pub group: Option<u32>,
@@ -50,7 +50,11 @@ impl Ensemble {
         voters: impl IntoIterator<Item = (ServerId, Voter)>,
         observers: impl IntoIterator<Item = ServerId>,
     ) -> Result<Ensemble, EnsembleError> {
-        let voters: BTreeMap<_, _> = voters.into_iter().collect();
+        let mut voters: BTreeMap<_, Voter> = voters.into_iter().collect();
+        if voters.values().all(|voter| voter.group.is_none()) {
+            // A majority counts heads (Apache's `QuorumMaj`), and whoever is counted may lead.
+            voters.values_mut().for_each(|voter| voter.weight = 1);
+        }
         let observers: BTreeSet<_> = observers.into_iter().collect();
         if let Some(twice) = observers.iter().find(|id| voters.contains_key(id)) {
             return Err(EnsembleError::Twice(*twice));
@@ -156,6 +160,14 @@ mod tests {
         check(&ensemble, &[2], true);
         check(&ensemble, &[1, 3], false);
         assert!(!ensemble.may_lead(ServerId(3)) && ensemble.is_voter(ServerId(3)));
+    }
+
+    /// Those of weight zero counted, but could not lead, and never voted for the one that could: nobody was ever elected.
+    #[test]
+    fn a_weight_without_groups_says_nothing() {
+        let ensemble = Ensemble::new((1..=3).map(|id| (ServerId(id), voter(u32::from(id == 1), None))), []).unwrap();
+        check(&ensemble, &[2, 3], true);
+        assert!((1..=3).all(|id| ensemble.may_lead(ServerId(id))));
     }
 
     #[test]

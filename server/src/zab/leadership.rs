@@ -239,13 +239,13 @@ impl Leadership {
         self.ensemble.is_quorum(|voter| voter == self.me || connected(voter))
     }
 
-    /// Gives the next transaction its place in the order; `None` when the epoch's are used up, and a new one must be elected
+    /// Gives the next transaction its place in the order; `None` when the epoch has had `most` of them, and a new one must be elected
     /// (ZOOKEEPER-1277). A server alone needs no election for that.
-    pub fn order(&mut self) -> Option<Zxid> {
+    pub fn order(&mut self, most: u32) -> Option<Zxid> {
         assert!(self.is_established(), "nothing is proposed before the epoch is established");
         self.ordered = match self.phase {
             Phase::Alone => next_alone(self.ordered),
-            _ => self.ordered.next()?,
+            _ => self.ordered.next().filter(|next| next.counter() <= most)?,
         };
         Some(self.ordered)
     }

@@ -65,7 +65,7 @@ impl Rig {
 
     fn propose(&mut self, zxid: Zxid) -> Vec<Order> {
         let mut out = vec![];
-        assert_eq!(self.0.order(), Some(zxid));
+        assert_eq!(self.0.order(u32::MAX), Some(zxid));
         self.0.propose(zxid, bytes(zxid).into(), &mut out);
         out
     }
@@ -320,7 +320,7 @@ fn the_bytes_of_a_proposal_are_the_same_memory_for_every_learner() {
     rig.hear(B, ack_epoch(Zxid::new(2, 3), 2));
     let (one, data) = (Zxid::new(3, 1), bytes(Zxid::new(3, 1)));
     let mut out = vec![];
-    assert_eq!(rig.0.order(), Some(one));
+    assert_eq!(rig.0.order(u32::MAX), Some(one));
     rig.0.propose(one, data.clone().into(), &mut out);
     let sent: Vec<*const u8> = out
         .iter()
@@ -336,13 +336,13 @@ fn the_bytes_of_a_proposal_are_the_same_memory_for_every_learner() {
 fn zookeeper_1277_an_epoch_that_is_used_up_ends() {
     let mut rig = Rig::established();
     rig.0.ordered = Zxid::new(3, u32::MAX - 1);
-    assert_eq!(rig.0.order(), Some(Zxid::new(3, u32::MAX)));
-    assert_eq!(rig.0.order(), None, "it never carries into the epoch");
+    assert_eq!(rig.0.order(u32::MAX), Some(Zxid::new(3, u32::MAX)));
+    assert_eq!(rig.0.order(u32::MAX), None, "it never carries into the epoch");
     // A server alone needs nobody for the next epoch.
     let me = Arc::new(Ensemble::of_equals([ME]));
     let mut alone = Leadership::alone(ME, me, Zxid::new(3, u32::MAX - 1));
-    assert_eq!(alone.order(), Some(Zxid::new(3, u32::MAX)));
-    assert_eq!(alone.order(), Some(Zxid::new(4, 1)));
+    assert_eq!(alone.order(u32::MAX), Some(Zxid::new(3, u32::MAX)));
+    assert_eq!(alone.order(u32::MAX), Some(Zxid::new(4, 1)));
 }
 
 /// A learner that is slower than the others acknowledges what is committed already, and owes nothing then.
@@ -390,7 +390,7 @@ fn a_sync_is_answered_right_behind_the_commit_that_it_waits_for() {
 fn a_server_alone_commits_what_its_own_disk_has() {
     let mut alone = Leadership::alone(ME, Arc::new(Ensemble::of_equals([ME])), Zxid(5));
     let mut out = vec![];
-    assert_eq!((alone.order(), alone.order()), (Some(Zxid(6)), Some(Zxid(7))));
+    assert_eq!((alone.order(u32::MAX), alone.order(u32::MAX)), (Some(Zxid(6)), Some(Zxid(7))));
     [6, 7].into_iter().for_each(|zxid| alone.propose(Zxid(zxid), bytes(Zxid(zxid)).into(), &mut out));
     alone.durable(Durable::simulated(Zxid(6)), &mut out);
     assert_eq!(out, [Commit(Zxid(6))]);

@@ -551,7 +551,7 @@ impl Cluster {
         if !leadership.is_established() {
             return;
         }
-        let zxid = leadership.order().expect("no simulation uses up an epoch");
+        let zxid = leadership.order(u32::MAX).expect("no simulation uses up an epoch");
         // No two leaders ever propose the same bytes.
         let bytes = Bytes::from(format!("{zxid} by {} {tag}", member.id));
         let mut out = vec![];

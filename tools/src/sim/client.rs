@@ -4,7 +4,8 @@
 //! - R1: answers come in the order of the requests; what it wrote to a node of its own, it reads there, and nothing older; nor does
 //!   anything that it asked for over a connection that it has left take effect after what it asked for later;
 //! - R2: the state that a session sees never goes back, also when it moves to another server: neither zxids nor nodes;
-//! - R3: an event comes before any answer that shows, or follows, the change;
+//! - R3: an event comes before any answer that shows, or follows, the change; also those of a connection that was left, to whoever asks
+//!   for them again on the next, and those of persistent watches;
 //! - R4: two nodes that are always written together are read as one;
 //! - R5: what was acknowledged is kept ([`Client::promises`] is for whoever checks it in the end).
 //!
@@ -13,9 +14,11 @@
 //! **Not here**: the way of its frames ([`super::world`]).
 
 use corral_net::put_frame;
-use corral_proto::jute::Decoder;
+use corral_proto::jute::{Decoder, StrList};
 use corral_proto::multi::{MultiReadRequest, ReadOp};
-use corral_proto::request::{CreateRequest, PathVersion, PathWatch, RequestHeader, SetDataRequest};
+use corral_proto::request::{
+    AddWatchMode, CreateRequest, PathVersion, PathWatch, RequestHeader, SetDataRequest, SetWatchesRequest,
+};
 use corral_proto::response::{ReplyHeader, Response};
 use corral_proto::{
     AclList, ConnectRequest, ConnectResponse, ErrorCode, Jute, MultiOp, MultiRequest, MultiResult, OpCode, Request,
@@ -48,6 +51,10 @@ enum For {
     SetTwins,
     GetTwins,
     Sync,
+    /// Whatever it watched over its last connection.
+    WatchAgain,
+    /// A persistent watch.
+    Persist(&'static str),
     Ephemeral,
     Close,
 }
@@ -83,8 +90,12 @@ pub(super) struct Client {
     asked: VecDeque<(Xid, OpCode, For)>,
     /// The newest change that it has seen of each node.
     seen: BTreeMap<&'static str, Zxid>,
-    /// What it watches over this connection, and the change that it had seen then.
+    /// What it watches once, and the change that it had seen then.
     watches: BTreeMap<&'static str, Zxid>,
+    /// It has yet to ask for these again, over a new connection.
+    watches_again: bool,
+    /// What it watches persistently over this connection, and the newest change that it was told of, or had seen then.
+    persistent: BTreeMap<&'static str, Zxid>,
     pub(super) promises: Vec<Promise>,
     pub(super) answers: u64,
     ephemerals: u64,
@@ -106,6 +117,8 @@ impl Client {
             asked: VecDeque::new(),
             seen: BTreeMap::new(),
             watches: BTreeMap::new(),
+            watches_again: false,
+            persistent: BTreeMap::new(),
             promises: Vec::new(),
             answers: 0,
             ephemerals: 0,
@@ -126,7 +139,8 @@ impl Client {
     /// What it says first on a new connection.
     pub(super) fn connect(&mut self) -> Vec<u8> {
         self.phase = Phase::ShakingHands;
-        self.watches.clear();
+        self.persistent.clear();
+        self.watches_again = !self.watches.is_empty();
         let request = ConnectRequest {
             protocol_version: 0,
             last_zxid_seen: self.last_zxid,
@@ -150,13 +164,19 @@ impl Client {
             return None;
         }
         let wish = self.wish();
-        self.last_xid += 1;
-        let xid = Xid(self.last_xid);
+        let xid = match wish {
+            For::WatchAgain => Xid::SET_WATCHES,
+            _ => {
+                self.last_xid += 1;
+                Xid(self.last_xid)
+            }
+        };
         let own = self.promises.last().expect("it has a session").path.clone();
         let data = format!("{}-{}", self.number, self.last_xid);
         let create = |path, data, flags| CreateRequest { path, data: Some(data), acl: AclList::OPEN, flags };
         let set = |path, data| SetDataRequest { path, data: Some(data), version: -1 };
         let mut raw = Vec::new();
+        let (mut there, mut missing) = (Vec::new(), Vec::new());
         let (number, ephemeral);
         let request = match &wish {
             For::CreateOwn => Request::Create(create(&own, b"0", 0)),
@@ -183,6 +203,28 @@ impl Client {
                 Request::MultiRead(MultiReadRequest::from_encoded(TWINS.len(), &raw))
             }
             For::Sync => Request::Sync(Some("/")),
+            For::WatchAgain => {
+                let (mut are_there, mut are_missing) = (0, 0);
+                for (path, seen) in &self.watches {
+                    let (count, list) = match *seen {
+                        Zxid::ZERO => (&mut are_missing, &mut missing),
+                        _ => (&mut are_there, &mut there),
+                    };
+                    *count += 1;
+                    list.extend_from_slice(&(path.len() as i32).to_be_bytes());
+                    list.extend_from_slice(path.as_bytes());
+                }
+                let list = StrList::from_encoded;
+                Request::SetWatches(SetWatchesRequest {
+                    relative_zxid: self.last_zxid,
+                    data: list(are_there, &there),
+                    exist: list(are_missing, &missing),
+                    child: list(0, &[]),
+                    persistent: list(0, &[]),
+                    recursive: list(0, &[]),
+                })
+            }
+            For::Persist(path) => Request::AddWatch(path, AddWatchMode::Persistent),
             For::Ephemeral => {
                 self.ephemerals += 1;
                 ephemeral = format!("/ephemeral-{}-{}", self.number, self.ephemerals);
@@ -203,6 +245,9 @@ impl Client {
     fn wish(&mut self) -> For {
         let shared = SHARED[self.random.random_range(0..SHARED.len())];
         let watch = self.random.random();
+        if std::mem::take(&mut self.watches_again) {
+            return For::WatchAgain;
+        }
         let promise = self.promises.last_mut().expect("it has a session");
         if promise.acknowledged == 0 && !self.asked.iter().any(|(_, _, wish)| matches!(wish, For::CreateOwn)) {
             promise.tried = promise.tried.max(1);
@@ -222,7 +267,8 @@ impl Client {
             80 => For::CreateTwins,
             81..87 => For::SetTwins,
             87..94 => For::GetTwins,
-            94..97 => For::Sync,
+            94..96 => For::Sync,
+            96 => For::Persist(shared),
             97..99 => For::Ephemeral,
             _ => For::Close,
         }
@@ -237,9 +283,7 @@ impl Client {
         let header = ReplyHeader::decode(&mut d).expect("an answer has a header");
         if header.xid == Xid::NOTIFICATION {
             let event = WatcherEvent::decode(&mut d).expect("an event");
-            let watched = self.watches.keys().find(|path| **path == event.path).copied();
-            let watched = watched.unwrap_or_else(|| panic!("R3: an event of {}, which is not watched", event.path));
-            self.watches.remove(watched);
+            self.told(event.path, header.zxid);
             return None;
         }
         let (xid, op, wish) = self.asked.pop_front().expect("R1: an answer to no request");
@@ -258,6 +302,19 @@ impl Client {
         None
     }
 
+    /// An event of a change at `zxid`; of one that it has missed, that is not known.
+    fn told(&mut self, path: &str, zxid: Zxid) {
+        let Some(path) = SHARED.into_iter().find(|shared| *shared == path) else {
+            panic!("R3: an event of {path}, which is never watched");
+        };
+        let once = self.watches.remove(path).is_some();
+        let persistent = self.persistent.get_mut(path);
+        assert!(once || persistent.is_some(), "R3: an event of {path}, which is not watched");
+        if let Some(told) = persistent {
+            *told = zxid.max(*told);
+        }
+    }
+
     fn shake_hands(&mut self, frame: &[u8]) -> String {
         let response = ConnectResponse::decode(frame).expect("an answer to the handshake");
         self.phase = Phase::Open;
@@ -270,6 +327,8 @@ impl Client {
             self.sessions += 1;
             let path = format!("/own-{}-{}", self.number, self.sessions);
             self.promises.push(Promise { path, acknowledged: 0, tried: 0 });
+            self.watches.clear();
+            self.watches_again = false;
         }
         (self.session, self.password) = (response.session_id, response.password);
         format!("has session {}", self.session)
@@ -316,6 +375,10 @@ impl Client {
                 let data: Vec<_> = data.collect();
                 assert!(data[0] == data[1], "R4: the twins are read as {data:?}");
             }
+            (For::Persist(path), Some(_)) => {
+                // What it has seen so far may be older than what the server had when it was asked; only what comes later counts.
+                self.persistent.entry(path).or_insert(self.last_zxid);
+            }
             (For::Close, Some(_)) => self.session = SessionId::NONE,
             _ => {}
         }
@@ -328,6 +391,9 @@ impl Client {
             let seen = self.seen.entry(path).or_insert(Zxid::ZERO);
             assert!(stat.mzxid >= *seen, "R2: {path} of {} is seen after that of {seen}", stat.mzxid);
             *seen = stat.mzxid;
+        }
+        if let Some(told) = self.persistent.get(path) {
+            assert!(changed <= *told, "R3: {path} is seen as of {changed}, and a persistent watch told of {told} last");
         }
         if let Some(before) = self.watches.get(path) {
             assert!(*before == changed, "R3: {path} is seen as of {changed}, and was watched as of {before}");

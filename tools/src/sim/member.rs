@@ -61,6 +61,8 @@ pub(super) struct Member {
     pub(super) durable: usize,
     /// So many are in the tree that it serves.
     pub(super) applied: usize,
+    /// Transactions of an epoch, after which another begins.
+    epoch_max: u32,
     /// A bit has flipped in its log, or it has lost its history for that, and has no other yet.
     pub(super) is_rotten: bool,
     pub(super) paused_until: Duration,
@@ -179,6 +181,7 @@ impl Member {
             entries: Vec::new(),
             durable: 0,
             applied: 0,
+            epoch_max: [u32::MAX, 150, 600][random.random_range(0..3)],
             is_rotten: false,
             paused_until: Duration::ZERO,
             slow_until: Duration::ZERO,
@@ -313,6 +316,7 @@ impl Member {
             patience,
             leader_serves: true,
             is_lost,
+            epoch_max: self.epoch_max,
             first_session: SessionId(session::first_id(self.id.0 as u8, 0).0 + ((self.lives as i64) << 16)),
             seed: 1,
             cores,

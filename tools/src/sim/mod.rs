@@ -164,11 +164,12 @@ pub fn simulate(plan: Plan, scratch: &Path, writes: bool) -> Counts {
 }
 
 fn told(counts: &Counts) -> String {
-    let Counts { steps, time, commits, epochs, answers, deaths, truncations, snapshots, stretches, rots, faults } =
+    let Counts { steps, commits, epochs, answers, deaths, truncations, snapshots, stretches, rots, faults, .. } =
         counts;
-    let time = time.as_secs_f64();
+    let (time, silence) = (counts.time.as_secs_f64(), counts.silence.as_secs_f64());
     format!(
-        "{steps} steps, {time:.1} s of simulated time, {commits} commits in {epochs} epochs, {answers} answers; {faults} faults, \
+        "{steps} steps, {time:.1} s of simulated time, {commits} commits in {epochs} epochs (none for {silence:.1} s at most), \
+         {answers} answers; {faults} faults, \
          {deaths} deaths, {rots} logs damaged, {truncations} histories cut, {snapshots} snapshots and {stretches} logs sent; nothing violated"
     )
 }
@@ -176,6 +177,7 @@ fn told(counts: &Counts) -> String {
 impl Counts {
     fn add(&mut self, other: &Counts) {
         self.time += other.time;
+        self.silence = self.silence.max(other.silence);
         for (sum, one) in [
             (&mut self.steps, other.steps),
             (&mut self.commits, other.commits),

@@ -23,6 +23,7 @@ pub(super) fn of_the_first_of(members: i64) -> ReplicaOptions {
         patience: Patience::default(),
         leader_serves: true,
         is_lost: false,
+        epoch_max: u32::MAX,
         first_session: FIRST,
         seed: 1,
         cores: CORES,

@@ -279,7 +279,7 @@ impl Cluster {
     pub(super) fn propose(&mut self, index: usize, bytes: Bytes) {
         let member = self.member(index);
         let Role::Leading(leadership) = &mut member.role else { unreachable!("only leaders propose") };
-        let zxid = leadership.order().expect("no epoch is used up here");
+        let zxid = leadership.order(u32::MAX).expect("no epoch is used up here");
         let mut out = vec![];
         member.disk.log.push((zxid, bytes.clone()));
         leadership.propose(zxid, bytes.into(), &mut out);

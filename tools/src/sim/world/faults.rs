@@ -45,7 +45,9 @@ impl World {
             }
             Kind::SlowNetwork => self.network.slow_down(until),
             Kind::BitRot(member) => {
-                let enough = self.plan.size.servers >= 3 && !self.members.iter().any(|member| member.is_rotten);
+                let enough = self.plan.size.servers >= 3
+                    && !self.is_weighted
+                    && !self.members.iter().any(|member| member.is_rotten);
                 if enough && self.members[member].life.is_some() {
                     self.die(member, true, until);
                     if self.members[member].rots() {

@@ -29,6 +29,7 @@ use corral_proto::{ServerId, Zxid};
 use corral_server::machine::Heard;
 use corral_server::replica::Now;
 use corral_server::zab::Ensemble;
+use corral_server::zab::ensemble::Voter;
 use corral_server::zab::leadership::LinkId;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
@@ -40,6 +41,20 @@ use steps::Cause;
 
 /// After the faults everybody must serve again within so much time.
 const PEACE: Duration = Duration::from_secs(60);
+
+/// A voter like the others.
+const EQUAL: Voter = Voter { weight: 1, group: None };
+
+/// Mostly they are equal; in some runs they are in groups, and may have weights there.
+fn voters(count: i64, random: &mut SmallRng) -> Vec<(ServerId, Voter)> {
+    let has_groups = count >= 3 && random.random_ratio(1, 8);
+    let has_weights = has_groups && random.random_ratio(1, 2);
+    let voter = |id: i64| {
+        let weight = if has_weights { random.random_range(0..4) } else { 1 };
+        Voter { weight: weight.max(u32::from(id == 1)), group: has_groups.then_some((id % 3) as u32) }
+    };
+    (1..=count).map(ServerId).zip((1..=count).map(voter)).collect()
+}
 
 /// Something that happens.
 enum Event {
@@ -110,6 +125,8 @@ pub struct Counts {
     pub rots: u64,
     /// Faults of the plan that happened.
     pub faults: u64,
+    /// The longest time from one commit to the next.
+    pub silence: Duration,
 }
 
 /// The world.
@@ -125,8 +142,11 @@ pub(super) struct World {
     clients: Vec<(Client, Option<u64>, Duration)>,
     conns: BTreeMap<u64, Conn>,
     next_conn: u64,
+    last_commit: Duration,
     history: History,
     pub(super) counts: Counts,
+    /// Voters are not equal.
+    is_weighted: bool,
     is_peace: bool,
     /// Whose power fails when the next epoch is taken over, and for how long.
     ambush: Option<(Vec<bool>, Duration)>,
@@ -143,9 +163,9 @@ impl World {
             Duration::from_millis([15, 60, 400][random.random_range(0..3)]),
             [40, 200, 1000][random.random_range(0..3)],
         );
-        let equal = |id| (ServerId(id), corral_server::zab::ensemble::Voter { weight: 1, group: None });
         let all = (size.servers + size.observers) as i64;
-        let voters = (1..=size.servers as i64).map(equal);
+        let voters = voters(size.servers as i64, &mut random);
+        let is_weighted = voters.iter().any(|(_, voter)| *voter != EQUAL);
         let observers = (size.servers as i64 + 1..=all).map(ServerId);
         let ensemble = Arc::new(Ensemble::new(voters, observers).expect("an ensemble has members"));
         let members = (0..all as usize).map(|index| Member::new(index, dir, random.random())).collect();
@@ -164,14 +184,18 @@ impl World {
             clients,
             conns: BTreeMap::new(),
             next_conn: 0,
+            last_commit: Duration::ZERO,
             history: History::default(),
             counts: Counts::default(),
+            is_weighted,
             is_peace: false,
             ambush: None,
             patience,
         };
         for index in 0..world.members.len() {
-            let at = world.within(30_000);
+            // Some are added when the others have a history.
+            let late = if index > 0 && world.random.random_ratio(1, 6) { 800_000 } else { 30_000 };
+            let at = world.within(late);
             world.at(at, Event::Start(index));
         }
         for index in 0..size.clients {

@@ -216,7 +216,7 @@ impl World {
     /// Transactions are in the tree that a member serves.
     fn applied(&mut self, index: usize, tree: &Tree) {
         let upto = tree.last_applied();
-        let before = self.members[index].applied;
+        let (before, committed) = (self.members[index].applied, self.history.committed.len());
         loop {
             let place = self.members[index].applied;
             let entry = self.members[index].entries.get(place).copied();
@@ -225,6 +225,10 @@ impl World {
             let has = |voter: ServerId| members[voter.0 as usize - 1].counts_for(zxid);
             self.history.delivers(place, entry.expect("looked at just now"), || ensemble.is_quorum(has));
             self.members[index].applied += 1;
+        }
+        if self.history.committed.len() > committed {
+            self.counts.silence = self.counts.silence.max(self.now - self.last_commit);
+            self.last_commit = self.now;
         }
         let member = &self.members[index];
         if member.applied == before {
