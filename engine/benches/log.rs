@@ -77,6 +77,7 @@ impl Rig {
         let recovered = recover(dir.path(), |_| ()).expect("an empty directory");
         let (wake, ready) = channel();
         let options = LogOptions {
+            files: corral_engine::disk::files::real(),
             dir: dir.path().to_owned(),
             mode: mode.clone(),
             segment_bytes: 64 << 20,

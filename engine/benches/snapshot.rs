@@ -37,7 +37,12 @@ fn snapshot(c: &mut Criterion) {
         let dir = std::env::var("CORRAL_BENCH_DIR")
             .map_or_else(|_| PathBuf::from(env!("CARGO_TARGET_TMPDIR")), PathBuf::from);
         let dir = tempfile::tempdir_in(dir).expect("a directory to write to");
-        let options = SnapshotOptions { dir: dir.path().to_owned(), compression, rate_limit: 0 };
+        let options = SnapshotOptions {
+            files: corral_engine::disk::files::real(),
+            dir: dir.path().to_owned(),
+            compression,
+            rate_limit: 0,
+        };
         let write =
             || take(&options, &tree, 1, &AtomicBool::new(false)).expect("the disk is well").expect("not stopped");
         group.bench_function(BenchmarkId::new("write", compression.name()), |b| b.iter(write));

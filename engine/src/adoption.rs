@@ -8,7 +8,8 @@
 //!
 //! **Not here**: who sends it, the tree that is served from then on.
 
-use crate::disk::publish::sync_dir;
+use crate::disk::files::Files;
+use crate::disk::publish::{make_dir, sync_dir};
 use crate::disk::removal;
 use crate::error::StorageError;
 use crate::snapshot;
@@ -33,23 +34,21 @@ fn waiting_room(snapshots: &Path) -> PathBuf {
 /// [`StorageError::Io`]; the history is the old one or the new one then.
 pub fn adopt(options: &SnapshotOptions, log: &Path, tree: &RwLock<Tree>, wall_ms: i64) -> Result<(), StorageError> {
     let room = waiting_room(&options.dir);
-    fs::create_dir_all(&room).map_err(StorageError::io("make the directory", &room))?;
-    sync_dir(&options.dir)?;
+    make_dir(&*options.files, &room)?;
     // Nobody else is served meanwhile.
-    let options = SnapshotOptions { dir: room, rate_limit: 0, ..options.clone() };
-    take(&options, tree, wall_ms, &AtomicBool::new(false))?;
-    finish(options.dir.parent().expect("it is in the directory of the snapshots"), log).map(drop)
+    let waiting = SnapshotOptions { dir: room, rate_limit: 0, ..options.clone() };
+    take(&waiting, tree, wall_ms, &AtomicBool::new(false))?;
+    finish(&*options.files, &options.dir, log).map(drop)
 }
 
 /// Makes the snapshot of `zxid`, which is one of those in `snapshots`, the history. As [`adopt`].
-pub(crate) fn keep_only(snapshots: &Path, log: &Path, zxid: Zxid) -> Result<(), StorageError> {
+pub(crate) fn keep_only(files: &dyn Files, snapshots: &Path, log: &Path, zxid: Zxid) -> Result<(), StorageError> {
     let room = waiting_room(snapshots);
-    fs::create_dir_all(&room).map_err(StorageError::io("make the directory", &room))?;
-    sync_dir(snapshots)?;
+    make_dir(files, &room)?;
     let (kept, waiting) = (snapshots.join(snapshot::file_name(zxid)), room.join(snapshot::file_name(zxid)));
-    fs::hard_link(&kept, &waiting).map_err(StorageError::io("link the snapshot to", &waiting))?;
-    sync_dir(&room)?;
-    finish(snapshots, log).map(drop)
+    files.link(&kept, &waiting).map_err(StorageError::io("link the snapshot to", &waiting))?;
+    sync_dir(files, &room)?;
+    finish(files, snapshots, log).map(drop)
 }
 
 /// Ends what a crash has interrupted, before a restore. Returns the transaction that the adopted history ends with, if there was
@@ -57,7 +56,7 @@ pub(crate) fn keep_only(snapshots: &Path, log: &Path, zxid: Zxid) -> Result<(), 
 ///
 /// # Errors
 /// [`StorageError::Io`].
-pub fn finish(snapshots: &Path, log: &Path) -> Result<Option<Zxid>, StorageError> {
+pub fn finish(files: &dyn Files, snapshots: &Path, log: &Path) -> Result<Option<Zxid>, StorageError> {
     let room = waiting_room(snapshots);
     if !room.is_dir() {
         return Ok(None);
@@ -65,22 +64,22 @@ pub fn finish(snapshots: &Path, log: &Path) -> Result<Option<Zxid>, StorageError
     for entry in fs::read_dir(&room).map_err(StorageError::io("look into", &room))? {
         let path = entry.map_err(StorageError::io("look into", &room))?.path();
         if path.extension().is_some_and(|extension| extension == "new") {
-            fs::remove_file(&path).map_err(StorageError::io("delete", &path))?;
+            files.remove(&path).map_err(StorageError::io("delete", &path))?;
         }
     }
     let Some((zxid, adopted)) = snapshot::list(&room)?.into_iter().next() else { return Ok(None) };
     for (_, path) in segment::list(log)?.into_iter().rev() {
-        removal::remove(&path).map_err(StorageError::io("delete the segment", &path))?;
+        removal::remove(files, &path).map_err(StorageError::io("delete the segment", &path))?;
     }
-    sync_dir(log)?;
+    sync_dir(files, log)?;
     for (_, path) in snapshot::list(snapshots)? {
-        removal::remove(&path).map_err(StorageError::io("delete the snapshot", &path))?;
+        removal::remove(files, &path).map_err(StorageError::io("delete the snapshot", &path))?;
     }
     // One of a later transaction that came back beside the adopted one would be taken for the history.
-    sync_dir(snapshots)?;
+    sync_dir(files, snapshots)?;
     let place = snapshots.join(snapshot::file_name(zxid));
-    fs::rename(&adopted, &place).map_err(StorageError::io("name the snapshot", &place))?;
-    sync_dir(snapshots)?;
-    sync_dir(&room)?;
+    files.rename(&adopted, &place).map_err(StorageError::io("name the snapshot", &place))?;
+    sync_dir(files, snapshots)?;
+    sync_dir(files, &room)?;
     Ok(Some(zxid))
 }

@@ -11,12 +11,14 @@
 //!
 //! **Not here**: when an epoch is promised or taken over.
 
+use crate::disk::files::Files;
 use crate::disk::publish::publish;
 use crate::error::StorageError;
 use corral_proto::Zxid;
 use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// Its name in the directory.
 const FILE: &str = "epochs";
@@ -24,6 +26,7 @@ const FILE: &str = "epochs";
 /// The numbers, on the disk.
 #[derive(Debug)]
 pub struct Epochs {
+    files: Arc<dyn Files>,
     dir: PathBuf,
     accepted: u32,
     current: u32,
@@ -36,14 +39,14 @@ impl Epochs {
     ///
     /// # Errors
     /// [`StorageError::Corrupt`] when the file does not check out, or is older than the log.
-    pub fn open(dir: &Path, last: Zxid) -> Result<Epochs, StorageError> {
+    pub fn open(files: Arc<dyn Files>, dir: &Path, last: Zxid) -> Result<Epochs, StorageError> {
         let path = dir.join(FILE);
         let corrupt = |why: String| StorageError::Corrupt { file: path.clone(), offset: 0, why };
         let text = match fs::read(&path) {
             Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
             Err(error) if error.kind() == ErrorKind::NotFound => {
                 let (accepted, current) = (last.epoch(), last.epoch());
-                let epochs = Epochs { dir: dir.to_owned(), accepted, current, is_lost: false };
+                let epochs = Epochs { files, dir: dir.to_owned(), accepted, current, is_lost: false };
                 epochs.store()?;
                 return Ok(epochs);
             }
@@ -56,7 +59,7 @@ impl Epochs {
                 "it says that this server has promised epoch {accepted}, but its log holds transaction {last} of a later one"
             )));
         }
-        Ok(Epochs { dir: dir.to_owned(), accepted, current, is_lost })
+        Ok(Epochs { files, dir: dir.to_owned(), accepted, current, is_lost })
     }
 
     /// Whether there is a file of them in `dir`.
@@ -106,14 +109,15 @@ impl Epochs {
     }
 
     fn replace(&mut self, accepted: u32, current: u32, is_lost: bool) -> Result<(), StorageError> {
-        let next = Epochs { dir: self.dir.clone(), accepted, current, is_lost };
+        let (files, dir) = (self.files.clone(), self.dir.clone());
+        let next = Epochs { files, dir, accepted, current, is_lost };
         next.store()?;
         *self = next;
         Ok(())
     }
 
     fn store(&self) -> Result<(), StorageError> {
-        publish(&self.dir, FILE, text(self.accepted, self.current, self.is_lost).as_bytes())
+        publish(&*self.files, &self.dir, FILE, text(self.accepted, self.current, self.is_lost).as_bytes())
     }
 }
 
@@ -138,6 +142,7 @@ fn parse(text: &str) -> Result<(u32, u32, bool), &'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::disk::files::real;
 
     fn numbers(epochs: &Epochs) -> (u32, u32) {
         (epochs.accepted(), epochs.current())
@@ -147,15 +152,15 @@ mod tests {
     fn a_lost_history_is_remembered_until_another_is_taken_over() {
         let dir = tempfile::tempdir_in(".").unwrap();
         assert!(!Epochs::are_in(dir.path()));
-        let mut epochs = Epochs::open(dir.path(), Zxid::new(3, 9)).unwrap();
+        let mut epochs = Epochs::open(real(), dir.path(), Zxid::new(3, 9)).unwrap();
         epochs.lose().unwrap();
         assert!(Epochs::are_in(dir.path()));
-        let mut epochs = Epochs::open(dir.path(), Zxid::ZERO).unwrap();
+        let mut epochs = Epochs::open(real(), dir.path(), Zxid::ZERO).unwrap();
         assert_eq!((numbers(&epochs), epochs.is_lost()), ((3, 3), true));
         epochs.promise(4).unwrap();
-        assert!(Epochs::open(dir.path(), Zxid::ZERO).unwrap().is_lost(), "a promise brings no history");
+        assert!(Epochs::open(real(), dir.path(), Zxid::ZERO).unwrap().is_lost(), "a promise brings no history");
         epochs.take_over(4).unwrap();
-        let epochs = Epochs::open(dir.path(), Zxid::new(4, 1)).unwrap();
+        let epochs = Epochs::open(real(), dir.path(), Zxid::new(4, 1)).unwrap();
         assert_eq!((numbers(&epochs), epochs.is_lost()), ((4, 4), false));
     }
 
@@ -163,24 +168,24 @@ mod tests {
     #[test]
     fn what_was_promised_and_taken_over_is_remembered() {
         let dir = tempfile::tempdir_in(".").unwrap();
-        let mut epochs = Epochs::open(dir.path(), Zxid::new(3, 9)).unwrap();
+        let mut epochs = Epochs::open(real(), dir.path(), Zxid::new(3, 9)).unwrap();
         assert_eq!(numbers(&epochs), (3, 3), "an older server's data");
         epochs.promise(7).unwrap();
-        assert_eq!(numbers(&Epochs::open(dir.path(), Zxid::new(3, 9)).unwrap()), (7, 3));
+        assert_eq!(numbers(&Epochs::open(real(), dir.path(), Zxid::new(3, 9)).unwrap()), (7, 3));
         epochs.take_over(7).unwrap();
-        assert_eq!(numbers(&Epochs::open(dir.path(), Zxid::new(7, 1)).unwrap()), (7, 7));
+        assert_eq!(numbers(&Epochs::open(real(), dir.path(), Zxid::new(7, 1)).unwrap()), (7, 7));
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "nothing is left behind");
     }
 
     #[test]
     fn a_log_of_a_later_epoch_and_a_damaged_file_are_refused() {
         let dir = tempfile::tempdir_in(".").unwrap();
-        Epochs::open(dir.path(), Zxid::new(3, 9)).unwrap();
-        assert!(Epochs::open(dir.path(), Zxid::new(4, 1)).unwrap_err().to_string().contains("epoch 3"));
-        Epochs::open(dir.path(), Zxid::new(3, 9)).unwrap().promise(4).unwrap();
-        let stopped = Epochs::open(dir.path(), Zxid::new(4, 1)).expect("stopped before it was taken over");
+        Epochs::open(real(), dir.path(), Zxid::new(3, 9)).unwrap();
+        assert!(Epochs::open(real(), dir.path(), Zxid::new(4, 1)).unwrap_err().to_string().contains("epoch 3"));
+        Epochs::open(real(), dir.path(), Zxid::new(3, 9)).unwrap().promise(4).unwrap();
+        let stopped = Epochs::open(real(), dir.path(), Zxid::new(4, 1)).expect("stopped before it was taken over");
         assert_eq!(numbers(&stopped), (4, 3));
-        Epochs::open(dir.path(), Zxid::new(3, 9)).unwrap().lose().unwrap();
+        Epochs::open(real(), dir.path(), Zxid::new(3, 9)).unwrap().lose().unwrap();
         let path = dir.path().join(FILE);
         let good = fs::read(&path).unwrap();
         for at in 0..good.len() {
@@ -188,11 +193,11 @@ mod tests {
             for bit in [1, 0x80] {
                 bad[at] = good[at] ^ bit;
                 fs::write(&path, &bad).unwrap();
-                let refused = Epochs::open(dir.path(), Zxid::ZERO).unwrap_err();
+                let refused = Epochs::open(real(), dir.path(), Zxid::ZERO).unwrap_err();
                 assert!(matches!(refused, StorageError::Corrupt { .. }), "byte {at}: {refused}");
             }
             fs::write(&path, &good[..at]).unwrap();
-            assert!(Epochs::open(dir.path(), Zxid::ZERO).is_err(), "cut at {at}");
+            assert!(Epochs::open(real(), dir.path(), Zxid::ZERO).is_err(), "cut at {at}");
         }
     }
 
@@ -200,7 +205,7 @@ mod tests {
     #[should_panic(expected = "is promised after")]
     fn a_promise_is_never_taken_back() {
         let dir = tempfile::tempdir_in(".").unwrap();
-        let mut epochs = Epochs::open(dir.path(), Zxid::new(3, 9)).unwrap();
+        let mut epochs = Epochs::open(real(), dir.path(), Zxid::new(3, 9)).unwrap();
         epochs.promise(2).unwrap();
     }
 
@@ -208,7 +213,7 @@ mod tests {
     #[should_panic(expected = "was promised before")]
     fn only_what_was_promised_is_taken_over() {
         let dir = tempfile::tempdir_in(".").unwrap();
-        let mut epochs = Epochs::open(dir.path(), Zxid::new(3, 9)).unwrap();
+        let mut epochs = Epochs::open(real(), dir.path(), Zxid::new(3, 9)).unwrap();
         epochs.take_over(4).unwrap();
     }
 }

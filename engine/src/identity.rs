@@ -7,6 +7,7 @@
 //!
 //! **Not here**: what a server does about it.
 
+use crate::disk::files::Files;
 use crate::disk::publish::publish;
 use crate::error::StorageError;
 use std::fs;
@@ -46,8 +47,8 @@ impl Identity {
     ///
     /// # Errors
     /// [`StorageError::Io`].
-    pub fn write(self, dir: &Path) -> Result<(), StorageError> {
-        publish(dir, FILE, self.text().as_bytes())
+    pub fn write(self, files: &dyn Files, dir: &Path) -> Result<(), StorageError> {
+        publish(files, dir, FILE, self.text().as_bytes())
     }
 
     fn text(self) -> String {
@@ -59,13 +60,14 @@ impl Identity {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::disk::files::RealFiles;
 
     #[test]
     fn what_was_written_is_read_and_every_damaged_byte_is_found() {
         let dir = tempfile::tempdir_in(".").unwrap();
         assert_eq!(Identity::read(dir.path()).unwrap(), None);
         for number in [7, u64::MAX] {
-            Identity(number).write(dir.path()).unwrap();
+            Identity(number).write(&RealFiles, dir.path()).unwrap();
             assert_eq!(Identity::read(dir.path()).unwrap(), Some(Identity(number)));
         }
         let path = dir.path().join(FILE);

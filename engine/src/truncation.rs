@@ -18,21 +18,21 @@
 //! **Not here**: who decides on it; the tree, which has to be restored again.
 
 use crate::adoption;
-use crate::disk::device::Device;
 use crate::disk::publish::sync_dir;
-use crate::disk::removal;
+use crate::disk::{BLOCK, removal};
 use crate::error::StorageError;
 use crate::snapshot::format::Compression;
 use crate::snapshot::writer::SnapshotOptions;
 use crate::snapshot::{self, reader};
 use crate::tree::Tree;
 use crate::txnlog::recovery::follow;
-use crate::txnlog::{Log, LogOptions, Position, Recovered};
+use crate::txnlog::workshop::Workshop;
+use crate::txnlog::{Group, LogOptions, Position, Recovered};
 use corral_proto::Zxid;
 use parking_lot::RwLock;
+use rand::SeedableRng;
+use rand::rngs::SmallRng;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::mpsc::channel;
 use std::time::Duration;
 
 /// What was given up.
@@ -91,14 +91,14 @@ pub fn truncate(snapshots: &Path, options: &LogOptions, upto: Zxid) -> Result<Tr
         error => error,
     })?;
     for path in &needless {
-        removal::remove(path).map_err(StorageError::io("delete the snapshot", path))?;
+        removal::remove(&*options.files, path).map_err(StorageError::io("delete the snapshot", path))?;
         // The newest first, and each for good: an older one alone is always right.
-        sync_dir(snapshots)?;
+        sync_dir(&*options.files, snapshots)?;
     }
     if beyond > 0 {
         match cut {
             Some(cut) => go_on(options, &recovered, cut)?,
-            None => start_over(snapshots, &options.dir, base)?,
+            None => start_over(snapshots, options, base)?,
         }
     }
     Ok(Truncated { records: beyond, snapshots: needless, base })
@@ -126,37 +126,30 @@ fn judge_snapshots(snapshots: &Path, upto: Zxid) -> Result<(Zxid, Vec<PathBuf>),
 
 /// Writes what is kept of the batch that is cut into a new segment. When that is durable, the cut is made.
 fn go_on(options: &LogOptions, recovered: &Recovered, cut: Cut) -> Result<(), StorageError> {
-    let before = Recovered {
-        end: cut.prev,
-        end_crc: cut.prev_crc,
-        last: cut.prev_last,
-        log_last: cut.prev_last,
-        next_segment: recovered.next_segment,
-        records: 0,
-        // What the new segment is built on must be on the disk first.
-        used: recovered.used.clone(),
-        extents: recovered.extents.clone(),
-        unused: Vec::new(),
-        torn: None,
-    };
-    let device = Device::open(&options.mode).map_err(StorageError::io("open a device for", &options.dir))?;
-    let (wake, ready) = channel();
-    // Nobody listens any more when the last segment becomes ready.
-    let wake = Arc::new(move || wake.send(()).unwrap_or(()));
-    let mut log = Log::open_before_end(options, device, &before, wake)?;
-    for (zxid, bytes) in &cut.kept {
-        log.group.append_encoded(*zxid, bytes, Duration::ZERO);
-    }
-    log.settle(&ready)
+    let mut workshop = Workshop::new(options, SmallRng::from_os_rng());
+    // What the new segment is built on must be on the disk first.
+    workshop.adopt(&Recovered { unused: Vec::new(), ..recovered.clone() })?;
+    let mut group = Group::new(cut.prev_last, Duration::ZERO);
+    cut.kept.iter().for_each(|(zxid, bytes)| group.append_encoded(*zxid, bytes, Duration::ZERO));
+    let batch = group.take(Duration::ZERO).expect("something of the batch is kept");
+    assert!(group.is_empty(), "a part of a batch is no more than one");
+    let room = (BLOCK + batch.padded_len()) as u64;
+    let segment = workshop.make(recovered.next_segment, options.segment_bytes.max(room))?;
+    let at = Position { segment: segment.header.number, offset: BLOCK as u32 };
+    let placed = batch.place(segment.header.salt, at, cut.prev, cut.prev_crc, cut.prev);
+    let written = options.files.write(&segment.file, &placed.bytes, BLOCK as u64);
+    let synced = written.and_then(|()| options.files.sync(&segment.file));
+    synced.map_err(StorageError::io("write the log", &segment.path))
 }
 
 /// Nothing of the log is kept: the snapshot that remains is the whole history, or nothing is. The segments cannot go one by one: behind
 /// what is part of the history they may hold what an earlier cut has replaced, and that would come back. So the snapshot is taken over
 /// as one from a leader is, at once.
-fn start_over(snapshots: &Path, log: &Path, base: Zxid) -> Result<(), StorageError> {
+fn start_over(snapshots: &Path, log: &LogOptions, base: Zxid) -> Result<(), StorageError> {
     if base > Zxid::ZERO {
-        return adoption::keep_only(snapshots, log, base);
+        return adoption::keep_only(&*log.files, snapshots, &log.dir, base);
     }
-    let options = SnapshotOptions { dir: snapshots.to_owned(), compression: Compression::None, rate_limit: 0 };
-    adoption::adopt(&options, log, &RwLock::new(Tree::new(0)), 0)
+    let (dir, files) = (snapshots.to_owned(), log.files.clone());
+    let options = SnapshotOptions { files, dir, compression: Compression::None, rate_limit: 0 };
+    adoption::adopt(&options, &log.dir, &RwLock::new(Tree::new(0)), 0)
 }

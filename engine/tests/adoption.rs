@@ -3,6 +3,7 @@
 mod common;
 
 use common::{Life, copy, mode, tempdir};
+use corral_engine::disk::files::RealFiles;
 use corral_engine::disk::{LogIo, LogSync};
 use corral_engine::restore::{Restored, restore};
 use corral_engine::snapshot::format::Compression;
@@ -42,7 +43,12 @@ fn own() -> (TempDir, TempDir) {
 }
 
 fn options(dir: &Path) -> SnapshotOptions {
-    SnapshotOptions { dir: dir.to_owned(), compression: Compression::None, rate_limit: 0 }
+    SnapshotOptions {
+        files: corral_engine::disk::files::real(),
+        dir: dir.to_owned(),
+        compression: Compression::None,
+        rate_limit: 0,
+    }
 }
 
 fn snapshot_of(dir: &Path, tree: &RwLock<Tree>) {
@@ -69,7 +75,11 @@ fn zookeeper_582_a_history_that_was_taken_over_is_named_after_its_own_end() {
     let named: Vec<Zxid> = snapshot::list(snapshots.path()).unwrap().into_iter().map(|(zxid, _)| zxid).collect();
     assert_eq!(named, [Zxid::new(7, 0)]);
     check_theirs(snapshots.path(), log.path());
-    assert_eq!(adoption::finish(snapshots.path(), log.path()).unwrap(), None, "there is nothing left to do");
+    assert_eq!(
+        adoption::finish(&RealFiles, snapshots.path(), log.path()).unwrap(),
+        None,
+        "there is nothing left to do"
+    );
 }
 
 /// From when it is durable it is the history, whenever the power fails: before that the own one is, all of it.
@@ -87,11 +97,11 @@ fn zookeeper_2872_a_crash_leaves_the_old_history_or_the_new_one() {
     std::fs::create_dir(unfinished.path().join("adopted")).unwrap();
     let (_, path) = snapshot::list(&room).unwrap().remove(0);
     std::fs::copy(&path, unfinished.path().join("adopted/half.new")).unwrap();
-    assert_eq!(adoption::finish(unfinished.path(), their_log.path()).unwrap(), None);
+    assert_eq!(adoption::finish(&RealFiles, unfinished.path(), their_log.path()).unwrap(), None);
     assert_eq!(restored(unfinished.path(), their_log.path()).tree.last_applied(), Zxid(12));
     // Some of what it replaces was deleted already.
     let (_, newest) = segment::list(log.path()).unwrap().pop().unwrap();
     std::fs::remove_file(newest).unwrap();
-    assert_eq!(adoption::finish(snapshots.path(), log.path()).unwrap(), Some(Zxid::new(7, 0)));
+    assert_eq!(adoption::finish(&RealFiles, snapshots.path(), log.path()).unwrap(), Some(Zxid::new(7, 0)));
     check_theirs(snapshots.path(), log.path());
 }

@@ -8,16 +8,17 @@ mod common;
 use common::*;
 use corral_engine::StorageError;
 use corral_engine::disk::device::Device;
+use corral_engine::disk::simulated::Platter;
 use corral_engine::disk::{BLOCK, LogIo, LogSync, Mode, round_up};
 use corral_engine::txnlog::format::SegmentHeader;
 use corral_engine::txnlog::group::BATCH_BYTES;
-use corral_engine::txnlog::segment::{Supply, file_name};
-use corral_engine::txnlog::workshop::{Files, RealFiles, Workshop};
+use corral_engine::txnlog::segment::file_name;
+use corral_engine::txnlog::workshop::Workshop;
 use corral_engine::txnlog::{Log, LogOptions, Position, segment};
 use corral_proto::Zxid;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::os::fd::AsRawFd;
 use std::path::Path;
@@ -382,54 +383,27 @@ fn five_hundred_restarts_with_a_write_each_cost_a_few_blocks_each() {
     }
 }
 
+/// A log whose files are on a simulated disk.
+fn options_on(dir: &Path, platter: Platter) -> LogOptions {
+    LogOptions {
+        files: Arc::new(platter),
+        dir: dir.to_owned(),
+        mode: held_mode(),
+        segment_bytes: 1 << 16,
+        pipeline_depth: 1,
+        group_commit_delay: Duration::ZERO,
+    }
+}
+
 /// A server whose disk is nearly full must start all the same: it can make room then.
 #[test]
 fn the_first_segment_of_a_life_is_smaller_where_there_is_not_more_room() {
     let dir = tempdir();
-    let mut workshop =
-        Workshop::new(dir.path(), Narrow { files: RealFiles(held_mode()), room: 1 << 20 }, SmallRng::seed_from_u64(1));
+    let platter = Platter::new(dir.path(), 1);
+    platter.set_room(1 << 20);
+    let mut workshop = Workshop::new(&options_on(dir.path(), platter), SmallRng::seed_from_u64(1));
     assert_eq!(workshop.make(1, 8 << 20).unwrap().header.size, 1 << 20);
     assert!(workshop.make(2, 8 << 20).is_err(), "a running server does not use up the last room");
-}
-
-/// A disk with room for files of so many bytes.
-struct Narrow {
-    files: RealFiles,
-    room: u64,
-}
-
-impl Files for Narrow {
-    fn create(&mut self, path: &Path, first: &[u8; BLOCK], size: u64) -> io::Result<File> {
-        if size > self.room { Err(io::ErrorKind::StorageFull.into()) } else { self.files.create(path, first, size) }
-    }
-
-    fn overwrite(&mut self, path: &Path, first: &[u8; BLOCK]) -> io::Result<File> {
-        self.files.overwrite(path, first)
-    }
-
-    fn sync(&mut self, file: &File, path: &Path) -> io::Result<()> {
-        self.files.sync(file, path)
-    }
-
-    fn rename(&mut self, from: &Path, to: &Path) -> io::Result<()> {
-        self.files.rename(from, to)
-    }
-
-    fn shrink(&mut self, path: &Path, len: u64) -> io::Result<()> {
-        self.files.shrink(path, len)
-    }
-
-    fn remove(&mut self, path: &Path) -> io::Result<()> {
-        self.files.remove(path)
-    }
-
-    fn sync_dir(&mut self, dir: &Path) -> Result<(), StorageError> {
-        self.files.sync_dir(dir)
-    }
-
-    fn open(&mut self, path: &Path) -> io::Result<File> {
-        self.files.open(path)
-    }
 }
 
 /// A segment is ready, header and all, before it is used: whatever file has the name of one can be opened.
@@ -452,21 +426,13 @@ fn a_new_segment_says_what_it_is_before_anything_is_in_it() {
 #[test]
 fn whoever_writes_a_log_and_does_nothing_else_is_told_that_there_is_no_room() {
     let dir = tempdir();
-    let mode = mode(LogIo::Pwrite, LogSync::None);
     let recovered = read_back(dir.path()).unwrap().1;
     let (wake, ready) = channel();
-    let workshop =
-        Workshop::new(dir.path(), Narrow { files: RealFiles(mode.clone()), room: 0 }, SmallRng::seed_from_u64(1));
+    let platter = Platter::new(dir.path(), 1);
+    platter.set_room(0);
+    let options = options_on(dir.path(), platter);
     let wake = Arc::new(move || wake.send(()).unwrap_or(()));
-    let supply = Supply::start(workshop, dir.path(), 1 << 16, 1, wake).unwrap();
-    let options = LogOptions {
-        dir: dir.path().to_owned(),
-        mode: mode.clone(),
-        segment_bytes: 1 << 16,
-        pipeline_depth: 1,
-        group_commit_delay: Duration::ZERO,
-    };
-    let mut log = Log::over(&options, Device::open(&mode).unwrap(), &recovered, supply);
+    let mut log = Log::open(&options, Device::open(&options.mode).unwrap(), &recovered, wake).unwrap();
     log.group.append_encoded(Zxid(1), b"a transaction", NOW);
     let error = log.settle(&ready).unwrap_err();
     assert!(

@@ -18,6 +18,7 @@ use rand::{Rng, RngCore, SeedableRng};
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 use tempfile::TempDir;
 
@@ -45,14 +46,15 @@ impl Case {
     fn new(seed: u64) -> Case {
         let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
         let mut rng = SmallRng::seed_from_u64(seed);
+        let platter = Platter::new(dir.path(), rng.random());
         let options = LogOptions {
+            files: Arc::new(platter.clone()),
             dir: dir.path().to_owned(),
             mode: Mode { io: LogIo::Pwrite, sync: LogSync::Dsync, why: String::new() },
             segment_bytes: (rng.random_range(4..12) * BLOCK) as u64,
             pipeline_depth: rng.random_range(1..=8),
             group_commit_delay: Duration::ZERO,
         };
-        let platter = Platter::new(dir.path(), rng.random());
         let events = vec![format!("segments of {}, depth {}", options.segment_bytes, options.pipeline_depth)];
         let (history, batch_ends) = (Vec::new(), Vec::new());
         Case { dir, rng, platter, options, history, durable: 0, batch_ends, snapshot: 0, released: 0, events }
@@ -87,7 +89,7 @@ impl Case {
     /// One life, up to its end.
     fn live(&mut self, life: u32, recovered: &Recovered) {
         let salts = SmallRng::seed_from_u64(self.rng.random());
-        let mut workshop = Workshop::new(self.dir.path(), self.platter.clone(), salts);
+        let mut workshop = Workshop::new(&self.options, salts);
         self.platter.set_fuse(self.rng.random_bool(0.4).then(|| self.rng.random_range(0..24)));
         let mut recovered = recovered.clone();
         let adopted = workshop.adopt(&recovered);
@@ -184,12 +186,12 @@ impl Case {
                 let found = &records[self.snapshot..];
                 assert!(self.history[self.snapshot..].starts_with(found), "nothing but what was appended");
             }
-            Err(StorageError::Corrupt { file, offset, .. }) => {
+            Err(StorageError::Corrupt { file, offset, why }) => {
                 // Where the header of a batch is gone, a leftover at the end of the segment before may be blamed instead.
                 let blamed = file == *path && offset <= at as u64;
                 assert!(
                     blamed || file < *path && block == BLOCK && at < BLOCK + 64 || self.released > 0,
-                    "damage at {at} is reported at {offset} of {}",
+                    "damage at {at} is reported at {offset} of {}: {why}",
                     file.display()
                 );
             }

@@ -49,7 +49,12 @@ impl Store {
 
     fn snapshot(&mut self) -> PathBuf {
         let dir = self.snapshots.path().to_owned();
-        let options = SnapshotOptions { dir, compression: Compression::None, rate_limit: 0 };
+        let options = SnapshotOptions {
+            files: corral_engine::disk::files::real(),
+            dir,
+            compression: Compression::None,
+            rate_limit: 0,
+        };
         take(&options, &self.tree, 0, &AtomicBool::new(false)).unwrap().unwrap().path
     }
 
@@ -179,7 +184,12 @@ fn an_image_that_is_fuzzy_beyond_the_end_of_the_log_is_refused() {
     (0..100_000).for_each(|id| large.session(SessionId(id), 1000));
     *store.tree.write() = large.finish(Zxid(3), Zxid(3));
     let dir = store.snapshots.path().to_owned();
-    let options = SnapshotOptions { dir: dir.clone(), compression: Compression::None, rate_limit: 8 << 20 };
+    let options = SnapshotOptions {
+        files: corral_engine::disk::files::real(),
+        dir: dir.clone(),
+        compression: Compression::None,
+        rate_limit: 8 << 20,
+    };
     std::thread::scope(|scope| {
         let snapshot = scope.spawn(|| take(&options, &store.tree, 0, &AtomicBool::new(false)).unwrap().unwrap());
         while fs::read_dir(&dir).unwrap().next().is_none() {

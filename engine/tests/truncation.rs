@@ -43,6 +43,7 @@ impl Store {
 
     fn options(&self) -> LogOptions {
         LogOptions {
+            files: corral_engine::disk::files::real(),
             dir: self.log.path().to_owned(),
             mode: self.mode.clone(),
             segment_bytes: SEGMENT_BYTES,
@@ -68,7 +69,12 @@ impl Store {
         let mut tree = Tree::new(1);
         self.history.iter().for_each(|bytes| drop(tree.apply(&TxnEntry::decode(bytes).unwrap(), None)));
         let dir = self.snapshots.path().to_owned();
-        let options = SnapshotOptions { dir, compression: Compression::None, rate_limit: 0 };
+        let options = SnapshotOptions {
+            files: corral_engine::disk::files::real(),
+            dir,
+            compression: Compression::None,
+            rate_limit: 0,
+        };
         take(&options, &RwLock::new(tree), 0, &AtomicBool::new(false)).unwrap().unwrap();
     }
 
@@ -158,8 +164,12 @@ fn a_snapshot_of_the_beginning_of_an_epoch_is_one_of_what_came_before() {
     store.history.iter().for_each(|record| drop(tree.apply(&TxnEntry::decode(record).unwrap(), None)));
     let beginning = Zxid::new(5, 0);
     tree.begin_epoch(beginning);
-    let options =
-        SnapshotOptions { dir: store.snapshots.path().to_owned(), compression: Compression::None, rate_limit: 0 };
+    let options = SnapshotOptions {
+        files: corral_engine::disk::files::real(),
+        dir: store.snapshots.path().to_owned(),
+        compression: Compression::None,
+        rate_limit: 0,
+    };
     adopt(&options, store.log.path(), &RwLock::new(tree), 0).unwrap();
     let recovered = recover_after(store.log.path(), beginning, |_| ()).unwrap();
     let (wake, ready) = channel();
@@ -279,7 +289,12 @@ proptest! {
 fn a_cut_back_to_a_large_snapshot_keeps_it_whole() {
     let store = Store::new();
     let (snapshots, log) = (store.snapshots.path(), store.log.path());
-    let options = SnapshotOptions { dir: snapshots.to_owned(), compression: Compression::None, rate_limit: 0 };
+    let options = SnapshotOptions {
+        files: corral_engine::disk::files::real(),
+        dir: snapshots.to_owned(),
+        compression: Compression::None,
+        rate_limit: 0,
+    };
     let mut tree = Tree::new(1);
     let data = vec![7; 8000];
     for zxid in 1..=1500 {

@@ -68,7 +68,9 @@ pub fn start(config: Config) -> Result<(Server, String), StartError> {
     let described = Described::new(&config, &store);
     let size = TreeSize::new(tree, recovered);
     let members = config.members.as_ref();
-    let epochs = members.map(|_| Epochs::open(&config.data_dir, recovered.last)).transpose()?;
+    let epochs = members
+        .map(|_| Epochs::open(corral_engine::disk::files::real(), &config.data_dir, recovered.last))
+        .transpose()?;
     let facts = facts(&config);
     let server = Server::start(config.clone(), store, restored, epochs, facts, seed).map_err(StartError::System)?;
     let banner = banner::banner(&config, server.address(), &described, &size);

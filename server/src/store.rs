@@ -12,6 +12,7 @@
 
 use crate::config::{self, Config};
 use corral_engine::adoption;
+use corral_engine::disk::files::{self, Files, RealFiles};
 use corral_engine::disk::publish::sync_dir;
 use corral_engine::disk::{self, Mode};
 use corral_engine::epochs::Epochs;
@@ -24,6 +25,7 @@ use std::fs::{self, File, TryLockError};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// Opened and locked directories.
 #[derive(Debug)]
@@ -74,7 +76,7 @@ impl Store {
     /// # Errors
     /// As there.
     pub fn set_aside(&mut self, damage: StorageError, data_dir: &Path) -> Result<PathBuf, StorageError> {
-        let aside = set_aside(damage, data_dir, &self.log_dir, &self.snapshot_dir)?;
+        let aside = set_aside(files::real(), damage, data_dir, &self.log_dir, &self.snapshot_dir)?;
         self.opened = places(&self.log_dir, &self.snapshot_dir)?;
         Ok(aside)
     }
@@ -84,7 +86,7 @@ impl Store {
     /// # Errors
     /// As there.
     pub fn give_up(&mut self, epochs: &mut Epochs) -> Result<PathBuf, StorageError> {
-        let aside = give_up(epochs, &self.log_dir, &self.snapshot_dir)?;
+        let aside = give_up(&RealFiles, epochs, &self.log_dir, &self.snapshot_dir)?;
         self.opened = places(&self.log_dir, &self.snapshot_dir)?;
         Ok(aside)
     }
@@ -115,7 +117,7 @@ impl Store {
 
     /// The tree that is to be served: the newest snapshot that checks out, and the log after it.
     pub fn restore(&mut self, seed: u64, progress: impl FnMut(Progress<'_>)) -> Result<Restored, StorageError> {
-        if let Some(zxid) = adoption::finish(&self.snapshot_dir, &self.log_dir)? {
+        if let Some(zxid) = adoption::finish(&RealFiles, &self.snapshot_dir, &self.log_dir)? {
             tracing::info!("the history up to {zxid} that came from a leader has replaced the one before");
         }
         let restored = restore::restore(&self.snapshot_dir, &self.log_dir, seed, progress)?;
@@ -134,6 +136,7 @@ impl Store {
 /// [`StorageError`]; a next start sets aside what is left. `damage`, where there is nothing from which it could be known what this
 /// member has promised: then it must not go on by itself.
 pub fn set_aside(
+    files: Arc<dyn Files>,
     damage: StorageError,
     data_dir: &Path,
     log_dir: &Path,
@@ -143,9 +146,9 @@ pub fn set_aside(
         return Err(damage);
     }
     // First of all: from here on it does not vote, whatever of it is still there.
-    Epochs::open(data_dir, Zxid::ZERO)?.lose()?;
-    move_aside(snapshot_dir, "damaged")?;
-    move_aside(log_dir, "damaged")
+    Epochs::open(files.clone(), data_dir, Zxid::ZERO)?.lose()?;
+    move_aside(&*files, snapshot_dir, "damaged")?;
+    move_aside(&*files, log_dir, "damaged")
 }
 
 /// Keeps the whole history under another name, because a leader's replaces it that knows nothing of it. `epochs` remember that this
@@ -153,20 +156,25 @@ pub fn set_aside(
 ///
 /// # Errors
 /// [`StorageError`]; a next start does not vote.
-pub fn give_up(epochs: &mut Epochs, log_dir: &Path, snapshot_dir: &Path) -> Result<PathBuf, StorageError> {
+pub fn give_up(
+    files: &dyn Files,
+    epochs: &mut Epochs,
+    log_dir: &Path,
+    snapshot_dir: &Path,
+) -> Result<PathBuf, StorageError> {
     epochs.lose()?;
-    move_aside(snapshot_dir, "given-up")?;
-    move_aside(log_dir, "given-up")
+    move_aside(files, snapshot_dir, "given-up")?;
+    move_aside(files, log_dir, "given-up")
 }
 
 /// Gives a directory another name, which says why and which nobody reads, and makes an empty one in its place.
-fn move_aside(dir: &Path, why: &str) -> Result<PathBuf, StorageError> {
+fn move_aside(files: &dyn Files, dir: &Path, why: &str) -> Result<PathBuf, StorageError> {
     let name = dir.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let mut free = (1..).map(|number| dir.with_file_name(format!("{name}.{why}-{number}")));
     let aside = free.find(|place| !place.exists()).expect("there is always another number");
     let io = |source: io::Error| StorageError::Io { op: "set aside", path: dir.to_owned(), source };
-    fs::rename(dir, &aside).and_then(|()| fs::create_dir(dir)).map_err(io)?;
-    sync_dir(dir.parent().unwrap_or(dir))?;
+    files.rename(dir, &aside).and_then(|()| files.make_dir(dir)).map_err(io)?;
+    sync_dir(files, dir.parent().unwrap_or(dir))?;
     Ok(aside)
 }
 
@@ -226,8 +234,8 @@ fn identify(config: &Config, log_dir: &Path, snapshot_dir: &Path) -> Result<(), 
     // From when it has a name, a directory of the log that is missing is missed.
     make(log_dir, true)?;
     let identity = Identity(rand::rngs::SmallRng::from_os_rng().random());
-    identity.write(&config.log_dir)?;
-    identity.write(&config.data_dir)
+    identity.write(&RealFiles, &config.log_dir)?;
+    identity.write(&RealFiles, &config.data_dir)
 }
 
 /// What is missing, going by the identities that the directories of the data and the log have.
@@ -285,13 +293,14 @@ fn is_empty(dir: &Path) -> bool {
 
 /// A member that sets its history aside may have been stopped between moving a directory away and making it again.
 fn is_set_aside(config: &Config) -> bool {
-    Epochs::are_in(&config.data_dir) && Epochs::open(&config.data_dir, Zxid::ZERO).is_ok_and(|epochs| epochs.is_lost())
+    Epochs::are_in(&config.data_dir)
+        && Epochs::open(files::real(), &config.data_dir, Zxid::ZERO).is_ok_and(|epochs| epochs.is_lost())
 }
 
 /// A member that starts without a part of its history does not know any more what it has acknowledged.
 fn lose_claims(config: &Config) -> Result<(), StorageError> {
     match config.members.is_some() && Epochs::are_in(&config.data_dir) {
-        true => Epochs::open(&config.data_dir, Zxid::ZERO)?.lose(),
+        true => Epochs::open(files::real(), &config.data_dir, Zxid::ZERO)?.lose(),
         false => Ok(()),
     }
 }
@@ -323,7 +332,7 @@ fn make(dir: &Path, create: bool) -> Result<(), StorageError> {
         }
         fs::create_dir_all(dir).map_err(|error| refused(format!("cannot make the directory: {error}")))?;
         if let Some(parent) = dir.canonicalize().ok().as_deref().and_then(Path::parent) {
-            sync_dir(parent)?;
+            sync_dir(&RealFiles, parent)?;
         }
     }
     let probe = dir.join(".corral-write-probe");

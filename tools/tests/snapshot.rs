@@ -43,7 +43,8 @@ fn tree(transactions: &[Vec<u8>]) -> Tree {
 }
 
 fn write(dir: &Path, transactions: &[Vec<u8>], compression: Compression) -> PathBuf {
-    let options = SnapshotOptions { dir: dir.to_owned(), compression, rate_limit: 0 };
+    let options =
+        SnapshotOptions { files: corral_engine::disk::files::real(), dir: dir.to_owned(), compression, rate_limit: 0 };
     let tree = RwLock::new(tree(transactions));
     take(&options, &tree, EPOCH_MS, &AtomicBool::new(false)).unwrap().unwrap().path
 }

@@ -37,6 +37,7 @@ fn commits(dir: &Path, time: Duration, stop: &AtomicBool) -> Result<Sample, Stri
     let mode = Mode::choose(dir, None, None)?;
     let recovered = recover(dir, |_| ()).map_err(text)?;
     let options = LogOptions {
+        files: corral_engine::disk::files::real(),
         dir: dir.to_owned(),
         mode: mode.clone(),
         segment_bytes: 8 << 20,

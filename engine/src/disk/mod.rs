@@ -24,6 +24,7 @@ use std::time::Duration;
 pub mod aligned;
 pub mod block;
 pub mod device;
+pub mod files;
 pub mod filesystem;
 pub mod publish;
 pub mod pwrite;

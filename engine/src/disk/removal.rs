@@ -6,7 +6,8 @@
 //! **Invariants**: a file that is half gone never has its name; one that has another name, such as a copy that somebody made with
 //! links, stays whole under that.
 
-use std::fs::{self, File};
+use super::files::Files;
+use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -18,31 +19,33 @@ const PIECE: u64 = 8 << 20;
 ///
 /// # Errors
 /// What the system answered.
-pub fn remove(path: &Path) -> io::Result<()> {
+pub fn remove(files: &dyn Files, path: &Path) -> io::Result<()> {
     let data = fs::metadata(path)?;
     let mut len = data.len();
     if len <= PIECE || data.nlink() > 1 {
-        return fs::remove_file(path);
+        return files.remove(path);
     }
     let unnamed = path.with_extension("new");
-    fs::rename(path, &unnamed)?;
-    File::open(path.parent().unwrap_or(path))?.sync_all()?;
-    let file = File::options().write(true).open(&unnamed)?;
+    files.rename(path, &unnamed)?;
+    files.sync_dir(path.parent().unwrap_or(path))?;
+    let file = files.open(&unnamed, None)?;
     while len > PIECE {
         if file.metadata()?.nlink() > 1 {
             break;
         }
         len -= PIECE;
-        file.set_len(len)?;
+        files.set_len(&file, len)?;
         // Synced, so that the blocks are freed now and not all together with the next.
-        file.sync_all()?;
+        files.sync(&file)?;
     }
-    fs::remove_file(&unnamed)
+    files.remove(&unnamed)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::disk::files::RealFiles;
+    use std::fs::File;
 
     #[test]
     fn small_and_large_files_are_gone_and_others_are_not() {
@@ -51,10 +54,10 @@ mod tests {
         for (name, len) in [("small", 1), ("piece", PIECE), ("large", 3 * PIECE + 1), ("kept", 5)] {
             File::create(path(name)).unwrap().set_len(len).unwrap();
         }
-        ["small", "piece", "large"].iter().for_each(|name| remove(&path(name)).unwrap());
+        ["small", "piece", "large"].iter().for_each(|name| remove(&RealFiles, &path(name)).unwrap());
         let left: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         assert_eq!(left, ["kept"]);
-        assert_eq!(remove(&path("small")).unwrap_err().kind(), io::ErrorKind::NotFound);
+        assert_eq!(remove(&RealFiles, &path("small")).unwrap_err().kind(), io::ErrorKind::NotFound);
     }
 
     /// It was shrunk under both names.
@@ -64,7 +67,7 @@ mod tests {
         let (path, copy) = (dir.path().join("large"), dir.path().join("copy"));
         File::create(&path).unwrap().set_len(2 * PIECE).unwrap();
         fs::hard_link(&path, &copy).unwrap();
-        remove(&path).unwrap();
+        remove(&RealFiles, &path).unwrap();
         assert_eq!(copy.metadata().unwrap().len(), 2 * PIECE);
         assert!(!path.exists());
     }

@@ -41,7 +41,7 @@ fn dump(tree: &Tree) -> Vec<String> {
 }
 
 fn options(dir: &tempfile::TempDir, compression: Compression) -> SnapshotOptions {
-    SnapshotOptions { dir: dir.path().to_owned(), compression, rate_limit: 0 }
+    SnapshotOptions { files: crate::disk::files::real(), dir: dir.path().to_owned(), compression, rate_limit: 0 }
 }
 
 #[test]

@@ -14,6 +14,7 @@
 use super::file_name;
 use super::format::{BLOCK_BYTES, BlockHeader, Compression, Footer, Header, Kind, put_acl, put_node};
 use crate::disk::aligned::AlignedBuf;
+use crate::disk::files::Files;
 use crate::disk::publish::sync_dir;
 use crate::disk::round_up;
 use crate::error::StorageError;
@@ -22,10 +23,10 @@ use bytes::BufMut;
 use corral_proto::Zxid;
 use parking_lot::RwLock;
 use std::collections::BTreeMap;
-use std::fs::{self, File, OpenOptions};
+use std::fs::File;
 use std::ops::RangeInclusive;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -37,7 +38,9 @@ const WALK_BYTES: usize = 256 << 10;
 /// How a snapshot is taken.
 #[derive(Clone, Debug)]
 pub struct SnapshotOptions {
-    /// Where the snapshots are.
+    /// How snapshots are made and named.
+    pub files: Arc<dyn Files>,
+    /// Where they are.
     pub dir: PathBuf,
     /// How payloads are stored.
     pub compression: Compression,
@@ -77,7 +80,7 @@ pub fn take(
     let unnamed = path.with_extension("new");
     let header = Header { start, wall_ms, compression: options.compression };
     let written = (|| {
-        let mut out = BlockWriter::create(&unnamed, &header, options.rate_limit)?;
+        let mut out = BlockWriter::create(options.files.clone(), &unnamed, &header, options.rate_limit)?;
         let mut payload = Vec::with_capacity(BLOCK_BYTES * 2);
         let mut count = 0;
         for (id, timeout_ms) in &sessions {
@@ -94,12 +97,12 @@ pub fn take(
         payload.extend_from_slice(&footer.encode());
         out.block(Kind::Footer, 1, &mut payload)?;
         let file_bytes = out.finish()?;
-        fs::rename(&unnamed, &path).map_err(StorageError::io("name the snapshot", &path))?;
-        sync_dir(&options.dir)?;
+        options.files.rename(&unnamed, &path).map_err(StorageError::io("name the snapshot", &path))?;
+        sync_dir(&*options.files, &options.dir)?;
         Ok(Some(Taken { path: path.clone(), footer, file_bytes, took: began.elapsed() }))
     })();
     if !matches!(written, Ok(Some(_))) {
-        let _ = fs::remove_file(&unnamed);
+        let _ = options.files.remove(&unnamed);
     }
     written
 }
@@ -149,6 +152,7 @@ fn walk(
 
 /// Blocks to a file, through one aligned buffer.
 struct BlockWriter {
+    files: Arc<dyn Files>,
     file: File,
     path: PathBuf,
     compression: Compression,
@@ -162,13 +166,17 @@ struct BlockWriter {
 }
 
 impl BlockWriter {
-    fn create(path: &Path, header: &Header, rate_limit: u64) -> Result<BlockWriter, StorageError> {
-        let mut open = OpenOptions::new();
-        open.write(true).create(true).truncate(true);
-        let direct = open.clone().custom_flags(libc::O_DIRECT).open(path);
-        let file = direct.or_else(|_| open.open(path)).map_err(StorageError::io("create the snapshot", path))?;
+    fn create(
+        files: Arc<dyn Files>,
+        path: &Path,
+        header: &Header,
+        rate_limit: u64,
+    ) -> Result<BlockWriter, StorageError> {
+        let file = files.create(path, true).or_else(|_| files.create(path, false));
+        let file = file.map_err(StorageError::io("create the snapshot", path))?;
         let (bytes, crc) = header.encode();
         let mut writer = BlockWriter {
+            files,
             file,
             path: path.to_owned(),
             compression: header.compression,
@@ -225,7 +233,7 @@ impl BlockWriter {
 
     fn flush(&mut self, len: usize) -> Result<(), StorageError> {
         let io = StorageError::io("write the snapshot", &self.path);
-        self.file.write_all_at(&self.buf.as_slice()[..len], self.written).map_err(io)?;
+        self.files.write(&self.file, &self.buf.as_slice()[..len], self.written).map_err(io)?;
         self.written += len as u64;
         self.filled = 0;
         if let Some(due) = (self.written * 1_000_000).checked_div(self.rate_limit) {
@@ -244,8 +252,8 @@ impl BlockWriter {
         if len > 0 {
             self.flush(len)?;
         }
-        self.file.set_len(size).map_err(StorageError::io("cut the snapshot", &self.path))?;
-        self.file.sync_all().map_err(StorageError::io("sync the snapshot", &self.path))?;
+        self.files.set_len(&self.file, size).map_err(StorageError::io("cut the snapshot", &self.path))?;
+        self.files.sync(&self.file).map_err(StorageError::io("sync the snapshot", &self.path))?;
         Ok(size)
     }
 }

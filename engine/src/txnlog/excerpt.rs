@@ -99,6 +99,7 @@ mod tests {
     /// A log goes on after `recover_after(from)`, in segments of three blocks: each takes two batches.
     fn open(dir: &Path, from: Zxid) -> Rig {
         let options = LogOptions {
+            files: crate::disk::files::real(),
             dir: dir.to_owned(),
             mode: Mode { io: LogIo::Pwrite, sync: LogSync::Fdatasync, why: String::new() },
             segment_bytes: 3 * BLOCK as u64,

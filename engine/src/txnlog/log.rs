@@ -13,8 +13,9 @@ use super::format::{Position, batch_crc};
 use super::group::{Group, PlacedBatch};
 use super::recovery::{Extent, Recovered};
 use super::segment::{Segment, Shortage, Supply, Wake, file_name};
-use super::workshop::{RealFiles, Workshop};
+use super::workshop::Workshop;
 use crate::disk::device::Device;
+use crate::disk::files::Files;
 use crate::disk::{BLOCK, Completion, Disk, LogIo, LogSync, Mode, Write};
 use crate::error::StorageError;
 use crate::histogram::Histogram;
@@ -23,13 +24,16 @@ use rand::SeedableRng;
 use rand::rngs::SmallRng;
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
 /// How the log is kept.
 #[derive(Clone, Debug)]
 pub struct LogOptions {
-    /// Where the segments are.
+    /// How segments are made and named.
+    pub files: Arc<dyn Files>,
+    /// Where they are.
     pub dir: PathBuf,
     /// How bytes get to the disk and become durable.
     pub mode: Mode,
@@ -130,10 +134,6 @@ fn depth(options: &LogOptions) -> usize {
     }
 }
 
-fn workshop(options: &LogOptions) -> Workshop<RealFiles> {
-    Workshop::new(&options.dir, RealFiles(options.mode.clone()), SmallRng::from_os_rng())
-}
-
 struct Current {
     segment: Segment,
     /// The last transaction before it.
@@ -177,32 +177,10 @@ impl<D: Disk> Log<D> {
     /// segment that has become ready.
     pub fn open(options: &LogOptions, disk: D, recovered: &Recovered, wake: Wake) -> Result<Log<D>, StorageError> {
         let mut recovered = recovered.clone();
-        let mut workshop = workshop(options);
+        let mut workshop = Workshop::new(options, SmallRng::from_os_rng());
         workshop.resume(&mut recovered)?;
-        Log::begin(options, disk, &recovered, workshop, wake)
-    }
-
-    /// The same, but before the end that recovery found: what is behind stays as it is until something new is durable in its place.
-    pub(crate) fn open_before_end(
-        options: &LogOptions,
-        disk: D,
-        before: &Recovered,
-        wake: Wake,
-    ) -> Result<Log<D>, StorageError> {
-        let mut workshop = workshop(options);
-        workshop.adopt(before)?;
-        Log::begin(options, disk, before, workshop, wake)
-    }
-
-    fn begin(
-        options: &LogOptions,
-        disk: D,
-        recovered: &Recovered,
-        workshop: Workshop<RealFiles>,
-        wake: Wake,
-    ) -> Result<Log<D>, StorageError> {
         let supply = Supply::start(workshop, &options.dir, options.segment_bytes, recovered.next_segment, wake)?;
-        Ok(Log::over(options, disk, recovered, supply))
+        Ok(Log::over(options, disk, &recovered, supply))
     }
 
     /// Goes on where recovery found the end, with segments from `supply`, whose workshop has adopted what was recovered.

@@ -153,7 +153,7 @@ pub(crate) fn follow(
     for (index, segment) in segments.iter().enumerate().skip(first_beyond) {
         let from = if index == first_beyond { at_beyond } else { BLOCK as u32 };
         if let Some(claim) = segment.claim_beyond(from, chain.end)? {
-            let (broken, offset, mut why) = first_unreadable(&segments[first_beyond..], at_beyond, last)?;
+            let (broken, offset, mut why) = first_unreadable(&segments[first_beyond..], at_beyond, chain.last)?;
             if last == Zxid::ZERO && firsts.iter().flatten().next().is_some_and(|first| first.prev_last > last) {
                 why = "the log does not reach back to its beginning, and there is no snapshot";
             }

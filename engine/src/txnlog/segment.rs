@@ -19,7 +19,7 @@
 #![expect(clippy::disallowed_methods, reason = "the thread that prepares segments is part of the engine's I/O")]
 
 use super::format::SegmentHeader;
-use super::workshop::{Files, Workshop};
+use super::workshop::Workshop;
 use crate::disk::{BLOCK, round_up};
 use crate::error::StorageError;
 use crossbeam::channel::{Receiver, Sender, bounded};
@@ -92,7 +92,7 @@ pub struct Bench {
 
 impl Bench {
     /// Carries out one order, if there is one: for a simulation, where no thread does.
-    pub fn step<F: Files>(&self, workshop: &mut Workshop<F>) -> bool {
+    pub fn step(&self, workshop: &mut Workshop) -> bool {
         self.inbox.try_recv().map(|order| self.carry_out(order, workshop)).is_ok()
     }
 
@@ -101,7 +101,7 @@ impl Bench {
         !self.inbox.is_empty()
     }
 
-    fn carry_out<F: Files>(&self, order: Order, workshop: &mut Workshop<F>) -> Done {
+    fn carry_out(&self, order: Order, workshop: &mut Workshop) -> Done {
         match order {
             Order::Make { number, size } => match self.outbox.send(workshop.make(number, size)) {
                 Ok(()) => Done::Made,
@@ -176,13 +176,7 @@ impl Supply {
     }
 
     /// The same, with a thread at the bench.
-    pub fn start<F: Files + 'static>(
-        mut workshop: Workshop<F>,
-        dir: &Path,
-        size: u64,
-        next: u32,
-        wake: Wake,
-    ) -> Result<Supply, StorageError> {
+    pub fn start(mut workshop: Workshop, dir: &Path, size: u64, next: u32, wake: Wake) -> Result<Supply, StorageError> {
         let (mut supply, bench) = Supply::new(size, next);
         let work = move || {
             while let Ok(order) = bench.inbox.recv() {
@@ -334,16 +328,26 @@ impl Drop for Supply {
 mod tests {
     use super::*;
     use crate::disk::{LogIo, LogSync, Mode};
-    use crate::txnlog::workshop::RealFiles;
+    use crate::txnlog::LogOptions;
     use rand::SeedableRng;
     use rand::rngs::SmallRng;
+
+    fn workshop(dir: &Path) -> Workshop {
+        let options = LogOptions {
+            files: crate::disk::files::real(),
+            dir: dir.to_owned(),
+            mode: Mode { io: LogIo::Pwrite, sync: LogSync::Fdatasync, why: String::new() },
+            segment_bytes: 100_000,
+            pipeline_depth: 1,
+            group_commit_delay: Duration::ZERO,
+        };
+        Workshop::new(&options, SmallRng::seed_from_u64(1))
+    }
 
     #[test]
     fn segments_are_zero_written_named_and_numbered() {
         let dir = tempfile::tempdir_in(".").unwrap();
-        let mode = Mode { io: LogIo::Pwrite, sync: LogSync::Fdatasync, why: String::new() };
-        let workshop = Workshop::new(dir.path(), RealFiles(mode), SmallRng::seed_from_u64(1));
-        let mut supply = Supply::start(workshop, dir.path(), 100_000, 5, Arc::new(|| ())).unwrap();
+        let mut supply = Supply::start(workshop(dir.path()), dir.path(), 100_000, 5, Arc::new(|| ())).unwrap();
         let mut next = |room| {
             supply.wait();
             supply.poll(Duration::ZERO);
@@ -367,8 +371,7 @@ mod tests {
     #[test]
     fn an_order_that_finds_the_queue_full_is_not_lost() {
         let dir = tempfile::tempdir_in(".").unwrap();
-        let mode = Mode { io: LogIo::Pwrite, sync: LogSync::None, why: String::new() };
-        let mut workshop = Workshop::new(dir.path(), RealFiles(mode), SmallRng::seed_from_u64(1));
+        let mut workshop = workshop(dir.path());
         let (mut supply, bench) = Supply::new(100_000, 1);
         let now = Duration::from_secs(1);
         let Ok(order) = bench.inbox.try_recv() else { panic!("the first is ordered") };

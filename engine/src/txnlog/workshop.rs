@@ -1,120 +1,26 @@
 //! How segments are made, used again and deleted: the order of writes, syncs and names that a power loss cannot break.
 //!
-//! Every step that a power loss could undo goes through [`Files`], so that the same order of steps runs on a real directory
-//! and on a simulated disk that loses whatever was not synced.
-//!
 //! **Invariants**: contents are synced before they get a name that recovery looks at; the directory is synced before a segment
 //! is handed out; nothing is built on what recovery has read before that is synced ([`Workshop::adopt`]).
 //!
 //! **Not here**: when a segment is made, and the thread that does it ([`super::segment`]).
 
 use super::format::{Position, SegmentHeader};
+use super::log::LogOptions;
 use super::recovery::Recovered;
 use super::segment::{Segment, closed_name, file_name, parse_name};
 use crate::disk::aligned::AlignedBuf;
+use crate::disk::files::Files;
 use crate::disk::publish::sync_dir;
 use crate::disk::{BLOCK, LogIo, Mode, removal, round_up};
 use crate::error::StorageError;
 use rand::Rng;
 use rand::rngs::SmallRng;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-
-/// What is done to the files of a log besides appending to them. Nothing of it is durable before a sync.
-pub trait Files: Send {
-    /// Makes a file of `size` bytes, zeros but for its first block, in place of any other of that name.
-    fn create(&mut self, path: &Path, first: &[u8; BLOCK], size: u64) -> io::Result<File>;
-
-    /// Writes the first block of a file anew.
-    fn overwrite(&mut self, path: &Path, first: &[u8; BLOCK]) -> io::Result<File>;
-
-    /// Makes what can be read of `file`, which is at `path`, durable.
-    fn sync(&mut self, file: &File, path: &Path) -> io::Result<()>;
-
-    /// Gives a file another name.
-    fn rename(&mut self, from: &Path, to: &Path) -> io::Result<()>;
-
-    /// Cuts a file off behind `len` bytes. This one is durable when it returns.
-    fn shrink(&mut self, path: &Path, len: u64) -> io::Result<()>;
-
-    /// Deletes a file.
-    fn remove(&mut self, path: &Path) -> io::Result<()>;
-
-    /// Makes the names in `dir` durable.
-    fn sync_dir(&mut self, dir: &Path) -> Result<(), StorageError>;
-
-    /// Opens a segment for the log's writes.
-    fn open(&mut self, path: &Path) -> io::Result<File>;
-}
-
-/// The files of a real directory, in the log's mode.
-pub struct RealFiles(pub Mode);
-
-impl Files for RealFiles {
-    /// Zeros in large writes, to be synced once: syncing each would take as long as the disk's latency times them. Where there
-    /// is not enough room nothing is written: filling up a disk over and over would take the last of it from everybody else.
-    fn create(&mut self, path: &Path, first: &[u8; BLOCK], size: u64) -> io::Result<File> {
-        let system = rustix::fs::statvfs(path.parent().unwrap_or(path))?;
-        if system.f_bavail.saturating_mul(system.f_frsize) < size {
-            return Err(io::ErrorKind::StorageFull.into());
-        }
-        let mut open = OpenOptions::new();
-        open.write(true).create(true).truncate(true);
-        if self.0.io == LogIo::UringDirect {
-            open.custom_flags(libc::O_DIRECT);
-        }
-        let file = open.open(path)?;
-        let mut chunk = AlignedBuf::zeroed(1 << 20);
-        chunk.as_mut_slice()[..BLOCK].copy_from_slice(first);
-        let mut at = 0;
-        while at < size {
-            let len = chunk.len().min((size - at) as usize);
-            file.write_all_at(&chunk.as_slice()[..len], at)?;
-            if at == 0 {
-                chunk.as_mut_slice()[..BLOCK].fill(0);
-            }
-            at += len as u64;
-        }
-        Ok(file)
-    }
-
-    fn overwrite(&mut self, path: &Path, first: &[u8; BLOCK]) -> io::Result<File> {
-        let mut block = AlignedBuf::zeroed(BLOCK);
-        block.as_mut_slice().copy_from_slice(first);
-        let file = self.0.open(path)?;
-        file.write_all_at(block.as_slice(), 0)?;
-        Ok(file)
-    }
-
-    fn sync(&mut self, file: &File, _: &Path) -> io::Result<()> {
-        file.sync_all()
-    }
-
-    fn rename(&mut self, from: &Path, to: &Path) -> io::Result<()> {
-        fs::rename(from, to)
-    }
-
-    fn shrink(&mut self, path: &Path, len: u64) -> io::Result<()> {
-        let file = File::options().write(true).open(path)?;
-        file.set_len(len)?;
-        file.sync_all()
-    }
-
-    fn remove(&mut self, path: &Path) -> io::Result<()> {
-        removal::remove(path)
-    }
-
-    fn sync_dir(&mut self, dir: &Path) -> Result<(), StorageError> {
-        sync_dir(dir)
-    }
-
-    fn open(&mut self, path: &Path) -> io::Result<File> {
-        self.0.open(path)
-    }
-}
 
 /// A first segment is never made smaller than this.
 const SMALL_MIN: u64 = 256 << 10;
@@ -123,24 +29,33 @@ const SMALL_MIN: u64 = 256 << 10;
 const SPARES_MAX: usize = 2;
 
 /// Makes the segments in one directory.
-pub struct Workshop<F: Files> {
+pub struct Workshop {
     dir: PathBuf,
-    files: F,
+    files: Arc<dyn Files>,
+    mode: Mode,
     salts: SmallRng,
     spares: Vec<PathBuf>,
     /// The first segment may be smaller than asked for, if there is not more room: a server that cannot start cannot make room either.
     may_be_small: bool,
 }
 
-impl<F: Files> Workshop<F> {
-    /// For the segments in `dir`; each gets a salt out of `salts`. The spares that an earlier life left are used again.
-    pub fn new(dir: &Path, files: F, salts: SmallRng) -> Workshop<F> {
+impl Workshop {
+    /// For the segments of a log; each gets a salt out of `salts`. The spares that an earlier life left are used again.
+    pub fn new(options: &LogOptions, salts: SmallRng) -> Workshop {
+        let dir = &options.dir;
         let is_spare =
             |path: &PathBuf| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("spare-"));
         let entries = fs::read_dir(dir).into_iter().flatten().flatten();
         let mut spares: Vec<_> = entries.map(|entry| entry.path()).filter(is_spare).collect();
         spares.sort();
-        Workshop { dir: dir.to_owned(), files, salts, spares, may_be_small: true }
+        Workshop {
+            dir: dir.clone(),
+            files: options.files.clone(),
+            mode: options.mode.clone(),
+            salts,
+            spares,
+            may_be_small: true,
+        }
     }
 
     /// Makes durable what recovery has found, and deletes what it found useless.
@@ -148,11 +63,11 @@ impl<F: Files> Workshop<F> {
         // Recovery may have read what was written but not yet durable when the process died. It is served from now on, and new
         // batches name it as their predecessor, so it must not be lost to a power failure any more.
         for (path, _) in &recovered.used {
-            let synced = File::open(path).and_then(|file| self.files.sync(&file, path));
+            let synced = File::open(path).and_then(|file| self.files.sync(&file));
             synced.map_err(StorageError::io("sync the segment", path))?;
         }
         for path in &recovered.unused {
-            self.files.remove(path).map_err(StorageError::io("delete the unused segment", path))?;
+            self.remove(path).map_err(StorageError::io("delete the unused segment", path))?;
         }
         Ok(())
     }
@@ -177,8 +92,12 @@ impl<F: Files> Workshop<F> {
             *path = closed.clone();
         }
         // The name first: a shorter file without it would be a damaged one.
-        self.files.sync_dir(&self.dir)?;
-        self.files.shrink(&closed, offset.into()).map_err(StorageError::io("give back the end of", &closed))
+        sync_dir(&*self.files, &self.dir)?;
+        let shrunk = self.files.open(&closed, None).and_then(|file| {
+            self.files.set_len(&file, offset.into())?;
+            self.files.sync(&file)
+        });
+        shrunk.map_err(StorageError::io("give back the end of", &closed))
     }
 
     /// Takes the names of segments that nobody needs any more, and keeps a few of the files. Oldest first, each for good before
@@ -191,11 +110,11 @@ impl<F: Files> Workshop<F> {
             let kept = may_be_kept && self.spares.len() < SPARES_MAX && self.files.rename(&path, &spare).is_ok();
             if kept {
                 self.spares.push(spare);
-            } else if let Err(error) = self.files.remove(&path) {
+            } else if let Err(error) = self.remove(&path) {
                 let path = path.display();
                 tracing::warn!("cannot delete the log segment {path}, which is not needed any more: {error}");
             }
-            if let Err(error) = self.files.sync_dir(&self.dir) {
+            if let Err(error) = sync_dir(&*self.files, &self.dir) {
                 tracing::warn!("{error}");
             }
         }
@@ -220,20 +139,21 @@ impl<F: Files> Workshop<F> {
         let header = SegmentHeader { number, salt: self.salts.random(), size };
         let mut written = self.reuse(&header, &unnamed).map_or_else(|| self.write_out(&header, &unnamed), Ok);
         if written.is_err() && !self.spares.is_empty() {
-            self.spares.drain(..).for_each(|spare| drop(self.files.remove(&spare)));
+            let spares = std::mem::take(&mut self.spares);
+            spares.iter().for_each(|spare| drop(self.remove(spare)));
             written = self.write_out(&header, &unnamed);
         }
         let made = written.and_then(|()| {
             self.files.rename(&unnamed, &path).map_err(StorageError::io("name the segment", &path))?;
-            self.files.sync_dir(&self.dir)?;
-            self.files.open(&path).map_err(StorageError::io("open the segment", &path))
+            sync_dir(&*self.files, &self.dir)?;
+            self.files.open(&path, Some(&self.mode)).map_err(StorageError::io("open the segment", &path))
         });
         match made {
             Ok(file) => Ok(Segment { header, path, file: Arc::new(file) }),
             Err(error) => {
                 // It may have its name already, which a next one would not have.
-                let _ = self.files.remove(&unnamed);
-                let _ = self.files.remove(&path);
+                let _ = self.remove(&unnamed);
+                let _ = self.remove(&path);
                 Err(error)
             }
         }
@@ -245,13 +165,40 @@ impl<F: Files> Workshop<F> {
         let fits = |path: &PathBuf| fs::metadata(path).is_ok_and(|data| data.len() == header.size && data.nlink() == 1);
         let spare = self.spares.swap_remove(self.spares.iter().position(fits)?);
         self.files.rename(&spare, unnamed).ok()?;
-        let file = self.files.overwrite(unnamed, &header.encode()).ok()?;
-        self.files.sync(&file, unnamed).ok()
+        let file = self.files.open(unnamed, Some(&self.mode)).ok()?;
+        let mut block = AlignedBuf::zeroed(BLOCK);
+        block.as_mut_slice().copy_from_slice(&header.encode());
+        self.files.write(&file, block.as_slice(), 0).ok()?;
+        self.files.sync(&file).ok()
     }
 
     fn write_out(&mut self, header: &SegmentHeader, path: &Path) -> Result<(), StorageError> {
-        let written = self.files.create(path, &header.encode(), header.size);
-        let file = written.map_err(StorageError::io("write the segment", path))?;
-        self.files.sync(&file, path).map_err(StorageError::io("sync the segment", path))
+        let file = self.fill(header, path).map_err(StorageError::io("write the segment", path))?;
+        self.files.sync(&file).map_err(StorageError::io("sync the segment", path))
+    }
+
+    /// Zeros in large writes, to be synced once: syncing each would take as long as the disk's latency times them. Where there
+    /// is not enough room nothing is written: filling up a disk over and over would take the last of it from everybody else.
+    fn fill(&self, header: &SegmentHeader, path: &Path) -> io::Result<File> {
+        if self.files.room(&self.dir)? < header.size {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        let file = self.files.create(path, self.mode.io == LogIo::UringDirect)?;
+        let mut chunk = AlignedBuf::zeroed((1 << 20).min(header.size as usize));
+        chunk.as_mut_slice()[..BLOCK].copy_from_slice(&header.encode());
+        let mut at = 0;
+        while at < header.size {
+            let len = chunk.len().min((header.size - at) as usize);
+            self.files.write(&file, &chunk.as_slice()[..len], at)?;
+            if at == 0 {
+                chunk.as_mut_slice()[..BLOCK].fill(0);
+            }
+            at += len as u64;
+        }
+        Ok(file)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        removal::remove(&*self.files, path)
     }
 }

@@ -146,6 +146,7 @@ impl<D: Disk> Life<D> {
         let (history, recovered) = read_back_after(dir, from).unwrap();
         let (wake, ready) = channel();
         let options = LogOptions {
+            files: corral_engine::disk::files::real(),
             dir: dir.to_owned(),
             mode: mode.clone(),
             segment_bytes,

@@ -58,7 +58,7 @@ pub fn take_snapshot(
         Ok(snapshots) => {
             let (old, needless) = retain(&snapshots, damaged, keep);
             for (_, path) in old {
-                if let Err(error) = removal::remove(path) {
+                if let Err(error) = removal::remove(&*options.files, path) {
                     tracing::warn!("cannot delete the snapshot {}: {error}", path.display());
                 }
             }

@@ -125,13 +125,19 @@ fn member_options(config: &Config, store: &Store, seed: u64) -> MemberOptions {
     MemberOptions {
         tick: Duration::from_millis(config.tick_ms.into()),
         log: LogOptions {
+            files: corral_engine::disk::files::real(),
             dir: store.log_dir.clone(),
             mode: store.mode.clone(),
             segment_bytes: log.segment_bytes,
             pipeline_depth: log.pipeline_depth as usize,
             group_commit_delay: Duration::from_micros(log.group_commit_delay_us.into()),
         },
-        snapshots: SnapshotOptions { dir, compression: snapshots.compression, rate_limit: snapshots.rate_limit },
+        snapshots: SnapshotOptions {
+            files: corral_engine::disk::files::real(),
+            dir,
+            compression: snapshots.compression,
+            rate_limit: snapshots.rate_limit,
+        },
         snapshot_after: (snapshots.count, snapshots.log_bytes),
         snapshot_size_factor: config.snapshot_size_factor,
         slow_sync: Duration::from_millis(log.slow_sync_ms),

@@ -6,6 +6,7 @@ use super::walk::Link;
 use crate::failure::Failure;
 use corral_engine::StorageError;
 use corral_engine::disk::device::Device;
+use corral_engine::disk::files::RealFiles;
 use corral_engine::disk::publish::sync_dir;
 use corral_engine::disk::{LogIo, LogSync, Mode};
 use corral_engine::txnlog::{Log, LogOptions, Recovered, recover_after};
@@ -66,7 +67,7 @@ pub fn prepare(dir: &Path) -> Result<(), Failure> {
         Err(error) if error.kind() == ErrorKind::NotFound => {
             fs::create_dir_all(dir).map_err(|error| failed("make the directory", error))?;
             let parent = dir.canonicalize().ok().and_then(|dir| dir.parent().map(Path::to_owned));
-            parent.map_or(Ok(()), |parent| Ok(sync_dir(&parent)?))
+            parent.map_or(Ok(()), |parent| Ok(sync_dir(&RealFiles, &parent)?))
         }
         Err(error) if error.kind() == ErrorKind::NotADirectory => {
             Err(Failure::Usage(format!("{} is a file; name a new directory", dir.display())))
@@ -89,6 +90,7 @@ impl Writer {
             source,
         })?;
         let options = LogOptions {
+            files: corral_engine::disk::files::real(),
             dir: dir.to_owned(),
             mode,
             segment_bytes,
@@ -147,7 +149,7 @@ impl Writer {
                 Failure::Failed(format!("cannot delete the unused segment {}: {error}", path.display()))
             })?;
         }
-        sync_dir(&dir)?;
+        sync_dir(&RealFiles, &dir)?;
         let same = back.hasher.finish() == written.hasher.finish() && back.records == written.records;
         if same && recovered.torn.is_none() && back.last == written.last {
             Ok(written)

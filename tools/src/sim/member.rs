@@ -8,6 +8,7 @@
 use super::history::{Entry, fingerprint};
 use super::network::{LifeId, Pipe};
 use corral_engine::Tree;
+use corral_engine::disk::files::Files;
 use corral_engine::disk::simulated::Platter;
 use corral_engine::disk::{BLOCK, LogIo, LogSync, Mode};
 use corral_engine::epochs::Epochs;
@@ -87,7 +88,7 @@ pub(super) struct Shell {
     rate: f64,
     pub(super) crossing: Arc<Crossing>,
     pub(super) bells: Arc<Bells>,
-    workshop: Workshop<Platter>,
+    workshop: Workshop,
     pub(super) bench: Bench,
     pub(super) is_supplying: bool,
     pub(super) snapshots: SnapshotOptions,
@@ -171,7 +172,7 @@ impl Member {
             fs::create_dir_all(dir.join(name)).expect("the directory of the run is writable");
         }
         let mut random = SmallRng::seed_from_u64(seed);
-        let platter = Platter::new(&dir.join("log"), random.random());
+        let platter = Platter::new(&dir, random.random());
         Member {
             id: ServerId(index as i64 + 1),
             dir,
@@ -205,21 +206,27 @@ impl Member {
         self.entries.partition_point(|(own, _)| *own <= zxid)
     }
 
+    /// Not on a full disk, if it has never promised anything, or has to write down that its history is lost.
+    pub(super) fn can_begin(&self) -> bool {
+        !self.platter.is_full() || (Epochs::are_in(&self.dir) && !self.is_rotten)
+    }
+
     /// Its process starts, and restores what the one before has left.
     pub(super) fn begin(&mut self, now: Duration, ensemble: Arc<Ensemble>) {
         assert!(self.life.is_none(), "one process at a time");
         self.lives += 1;
         let (log_dir, snapshot_dir) = (self.dir.join("log"), self.dir.join("snapshots"));
+        let files: Arc<dyn Files> = Arc::new(self.platter.clone());
         let failed =
             |error: corral_engine::StorageError| -> ! { panic!("R5: what is on the disk cannot be restored: {error}") };
-        if let Err(error) = adoption::finish(&snapshot_dir, &log_dir) {
+        if let Err(error) = adoption::finish(&*files, &snapshot_dir, &log_dir) {
             failed(error);
         }
         let seed = self.random.random();
         let restored = match restore(&snapshot_dir, &log_dir, seed, |_| ()) {
             Err(damage @ StorageError::Corrupt { .. }) if self.is_rotten => {
-                set_aside(damage, &self.dir, &log_dir, &snapshot_dir).unwrap_or_else(|error| failed(error));
-                self.platter.settle();
+                set_aside(files.clone(), damage, &self.dir, &log_dir, &snapshot_dir)
+                    .unwrap_or_else(|error| failed(error));
                 self.entries.clear();
                 self.durable = 0;
                 restore(&snapshot_dir, &log_dir, seed, |_| ())
@@ -229,15 +236,16 @@ impl Member {
         let restored = restored.unwrap_or_else(|error| failed(error));
         let Restored { mut tree, mut recovered, newest, .. } = restored;
         self.compare(&recovered, &newest);
-        let epochs = Epochs::open(&self.dir, recovered.last).unwrap_or_else(|error| failed(error));
+        let epochs = Epochs::open(files.clone(), &self.dir, recovered.last).unwrap_or_else(|error| failed(error));
         let log_options = LogOptions {
+            files: files.clone(),
             dir: log_dir,
             mode: Mode { io: LogIo::Pwrite, sync: LogSync::Dsync, why: String::new() },
             segment_bytes: SEGMENT_BYTES,
             pipeline_depth: self.random.random_range(1..=3),
             group_commit_delay: Duration::ZERO,
         };
-        let mut workshop = self.workshop(&log_options.dir);
+        let mut workshop = self.workshop(&log_options);
         workshop.resume(&mut recovered).unwrap_or_else(|error| failed(error));
         self.durable = self.entries.len();
         let (log, bench) = open(&log_options, &self.platter, &recovered);
@@ -252,7 +260,8 @@ impl Member {
         let replica = Replica::new(replica, standing, history, &mut tree, Duration::ZERO);
         let bells = Arc::new(Bells::default());
         let crossing = Arc::new(Crossing::new(Box::new(Shared(bells.clone())), tree, cores));
-        let snapshots = SnapshotOptions { dir: snapshot_dir, compression: Compression::None, rate_limit: 0 };
+        let snapshots =
+            SnapshotOptions { files: files.clone(), dir: snapshot_dir, compression: Compression::None, rate_limit: 0 };
         let options = MemberOptions {
             tick: TICK,
             log: log_options.clone(),
@@ -335,14 +344,13 @@ impl Member {
         self.entries.truncate(count);
     }
 
-    fn workshop(&mut self, dir: &Path) -> Workshop<Platter> {
-        Workshop::new(dir, self.platter.clone(), SmallRng::seed_from_u64(self.random.random()))
+    fn workshop(&mut self, options: &LogOptions) -> Workshop {
+        Workshop::new(options, SmallRng::seed_from_u64(self.random.random()))
     }
 
-    /// Its history was replaced, or cut, past the simulated disk: it goes on with what is there.
+    /// Its history was replaced, or cut: it goes on with what is there.
     pub(super) fn open_log(&mut self, shell: &mut Shell, options: &LogOptions, recovered: &Recovered) -> Log<Platter> {
-        self.platter.settle();
-        shell.workshop = self.workshop(&options.dir);
+        shell.workshop = self.workshop(options);
         let mut recovered = recovered.clone();
         shell.workshop.resume(&mut recovered).expect("the disk is well");
         let (log, bench) = open(options, &self.platter, &recovered);

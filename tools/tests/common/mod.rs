@@ -100,6 +100,7 @@ impl<D: Disk> Life<D> {
         let recovered = recover_after(dir, Zxid(from), |_| ()).unwrap();
         let (wake, ready) = channel();
         let options = LogOptions {
+            files: corral_engine::disk::files::real(),
             dir: dir.to_owned(),
             mode: mode(),
             segment_bytes: SEGMENT,

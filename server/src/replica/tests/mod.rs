@@ -75,6 +75,7 @@ impl Rig {
 
     fn on(dir: &Path, with: With, mut tree: Tree, recovered: &Recovered, at_ms: u64, first_session: SessionId) -> Rig {
         let options = LogOptions {
+            files: corral_engine::disk::files::real(),
             dir: dir.to_owned(),
             mode: Mode { io: LogIo::Pwrite, sync: LogSync::None, why: String::new() },
             segment_bytes: 1 << 16,

@@ -40,7 +40,7 @@ impl World {
             Kind::SlowDisk(member) => self.members[member].slow_until = until,
             Kind::HungDisk(member) => self.members[member].hung_until = until,
             Kind::FullDisk(member) => {
-                self.members[member].platter.set_full(true);
+                self.members[member].platter.set_room(0);
                 self.at(until, Event::Room(member));
             }
             Kind::SlowNetwork => self.network.slow_down(until),
@@ -84,7 +84,7 @@ impl World {
         self.network.heal();
         for member in &mut self.members {
             (member.paused_until, member.slow_until, member.hung_until) = Default::default();
-            member.platter.set_full(false);
+            member.platter.set_room(u64::MAX);
         }
         for index in 0..self.members.len() {
             self.at(self.now, Event::Start(index));

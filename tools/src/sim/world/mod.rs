@@ -303,7 +303,7 @@ impl World {
             Event::ToServer(conn) => self.arrive_at_server(conn),
             Event::ToClient(conn) => self.arrive_at_client(conn),
             Event::Fault(index) => self.befall(index),
-            Event::Room(index) => self.members[index].platter.set_full(false),
+            Event::Room(index) => self.members[index].platter.set_room(u64::MAX),
             Event::Ambush(doomed, lasts) if !self.is_peace => {
                 for member in (0..doomed.len()).filter(|member| doomed[*member]) {
                     let back = self.within(lasts.as_micros() as u64);
@@ -317,6 +317,10 @@ impl World {
     fn start(&mut self, index: usize) {
         if self.members[index].life.is_some() {
             return;
+        }
+        if !self.members[index].can_begin() {
+            let at = self.within(100_000);
+            return self.at(at, Event::Start(index));
         }
         let ensemble = self.ensemble.clone();
         self.members[index].begin(self.now, ensemble);

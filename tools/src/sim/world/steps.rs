@@ -59,7 +59,8 @@ impl World {
         let is_due = std::mem::take(&mut shell.is_due[core]);
         let mut around = Around { world: self, shell, core, by_timer: cause == Cause::Timer && !is_due };
         if let Err(why) = machine.turn(now, &mut around) {
-            panic!("R5: server {} cannot go on: {why}", index + 1);
+            self.members[index].life = Some(life);
+            return self.stops(index, &why);
         }
         let has_work = machine.has_work(&around) || self.has_unread(machine, shell, core);
         if has_work {
@@ -74,6 +75,14 @@ impl World {
         self.plan_turns(&mut life.shell);
         self.tell_role(&mut life);
         self.members[index].life = Some(life);
+    }
+
+    /// A process ends by itself, as it may when its disk is full; somebody starts it again.
+    fn stops(&mut self, index: usize, why: &str) {
+        assert!(self.members[index].platter.is_full(), "R5: server {} cannot go on: {why}", index + 1);
+        self.tell(Some(index), || format!("cannot go on: {why}"));
+        let back = self.within(200_000);
+        self.die(index, false, back);
     }
 
     /// Cores that were rung for, bytes that were sent and segments that were ordered become events.
@@ -101,11 +110,13 @@ impl World {
 
     /// The snapshot that was asked for is taken, unless that was broken off.
     pub(super) fn take_snapshot(&mut self, id: LifeId) {
-        let shell = &mut self.members[id.member].life.as_mut().expect("it lives").shell;
+        let Member { life, platter, .. } = &mut self.members[id.member];
+        let shell = &mut life.as_mut().expect("it lives").shell;
         let Some(wall_ms) = shell.asked.take() else { return };
-        let tree = &shell.crossing.tree;
+        let crossing = shell.crossing.clone();
+        let tree = &crossing.tree;
         let ended = take_snapshot(&shell.snapshots, tree, &[], Some(KEEP), wall_ms, &AtomicBool::new(false));
-        assert!(matches!(ended, Ended::Taken { .. }), "the disk is well");
+        assert!(matches!(ended, Ended::Taken { .. }) || platter.is_full(), "the disk is well");
         let applied = tree.read().last_applied();
         shell.ended = Some(ended);
         self.tell(Some(id.member), || format!("takes a snapshot of {applied}"));
@@ -406,7 +417,7 @@ impl Outside<Platter, Pipe> for Around<'_> {
 
     fn give_up(&mut self, epochs: &mut Epochs) -> Result<PathBuf, StorageError> {
         self.world.tell(Some(self.index()), || "gives up its history".to_owned());
-        store::give_up(epochs, &self.shell.log_dir, &self.shell.snapshots.dir)
+        store::give_up(&*self.shell.snapshots.files, epochs, &self.shell.log_dir, &self.shell.snapshots.dir)
     }
 
     fn saw(&mut self, seen: Seen<'_>) {
