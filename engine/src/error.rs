@@ -1,4 +1,8 @@
 //! What can go wrong with files, in the operator's words: one line with what, where, and what to do.
+//!
+//! What is *damaged* ([`StorageError::Corrupt`]) is told from what a *newer* version has written, from what is *unavailable* for now
+//! ([`StorageError::Io`]: the device, permissions, descriptors) and from a disk that is *full*. Only for what is damaged does anybody
+//! pass over a file or give up a history.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -6,9 +10,19 @@ use std::path::{Path, PathBuf};
 /// Why the store cannot go on.
 #[derive(Debug, thiserror::Error)]
 pub enum StorageError {
-    /// A call to the operating system failed.
+    /// A call to the operating system failed: what is there cannot be reached now.
     #[error("cannot {op} {}: {source}", path.display())]
     Io {
+        /// What was tried, as a verb.
+        op: &'static str,
+        /// On which file or directory.
+        path: PathBuf,
+        /// What the system answered.
+        source: io::Error,
+    },
+    /// There is no room, or no more of a quota. Nothing is lost, and it works again when there is.
+    #[error("cannot {op} {}: {source}; make room there", path.display())]
+    Full {
         /// What was tried, as a verb.
         op: &'static str,
         /// On which file or directory.
@@ -60,7 +74,13 @@ pub enum StorageError {
 
 impl StorageError {
     /// Turns the answer of the operating system into an error about `path`.
-    pub(crate) fn io(op: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StorageError {
-        move |source| StorageError::Io { op, path: path.to_owned(), source }
+    pub fn io(op: &'static str, path: &Path) -> impl Fn(io::Error) -> StorageError + Copy {
+        move |source| {
+            let path = path.to_owned();
+            match source.kind() {
+                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => StorageError::Full { op, path, source },
+                _ => StorageError::Io { op, path, source },
+            }
+        }
     }
 }

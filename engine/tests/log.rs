@@ -435,8 +435,5 @@ fn whoever_writes_a_log_and_does_nothing_else_is_told_that_there_is_no_room() {
     let mut log = Log::open(&options, Device::open(&options.mode).unwrap(), &recovered, wake).unwrap();
     log.group.append_encoded(Zxid(1), b"a transaction", NOW);
     let error = log.settle(&ready).unwrap_err();
-    assert!(
-        matches!(&error, StorageError::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull),
-        "{error}"
-    );
+    assert!(matches!(error, StorageError::Full { .. }), "{error}");
 }

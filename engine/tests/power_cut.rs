@@ -142,7 +142,9 @@ fn at_every_step(
             platter.set_fault(Some((step, kind)));
             let outcome = work(&home, Arc::new(platter.clone()));
             if let Err(error) = &outcome {
-                assert!(matches!(error, StorageError::Io { .. }), "a refusal is no damage: {error}");
+                let is_full = matches!(error, StorageError::Full { .. });
+                assert_eq!(is_full, kind == ErrorKind::StorageFull, "{error}");
+                assert!(is_full || matches!(error, StorageError::Io { .. }), "a refusal is no damage: {error}");
             }
             check(&home, outcome.is_ok());
             // And then the power fails.
@@ -178,7 +180,8 @@ fn a_snapshot_changes_no_history() {
 #[test]
 fn retention_changes_no_history() {
     let retention = |home: &Home, files: Arc<dyn Files>| {
-        let failed = |source| StorageError::Io { op: "let go", path: home.log(), source };
+        let log_dir = home.log();
+        let failed = |source| StorageError::io("let go of", &log_dir)(source);
         let snapshots = snapshot::list(&home.snapshots())?;
         let (old, needless) = retain(&snapshots, &[], 1);
         for (_, path) in old {

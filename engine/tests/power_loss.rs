@@ -9,7 +9,7 @@
 use corral_engine::StorageError;
 use corral_engine::disk::simulated::Platter;
 use corral_engine::disk::{BLOCK, LogIo, LogSync, Mode};
-use corral_engine::txnlog::segment::Supply;
+use corral_engine::txnlog::supply::Supply;
 use corral_engine::txnlog::workshop::Workshop;
 use corral_engine::txnlog::{Log, LogOptions, Recovered, recover_after};
 use corral_proto::{Jute, SessionId, Txn, TxnEntry, TxnHeader, Xid, Zxid};

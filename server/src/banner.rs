@@ -1,6 +1,6 @@
 //! What an operator sees at the start: one screen that says what runs where, and how it keeps what it acknowledges.
 
-use crate::admin::words::VERSION;
+use crate::admin::report::VERSION;
 use crate::config::Config;
 use crate::store::Store;
 use corral_engine::Tree;

@@ -22,7 +22,6 @@ use corral_engine::{StorageError, snapshot};
 use corral_proto::Zxid;
 use rand::{Rng, SeedableRng};
 use std::fs::{self, File, TryLockError};
-use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -172,7 +171,7 @@ fn move_aside(files: &dyn Files, dir: &Path, why: &str) -> Result<PathBuf, Stora
     let name = dir.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let mut free = (1..).map(|number| dir.with_file_name(format!("{name}.{why}-{number}")));
     let aside = free.find(|place| !place.exists()).expect("there is always another number");
-    let io = |source: io::Error| StorageError::Io { op: "set aside", path: dir.to_owned(), source };
+    let io = StorageError::io("set aside", dir);
     files.rename(dir, &aside).and_then(|()| files.make_dir(dir)).map_err(io)?;
     sync_dir(files, dir.parent().unwrap_or(dir))?;
     Ok(aside)
@@ -184,7 +183,7 @@ fn places(log_dir: &Path, snapshot_dir: &Path) -> Result<[(u64, u64); 2], Storag
 
 /// The device and the inode of a directory.
 fn place(dir: &Path) -> Result<(u64, u64), StorageError> {
-    let io = |source: io::Error| StorageError::Io { op: "look at", path: dir.to_owned(), source };
+    let io = StorageError::io("look at", dir);
     fs::metadata(dir).map(|data| (data.dev(), data.ino())).map_err(io)
 }
 
@@ -343,7 +342,7 @@ fn make(dir: &Path, create: bool) -> Result<(), StorageError> {
 
 /// Deletes what a killed server was still writing: it has no name yet, so nobody ever relied on it.
 fn remove_unfinished(dir: &Path) -> Result<(), StorageError> {
-    let io = |source: io::Error| StorageError::Io { op: "clean up", path: dir.to_owned(), source };
+    let io = StorageError::io("clean up", dir);
     for entry in fs::read_dir(dir).map_err(io)? {
         let path = entry.map_err(io)?.path();
         if path.extension().is_some_and(|extension| extension == "new") {
@@ -355,7 +354,7 @@ fn remove_unfinished(dir: &Path) -> Result<(), StorageError> {
 
 fn lock(dir: &Path) -> Result<File, StorageError> {
     let path = dir.join("corral.lock");
-    let io = |source: io::Error| StorageError::Io { op: "lock", path: path.clone(), source };
+    let io = StorageError::io("lock", &path);
     let file = File::options().write(true).create(true).truncate(false).open(&path).map_err(io)?;
     match file.try_lock() {
         Ok(()) => Ok(file),

@@ -1,8 +1,9 @@
-//! Rules of the source tree, checked as a test (`tools/tests/tidy.rs`): every file says what it is, imports point down,
-//! unsafe code stays where it belongs, and no file outgrows one sitting.
+//! Rules of the source tree, checked as a test (`tools/tests/tidy.rs`): every file says what it is, imports point down and
+//! never in a circle, unsafe code stays where it belongs, and no file outgrows one sitting.
 //!
 //! **Not here**: what rustfmt and clippy check.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -79,6 +80,89 @@ pub fn forbidden_imports(krate: &str, text: &str) -> Vec<String> {
         .collect()
 }
 
+/// Circles of imports between the files of one crate, each as the names of its files. `files` are their names from the crate's `src`
+/// folder, and their text. That a file uses what the root of its own folder defines makes no circle: that is its room. Tests do not
+/// count.
+pub fn circles(files: &[(String, String)]) -> Vec<String> {
+    let is_test = |name: &str| {
+        name.split('/')
+            .any(|part| part == "tests" || part == "exhaustive" || part.trim_end_matches(".rs").ends_with("tests"))
+    };
+    let modules: BTreeMap<Vec<&str>, &str> =
+        files.iter().filter(|(name, _)| !is_test(name)).map(|(name, text)| (module(name), text.as_str())).collect();
+    let code = |text: &'_ str| text.split("\n#[cfg(test)]\nmod tests").next().map(imports).unwrap_or_default();
+    let named: Vec<(&Vec<&str>, Vec<String>)> = modules.iter().map(|(own, text)| (own, code(text))).collect();
+    let mut uses: BTreeMap<&[&str], BTreeSet<&[&str]>> = BTreeMap::new();
+    for (own, paths) in &named {
+        for path in paths {
+            let path: Vec<&str> = path.split("::").collect();
+            let ups = path.iter().take_while(|part| **part == "super").count();
+            let full: Vec<&str> = match path[0] {
+                "crate" => path[1..].to_vec(),
+                "super" if ups <= own.len() => [&own[..own.len() - ups], &path[ups..]].concat(),
+                "self" => [&own[..], &path[1..]].concat(),
+                _ => [&own[..], &path[..]].concat(),
+            };
+            let used = (0..=full.len()).rev().find_map(|len| modules.get_key_value(&full[..len]));
+            if let Some((used, _)) = used.filter(|(used, _)| !own.starts_with(used)) {
+                uses.entry(own).or_default().insert(used);
+            }
+        }
+    }
+    let reaches = |from: &[&str], to: &[&str]| {
+        let (mut seen, mut next) = (BTreeSet::new(), vec![from]);
+        while let Some(at) = next.pop() {
+            let new = uses.get(at).into_iter().flatten().copied().filter(|used| seen.insert(*used));
+            next.extend(new);
+        }
+        seen.contains(to)
+    };
+    let mut circles: BTreeSet<Vec<String>> = BTreeSet::new();
+    for own in modules.keys().filter(|own| reaches(own, own)) {
+        let with = modules.keys().filter(|other| reaches(own, other) && reaches(other, own));
+        circles.insert(with.map(|module| module.join("::")).collect());
+    }
+    circles.into_iter().map(|circle| circle.join(", ")).collect()
+}
+
+/// The module that is in a file.
+fn module(name: &str) -> Vec<&str> {
+    let mut parts: Vec<&str> = name.trim_end_matches(".rs").split('/').collect();
+    parts.pop_if(|last| ["mod", "lib", "main"].contains(last));
+    parts
+}
+
+/// The paths that the `use` items of a file name, without braces.
+fn imports(code: &str) -> Vec<String> {
+    let mut paths = Vec::new();
+    let mut rest = code;
+    while let Some(at) = rest.find("use ") {
+        let starts = rest[..at].ends_with(['\n', ' ']) || at == 0;
+        let (item, after) = rest[at + 4..].split_once(';').unwrap_or((&rest[at + 4..], ""));
+        if starts && item.chars().all(|c| c.is_alphanumeric() || c.is_whitespace() || "_:{},*".contains(c)) {
+            expand("", &item.split_whitespace().collect::<String>(), &mut paths);
+            rest = after;
+        } else {
+            rest = &rest[at + 4..];
+        }
+    }
+    paths
+}
+
+fn expand(prefix: &str, text: &str, into: &mut Vec<String>) {
+    let mut depth = 0;
+    let parts = text.split(|c| {
+        depth += i32::from(c == '{') - i32::from(c == '}');
+        c == ',' && depth == 0
+    });
+    for part in parts.filter(|part| !part.is_empty()) {
+        match part.split_once('{') {
+            Some((before, inner)) => expand(&format!("{prefix}{before}"), inner.trim_end_matches('}'), into),
+            None => into.push(format!("{prefix}{part}")),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -90,6 +174,23 @@ mod tests {
         assert_eq!(complaints("net/src/a.rs", &format!("//! Head.\n{} {{}}\n", "unsafe")).len(), 1);
         assert!(complaints("engine/src/disk/a.rs", &format!("//! Head.\n{} {{}}\n", "unsafe")).is_empty());
         assert_eq!(complaints("net/src/a.rs", &"//! Head.\n".repeat(LINES_MAX + 1)).len(), 1);
+    }
+
+    #[test]
+    fn circles_between_files_are_named() {
+        let files = |files: &[(&str, &str)]| -> Vec<(String, String)> {
+            files.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned())).collect()
+        };
+        let fine = [
+            ("lib.rs", "mod a;\nmod b;\npub use a::X;\n"),
+            ("a/mod.rs", "mod c;\nuse crate::b::{self, Y};\nuse c::Z;\n"),
+            ("a/c.rs", "use super::X;\n"),
+            ("b.rs", "\n#[cfg(test)]\nmod tests {\n    use crate::a::X;\n}\n"),
+        ];
+        assert!(circles(&files(&fine)).is_empty());
+        let round =
+            [("a.rs", "use crate::{b::c::X, d};\n"), ("b/c.rs", "use super::super::e;\n"), ("e.rs", "use crate::a;\n")];
+        assert_eq!(circles(&files(&round)), ["a, b::c, e"]);
     }
 
     #[test]

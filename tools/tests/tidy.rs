@@ -17,6 +17,13 @@ fn the_house_is_tidy() {
     for (krate, _) in tidy::MAY_USE {
         let manifest = fs::read_to_string(root.join(krate).join("Cargo.toml")).unwrap();
         complaints.extend(tidy::forbidden_imports(krate, &manifest));
+        let source = root.join(krate).join("src");
+        let files = tidy::rust_files(&source).unwrap().into_iter().map(|path| {
+            let name = path.strip_prefix(&source).unwrap().to_string_lossy().replace('\\', "/");
+            (name, fs::read_to_string(&path).unwrap())
+        });
+        let circles = tidy::circles(&files.collect::<Vec<_>>());
+        complaints.extend(circles.iter().map(|circle| format!("{krate}: a circle of imports: {circle}")));
     }
     assert!(complaints.is_empty(), "{}", complaints.join("\n"));
 }

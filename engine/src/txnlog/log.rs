@@ -11,12 +11,13 @@
 
 use super::format::{Position, batch_crc};
 use super::group::{Group, PlacedBatch};
+use super::options::LogOptions;
 use super::recovery::{Extent, Recovered};
-use super::segment::{Segment, Shortage, Supply, Wake, file_name};
+use super::segment::{Segment, file_name};
+use super::supply::{Shortage, Supply, Wake};
 use super::workshop::Workshop;
 use crate::disk::device::Device;
-use crate::disk::files::Files;
-use crate::disk::{BLOCK, Completion, Disk, LogIo, LogSync, Mode, Write};
+use crate::disk::{BLOCK, Completion, Disk, LogIo, LogSync, Write};
 use crate::error::StorageError;
 use crate::histogram::Histogram;
 use corral_proto::Zxid;
@@ -24,26 +25,8 @@ use rand::SeedableRng;
 use rand::rngs::SmallRng;
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 use std::time::Duration;
-
-/// How the log is kept.
-#[derive(Clone, Debug)]
-pub struct LogOptions {
-    /// How segments are made and named.
-    pub files: Arc<dyn Files>,
-    /// Where they are.
-    pub dir: PathBuf,
-    /// How bytes get to the disk and become durable.
-    pub mode: Mode,
-    /// Size of a segment in bytes (`preAllocSize`).
-    pub segment_bytes: u64,
-    /// Writes in flight at most (`log.pipelineDepth`).
-    pub pipeline_depth: usize,
-    /// How long an open batch waits for company (`log.groupCommitDelayUs`).
-    pub group_commit_delay: Duration,
-}
 
 /// "Every transaction up to this one is on the disk." Only a completed write makes one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

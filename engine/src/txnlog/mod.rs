@@ -17,13 +17,16 @@ pub mod excerpt;
 pub mod format;
 pub mod group;
 pub mod log;
+pub mod options;
 pub mod reader;
 pub mod recovery;
 pub mod segment;
+pub mod supply;
 pub mod workshop;
 
 pub use excerpt::Excerpt;
 pub use format::Position;
 pub use group::{Group, SealedBatch};
-pub use log::{Durable, Log, LogOptions};
+pub use log::{Durable, Log};
+pub use options::LogOptions;
 pub use recovery::{LogRecord, Recovered, recover, recover_after};

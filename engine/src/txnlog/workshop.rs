@@ -3,10 +3,10 @@
 //! **Invariants**: contents are synced before they get a name that recovery looks at; the directory is synced before a segment
 //! is handed out; nothing is built on what recovery has read before that is synced ([`Workshop::adopt`]).
 //!
-//! **Not here**: when a segment is made, and the thread that does it ([`super::segment`]).
+//! **Not here**: when a segment is made, and the thread that does it ([`super::supply`]).
 
 use super::format::{Position, SegmentHeader};
-use super::log::LogOptions;
+use super::options::LogOptions;
 use super::recovery::Recovered;
 use super::segment::{Segment, closed_name, file_name, parse_name};
 use crate::disk::aligned::AlignedBuf;
@@ -124,8 +124,7 @@ impl Workshop {
     /// the spares of other sizes make some.
     pub fn make(&mut self, number: u32, size: u64) -> Result<Segment, StorageError> {
         let made = self.make_of(number, size);
-        let is_full =
-            matches!(&made, Err(StorageError::Io { source, .. }) if source.kind() == io::ErrorKind::StorageFull);
+        let is_full = matches!(made, Err(StorageError::Full { .. }));
         if is_full && self.may_be_small && size > SMALL_MIN {
             return self.make(number, round_up((size / 2).max(SMALL_MIN) as usize) as u64);
         }

@@ -15,6 +15,7 @@ pub mod ids;
 pub mod jute;
 
 pub mod acl;
+pub mod body;
 pub mod stat;
 
 pub mod connect;

@@ -3,10 +3,10 @@
 //! Requests and results share the framing (`MultiHeader`). A [`MultiRequest`] is checked once and stays encoded; its
 //! operations are read as they are walked over.
 
+use crate::body::{CreateMode, CreateRequest, PathVersion, SetDataRequest};
 use crate::error::ErrorCode;
 use crate::jute::{Decoder, Jute, JuteError, StrList, buffer_len, put_buffer, put_string, string_len};
 use crate::opcode::OpCode;
-use crate::request::{CreateMode, CreateRequest, PathVersion, SetDataRequest};
 use crate::stat::Stat;
 use bytes::BufMut;
 

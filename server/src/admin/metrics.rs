@@ -6,8 +6,7 @@
 //!
 //! **Invariant**: the same names in both words, in reports and in the code ([`Stage::name`]).
 
-use super::report::ServerReport;
-use super::words::VERSION;
+use super::report::{ServerReport, VERSION};
 use crate::stages::Stage;
 use corral_engine::histogram::Histogram;
 use corral_proto::peer::PeerState;

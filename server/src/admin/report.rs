@@ -8,6 +8,9 @@ use corral_proto::peer::PeerState;
 use corral_proto::{SessionId, Zxid};
 use std::net::SocketAddr;
 
+/// What a server says it is, in place of Apache's version line.
+pub const VERSION: &str = concat!("corral-", env!("CARGO_PKG_VERSION"));
+
 /// What one core knows.
 #[derive(Clone, Debug, Default)]
 pub struct CoreReport {

@@ -4,12 +4,9 @@
 //! **Not here**: `mntr` and `hist` ([`super::metrics`]).
 
 use super::metrics::{average_ms, hist, mntr};
-use super::report::{ConnReport, ServerFacts, ServerReport};
+use super::report::{ConnReport, ServerFacts, ServerReport, VERSION};
 use corral_proto::OpCode;
 use std::fmt::Write;
-
-/// What a server says it is, in place of Apache's version line.
-pub const VERSION: &str = concat!("corral-", env!("CARGO_PKG_VERSION"));
 
 /// The words that Apache knows, and `hist`. Only the first four bytes of a connection are looked at.
 pub const KNOWN: [&str; 19] = [

@@ -9,7 +9,7 @@
 //! **Not here**: resolving host names, what a quorum is ([`crate::zab::ensemble`]).
 
 use super::file::{Origin, Setting};
-use super::resolve::{Given, bad, missing};
+use super::given::{Given, bad, missing};
 use super::{ConfigError, MemberAddress, Members};
 use crate::zab::Ensemble;
 use crate::zab::ensemble::Voter;

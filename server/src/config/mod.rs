@@ -15,6 +15,7 @@
 //! invalid configuration is exit code 2 in ZooKeeper's table, whichever error it is.
 
 mod file;
+mod given;
 pub mod keys;
 mod member;
 mod resolve;

@@ -1,7 +1,7 @@
 //! What the operator is told when the log runs out of room: at once, while there is still some; when it is used up; now and then
 //! as long as nothing changes; and when it is over.
 //!
-//! **Not here**: what is done about it. The log tries again by itself ([`corral_engine::txnlog::segment::Supply`]).
+//! **Not here**: what is done about it. The log tries again by itself ([`corral_engine::txnlog::supply::Supply`]).
 
 use corral_engine::disk::Disk;
 use corral_engine::txnlog::Log;

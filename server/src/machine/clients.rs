@@ -5,8 +5,8 @@
 //!
 //! **Not here**: what a worker does ([`crate::worker`]), sockets.
 
-use super::crossing::Crossing;
-use super::port::{Direct, Queue, Timed, ToReplica, Way};
+use super::crossing::{Crossing, ToReplica};
+use super::port::{Direct, Queue, Timed, Way};
 use crate::delivery::Delivery;
 use crate::mutation::{self, Mutation};
 use crate::replica::Now;

@@ -8,9 +8,10 @@
 //!
 //! **Not here**: threads, bells and clocks ([`Host`] stands for them).
 
-use super::port::ToReplica;
 use crate::delivery::Delivery;
+use crate::session::ConnId;
 use corral_engine::Tree;
+use corral_proto::{OpCode, SessionId, Xid};
 use crossbeam::queue::ArrayQueue;
 use parking_lot::RwLock;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -99,4 +100,19 @@ impl Crossing {
             self.host.ring(0);
         }
     }
+}
+
+/// What goes through the queue.
+pub(super) enum ToReplica {
+    Write { conn: ConnId, session: SessionId, xid: Xid, op: OpCode, body: Box<[u8]>, since: Duration, handed: Handed },
+    Open { conn: ConnId, timeout_ms: i32 },
+    Renew { conn: ConnId, id: SessionId, password: Box<[u8]>, timeout_ms: i32 },
+    Heard(Vec<SessionId>),
+}
+
+/// Where a write is when it is handed on: when that was, and what it had waited for until then.
+#[derive(Clone, Copy)]
+pub(super) struct Handed {
+    pub(super) at: Duration,
+    pub(super) waited: Duration,
 }

@@ -4,7 +4,7 @@
 //! **Invariants**: transactions are applied under one hold of the tree's lock with the queueing of what they lead to; nobody's session
 //! expires before everybody could be heard of again after a pause of this core.
 //!
-//! **Not here**: what is decided ([`crate::replica`]), other members ([`super::peers`]).
+//! **Not here**: what is decided ([`crate::replica`]), other members ([`super::commands`]).
 
 use super::alarm::Alarm;
 use super::crossing::Crossing;

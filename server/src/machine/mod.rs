@@ -14,6 +14,7 @@
 
 mod alarm;
 mod clients;
+mod commands;
 mod crossing;
 mod links;
 mod member;

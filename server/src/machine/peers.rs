@@ -1,43 +1,21 @@
-//! How a member hears the others and carries out what the replica commands besides logging and applying: votes, links, epochs, and
-//! whole histories that leave or arrive.
+//! The other members, as the machine of `core-0` has them: the links to them, and what was promised to them.
 //!
-//! **Invariants**: commands are carried out in their order; an epoch is on the disk before anything is sent that depends on it;
-//! while the history on the disk is replaced, nothing else touches it.
-//!
-//! **Not here**: what is decided ([`crate::replica`]), what a link queues ([`super::links`]), sockets and threads ([`Outside`]).
+//! **Not here**: what comes over links and what is done about it ([`super::commands`]).
 
-use super::links::{Came, LINKS_MAX, Links};
-use super::member::Member;
-use super::{Heard, Outside, Seen};
-use crate::mutation::{self, Mutation};
-use crate::replica::{Command, Now, Replica};
-use crate::transfer::{self, Arrival};
+use super::links::Links;
+use crate::replica::{Now, Replica};
+use crate::transfer::Arrival;
 use crate::zab::leadership::LinkId;
-use crate::zab::message::Message;
-use bytes::Buf;
-use corral_engine::disk::Disk;
 use corral_engine::epochs::Epochs;
-use corral_engine::restore::restore;
-use corral_engine::txnlog::{Recovered, recover_after};
-use corral_engine::{StorageError, adoption, truncation};
-use corral_proto::Zxid;
-use corral_proto::peer::{PacketKind, PeerState};
-use crossbeam::channel::bounded;
 use std::io::{Read, Write};
-use std::sync::Arc;
-
-/// Pieces of what is made for a link that may wait for it.
-const PIECES: usize = 4;
-/// Bytes that a follower's log may have to write before its leader is not listened to any more.
-const BACKLOG_MAX: usize = 64 << 20;
 
 /// The other members.
 pub(super) struct Peers<S> {
-    links: Links<S>,
-    epochs: Epochs,
-    arrival: Option<(LinkId, Arrival)>,
+    pub(super) links: Links<S>,
+    pub(super) epochs: Epochs,
+    pub(super) arrival: Option<(LinkId, Arrival)>,
     /// A learner may have connected.
-    is_knocked: bool,
+    pub(super) is_knocked: bool,
 }
 
 impl<S: Read + Write> Peers<S> {
@@ -46,7 +24,7 @@ impl<S: Read + Write> Peers<S> {
     }
 
     /// Sends what there is to send over a link. Whatever the other side takes of it is a sign of life.
-    fn flush(&mut self, replica: &mut Replica, now: Now, link: LinkId) {
+    pub(super) fn flush(&mut self, replica: &mut Replica, now: Now, link: LinkId) {
         if self.links.flush(link) {
             replica.sent(now.uptime, link);
         }
@@ -55,285 +33,5 @@ impl<S: Read + Write> Peers<S> {
     /// Bytes of memory that wait to be sent to other members.
     pub(super) fn held(&self) -> usize {
         self.links.held()
-    }
-}
-
-impl<D: Disk, S: Read + Write> Member<D, S> {
-    pub(super) fn link_event(&mut self, link: LinkId, readable: bool, half_closed: bool) {
-        if let Some(peers) = &mut self.peers {
-            peers.links.event(link, readable, half_closed);
-        }
-    }
-
-    pub(super) fn knock(&mut self) {
-        self.peers.iter_mut().for_each(|peers| peers.is_knocked = true);
-    }
-
-    /// Takes what came from the other members.
-    pub(super) fn hear(&mut self, now: Now, outside: &mut dyn Outside<D, S>) -> Result<(), String> {
-        let Some(peers) = &mut self.peers else { return Ok(()) };
-        peers.links.rung();
-        while let Some(heard) = outside.heard() {
-            match heard {
-                Heard::Vote(from, said) => self.replica.notified(now.uptime, from, &said),
-                Heard::Dialed(leader, connection) => {
-                    let links = &mut self.peers().links;
-                    let mut watch = |stream: &mut S, link| outside.watch(stream, link);
-                    let link = connection.and_then(|(stream, remote)| links.dialed(stream, remote, &mut watch).ok());
-                    self.replica.dialed(now.uptime, leader, link);
-                }
-            }
-            self.carry_out(now, outside)?;
-        }
-        if std::mem::take(&mut self.peers().is_knocked) {
-            self.accept(now, outside);
-        }
-        if !self.is_behind() {
-            for link in self.peers().links.take_dirty() {
-                self.hear_link(now, link, outside)?;
-            }
-        }
-        self.replica.tick(now.uptime);
-        self.carry_out(now, outside)
-    }
-
-    fn accept(&mut self, now: Now, outside: &mut dyn Outside<D, S>) {
-        while let Some((stream, remote)) = outside.accept() {
-            let links = &mut self.peers().links;
-            if links.len() >= LINKS_MAX {
-                tracing::warn!("{remote} is not taken as a learner: {LINKS_MAX} are connected");
-                continue;
-            }
-            if let Ok(link) = links.accepted(stream, remote, &mut |stream, link| outside.watch(stream, link)) {
-                self.replica.accepted(now.uptime, link);
-            }
-        }
-    }
-
-    fn peers(&mut self) -> &mut Peers<S> {
-        self.peers.as_mut().expect("a server alone hears and commands nothing")
-    }
-
-    /// Whether the log has more to write than it should: then the leader is not listened to until it has written some of that. It
-    /// will miss the acknowledgements, and go on without this member.
-    fn is_behind(&self) -> bool {
-        let follows = matches!(self.replica.state(), Some((PeerState::Following | PeerState::Observing, _)));
-        follows && self.log().group.bytes() > BACKLOG_MAX
-    }
-
-    /// Whether there is something to do for other members that no event will tell of.
-    pub(super) fn has_peer_work(&self, outside: &dyn Outside<D, S>) -> bool {
-        self.peers.as_ref().is_some_and(|peers| {
-            peers.is_knocked || outside.has_heard() || (peers.links.has_dirty() && !self.is_behind())
-        })
-    }
-
-    fn hear_link(&mut self, now: Now, link: LinkId, outside: &mut dyn Outside<D, S>) -> Result<(), String> {
-        let peers = self.peers.as_mut().expect("there are links");
-        peers.flush(&mut self.replica, now, link);
-        let is_unbegun = peers.links.is_unbegun(link);
-        if peers.links.fill(link) {
-            self.replica.progress(now.uptime, link);
-        }
-        if is_unbegun {
-            self.replica.log_lacks(now.uptime, link);
-            self.carry_out(now, outside)?;
-        }
-        loop {
-            let peers = self.peers();
-            let came = match &mut peers.arrival {
-                Some((from, arrival)) if *from == link => match peers.links.raw(link) {
-                    None => None,
-                    Some(bytes) => match arrival.take(bytes) {
-                        Ok(used) => {
-                            bytes.advance(used);
-                            if arrival.is_complete() {
-                                self.arrived(now, outside)?;
-                                continue;
-                            }
-                            peers.links.end(link)
-                        }
-                        Err(why) => {
-                            peers.links.close(link);
-                            Some(Came::End(format!("the snapshot that it sent is none: {why}")))
-                        }
-                    },
-                },
-                _ => peers.links.next(link),
-            };
-            match came {
-                None => return Ok(()),
-                Some(Came::Message(message)) => {
-                    if message.kind == PacketKind::AckEpoch {
-                        self.replica.log_reaches(self.reach());
-                    }
-                    let crossing = self.crossing.clone();
-                    let direct = self.direct(now);
-                    direct.replica.hear(&crossing.tree.read(), direct.log, now, link, message);
-                    self.carry_out(now, outside)?;
-                }
-                Some(Came::End(why)) => {
-                    self.replica.lost(now.uptime, link, &why);
-                    return self.carry_out(now, outside);
-                }
-                Some(Came::Unmade(why)) => {
-                    self.replica.log_failed(now.uptime, link, &why);
-                    return self.carry_out(now, outside);
-                }
-            }
-        }
-    }
-
-    /// Carries out what the replica has commanded, and lets it go. The disk has its batch first, and works while this sends.
-    pub(super) fn send(&mut self, now: Now, outside: &mut dyn Outside<D, S>) -> Result<(), String> {
-        self.carry_out(now, outside)?;
-        let dirty = self.peers.as_mut().map(|peers| peers.links.take_dirty()).unwrap_or_default();
-        if !dirty.is_empty() {
-            self.push_writes();
-        }
-        let Some(peers) = &mut self.peers else { return Ok(()) };
-        for link in dirty {
-            peers.flush(&mut self.replica, now, link);
-            peers.links.keep_dirty(link);
-        }
-        Ok(())
-    }
-
-    fn carry_out(&mut self, now: Now, outside: &mut dyn Outside<D, S>) -> Result<(), String> {
-        loop {
-            let commands = self.replica.take_commands();
-            if commands.is_empty() {
-                return Ok(());
-            }
-            for command in commands {
-                self.obey(now, command, outside)?;
-            }
-        }
-    }
-
-    fn obey(&mut self, now: Now, command: Command, outside: &mut dyn Outside<D, S>) -> Result<(), String> {
-        let said = |error: StorageError| error.to_string();
-        match command {
-            Command::Send(link, message) => self.peers().links.send(link, message),
-            Command::Notify(to, said) => outside.notify(to, said),
-            Command::Dial(leader) => {
-                if !outside.dial(leader) {
-                    self.replica.dialed(now.uptime, leader, None);
-                }
-            }
-            Command::Listen(open) => {
-                self.peers().links.clear();
-                outside.listen(open)?;
-            }
-            Command::Drop(link, why) => {
-                let peers = self.peers();
-                if let Some(remote) = peers.links.remote(link) {
-                    tracing::info!("closing the link to {remote}: {why}");
-                    peers.links.close(link);
-                }
-                peers.arrival.take_if(|(from, _)| *from == link);
-            }
-            Command::Promise(epoch) => self.peers().epochs.promise(epoch).map_err(said)?,
-            Command::TakeOver(epoch) => {
-                self.peers().epochs.take_over(epoch).map_err(said)?;
-                outside.saw(Seen::TookOver(epoch));
-            }
-            Command::Snapshot(link, zxid) => {
-                if self.replica.state().is_none() {
-                    // Nobody is served yet, so nobody has to be told of what is applied.
-                    self.replica.catch_up(&mut self.crossing.tree.write(), zxid, now.uptime);
-                }
-                self.peers().links.send(link, Message::about(PacketKind::Snap, zxid));
-                self.stream(link, |pieces, wanted| outside.send_tree(link, zxid, pieces, wanted))?;
-            }
-            Command::FromLog(link, stretch) => {
-                self.stream(link, |pieces, wanted| outside.send_log(stretch, pieces, wanted))?;
-            }
-            Command::Load(link, zxid) => {
-                tracing::info!("taking a snapshot of {zxid} from the leader");
-                let arrival = Arrival::new(zxid, self.options.piece_max, self.options.seed);
-                self.peers().arrival = Some((link, arrival));
-            }
-            Command::Truncate(upto) => self.truncate(upto, outside)?,
-            Command::Serve => {
-                self.replica.serve(&mut self.crossing.tree.write(), now.uptime);
-                if !mutation::is_on(Mutation::WritesOutliveTheirRole) {
-                    self.timeline.forget();
-                }
-                let standing = self.replica.standing();
-                tracing::info!("serving in epoch {}, from {}", standing.current, standing.last);
-                outside.saw(Seen::Serves(&self.replica, &self.crossing.tree.read()));
-            }
-        }
-        Ok(())
-    }
-
-    /// What goes next over a link is made piece by piece.
-    fn stream(
-        &mut self,
-        link: LinkId,
-        make: impl FnOnce(crossbeam::channel::Sender<super::Piece>, std::sync::Weak<()>) -> Result<(), String>,
-    ) -> Result<(), String> {
-        let (pieces, stream) = bounded(PIECES);
-        let wanted = Arc::new(());
-        let is_wanted = Arc::downgrade(&wanted);
-        self.peers().links.stream(link, stream, wanted);
-        make(pieces, is_wanted)
-    }
-
-    /// The log is cut back, and the tree is what remains.
-    fn truncate(&mut self, upto: Zxid, outside: &mut dyn Outside<D, S>) -> Result<(), String> {
-        self.close_log(outside);
-        let said = |error: StorageError| error.to_string();
-        let (snapshots, log) = (self.options.snapshots.dir.clone(), self.options.log.dir.clone());
-        let cut = truncation::truncate(&snapshots, &self.options.log, upto).map_err(said)?;
-        tracing::info!("cut the history back to {upto}, as the leader wants: {} transactions are gone", cut.records);
-        let restored = restore(&snapshots, &log, self.options.seed, |_| ()).map_err(said)?;
-        let end = restored.recovered.last;
-        if end != upto && end != cut.base {
-            return Err(format!(
-                "{}: the leader wants the history cut back to {upto}, but it ends with {end} then; move the data away \
-                 and start again, and it will be sent anew",
-                log.display()
-            ));
-        }
-        *self.crossing.tree.write() = restored.tree;
-        self.open_log(&restored.recovered, outside)?;
-        self.replica.truncated(end);
-        outside.saw(Seen::Truncated(end));
-        Ok(())
-    }
-
-    /// A snapshot has arrived as a whole: it is the history from now on.
-    fn arrived(&mut self, now: Now, outside: &mut dyn Outside<D, S>) -> Result<(), String> {
-        let (link, arrival) = self.peers().arrival.take().expect("it has arrived");
-        self.close_log(outside);
-        let tree = arrival.finish();
-        let zxid = tree.last_applied();
-        tracing::info!("the snapshot of {zxid} has arrived: {} nodes", tree.len());
-        let said = |error: StorageError| error.to_string();
-        if !transfer::knows(&tree, &self.crossing.tree.read()) {
-            let last = self.replica.standing().last;
-            let epochs = &mut self.peers.as_mut().expect("there is a leader").epochs;
-            let aside = outside.give_up(epochs).map_err(said)?;
-            tracing::error!(
-                "the leader knows nothing of the history here, which ends with {last}: it is another ensemble's, or the others have lost \
-                 it. It is replaced, and kept as {}; `corral-tool log` can look into it",
-                aside.display()
-            );
-        }
-        *self.crossing.tree.write() = tree;
-        let log = self.options.log.dir.clone();
-        adoption::adopt(&self.options.snapshots, &log, &self.crossing.tree, now.wall_ms).map_err(said)?;
-        let recovered = recover_after(&log, zxid, |_| ()).map_err(said)?;
-        self.open_log(&recovered, outside)?;
-        self.replica.loaded();
-        outside.saw(Seen::Loaded(link, zxid));
-        Ok(())
-    }
-
-    fn open_log(&mut self, recovered: &Recovered, outside: &mut dyn Outside<D, S>) -> Result<(), String> {
-        let log = outside.open_log(&self.options.log, recovered)?;
-        self.has_log(log)
     }
 }

@@ -1,7 +1,7 @@
 //! The two ways from a worker to the replica: a call where both live on one core, a queue from everywhere else. On both, the
 //! stages before the log are timed: two looks at the clock a write.
 
-use super::crossing::Crossing;
+use super::crossing::{Crossing, Handed, ToReplica};
 use crate::pipeline::WriteRequest;
 use crate::replica::{Now, Replica};
 use crate::session::ConnId;
@@ -9,15 +9,8 @@ use crate::stages::{Stage, Stages, Timeline};
 use crate::worker::Port;
 use corral_engine::Tree;
 use corral_engine::txnlog::Group;
-use corral_proto::{OpCode, SessionId, Xid};
+use corral_proto::SessionId;
 use std::time::Duration;
-
-/// Where a write is when it is handed on: when that was, and what it had waited for until then.
-#[derive(Clone, Copy)]
-pub(super) struct Handed {
-    at: Duration,
-    waited: Duration,
-}
 
 /// On the replica's own core: no hand-off, no copy.
 pub(super) struct Direct<'a> {
@@ -133,14 +126,6 @@ impl Port for Timed<'_> {
             }
         }
     }
-}
-
-/// What goes through the queue.
-pub(super) enum ToReplica {
-    Write { conn: ConnId, session: SessionId, xid: Xid, op: OpCode, body: Box<[u8]>, since: Duration, handed: Handed },
-    Open { conn: ConnId, timeout_ms: i32 },
-    Renew { conn: ConnId, id: SessionId, password: Box<[u8]>, timeout_ms: i32 },
-    Heard(Vec<SessionId>),
 }
 
 impl ToReplica {

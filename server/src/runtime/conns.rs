@@ -6,9 +6,8 @@
 //!
 //! **Not here**: one socket ([`super::sockets`]), what frames mean ([`crate::worker`]), the loop ([`super::core`]).
 
-use super::Shared;
-use super::core::CoreMachine;
 use super::sockets::{DRAIN, Got, SCRATCH, Socket, State};
+use super::{CoreMachine, Shared};
 use crate::admin::report::ConnReport;
 use crate::admin::words;
 use crate::replica::Now;

@@ -8,15 +8,15 @@
 //! **Not here**: what a turn does ([`crate::machine`]), what that needs done ([`super::outside`]).
 
 use super::conns::Conns;
-use super::outside::{Around, Own};
-use super::{BELL, Begin, LINKS, LISTENER, Shared};
+use super::outside::{Around, Begin, Own};
+use super::{BELL, CoreMachine, LINKS, LISTENER, Shared};
 use crate::admin::report::CoreReport;
 use crate::machine::{Machine, Member};
 use crate::replica::Now;
 use crate::worker::WorkerOptions;
 use crate::zab::leadership::LinkId;
 use corral_engine::disk::device::Device;
-use mio::net::{TcpListener, TcpStream};
+use mio::net::TcpListener;
 use mio::{Events, Interest, Poll, Token};
 use std::io::ErrorKind;
 use std::os::fd::AsRawFd;
@@ -28,9 +28,6 @@ use std::time::Duration;
 const STOP_STEP: Duration = Duration::from_millis(5);
 /// How long a stop waits for what is in flight.
 const STOP_PATIENCE: Duration = Duration::from_secs(5);
-
-/// The machine of a core, with a device and sockets.
-pub(super) type CoreMachine = Machine<Device, TcpStream>;
 
 pub(super) struct Core {
     index: usize,

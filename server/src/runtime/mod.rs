@@ -20,10 +20,11 @@ mod transfers;
 
 use crate::admin::report::{CoreReport, ServerFacts, ServerReport};
 use crate::config::Config;
-use crate::machine::{Crossing, Host};
+use crate::machine::{Crossing, Host, Machine};
 use crate::replica::Now;
 use crate::store::Store;
 use core::Core;
+use corral_engine::disk::device::Device;
 use corral_engine::epochs::Epochs;
 use corral_engine::restore::Restored;
 use corral_net::Doorbell;
@@ -48,6 +49,9 @@ const BELL: Token = Token(usize::MAX);
 const LISTENER: Token = Token(usize::MAX - 1);
 /// From here on tokens are those of links to other members; below they are clients'.
 const LINKS: usize = 1 << 40;
+
+/// The machine of a core, with a device and sockets.
+type CoreMachine = Machine<Device, TcpStream>;
 
 /// What all threads of a server see.
 struct Shared {

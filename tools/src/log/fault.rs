@@ -2,8 +2,8 @@
 //!
 //! **Not here**: what is damage and what is a torn tail ([`super::survey`]).
 
+use super::piece::Piece;
 use super::source::Segment;
-use super::survey::Piece;
 use super::walk::Scan;
 use super::{counted, range};
 use crate::failure::Failure;

@@ -5,8 +5,9 @@
 //! used yet), **unused** (something was written, none of it acknowledged).
 
 use super::counted;
+use super::piece::Piece;
 use super::source::{Segment, log_dir};
-use super::survey::{Piece, Survey, Tally};
+use super::survey::{Survey, Tally};
 use crate::failure::Failure;
 use crate::time;
 use std::io::Write;

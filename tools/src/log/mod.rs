@@ -15,6 +15,7 @@
 pub mod dump;
 pub mod fault;
 pub mod ls;
+pub mod piece;
 pub mod repair;
 pub mod source;
 pub mod survey;

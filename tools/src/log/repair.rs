@@ -7,8 +7,9 @@
 //!
 //! **Invariants**: the original is opened for reading only; what is dropped is named; the new log has been read back.
 
+use super::piece::Piece;
 use super::source::{Segment, log_dir};
-use super::survey::{Piece, Survey};
+use super::survey::Survey;
 use super::verify;
 use super::walk::{Found, Scan, Walk};
 use super::writer::{self, Writer};

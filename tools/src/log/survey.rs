@@ -20,6 +20,7 @@
 //! **Not here**: carrying anything out.
 
 use super::fault::{Fault, Lost, headers, place_of_hole};
+use super::piece::{Broken, Piece};
 use super::source::{self, Segment};
 use super::walk::{Beginning, Contents, Flaw, Found, Link, Links, Scan};
 use crate::failure::Failure;
@@ -29,46 +30,6 @@ use corral_engine::txnlog::reader::Trace;
 use corral_proto::Zxid;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-
-/// A stretch of batches without a gap, or one batch with broken records.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Piece {
-    /// Where its first batch stands.
-    pub at: Position,
-    /// The batch before that.
-    pub prev: Link,
-    /// Its last batch.
-    pub end: Link,
-    /// In which segments it lies.
-    pub segments: Vec<u32>,
-    /// Its first transaction.
-    pub first: Zxid,
-    /// Its last transaction.
-    pub last: Zxid,
-    /// The last transaction before it, whether that can be read or not.
-    pub prev_last: Zxid,
-    /// How many batches it has.
-    pub batches: u64,
-    /// How many of its transactions can be read.
-    pub records: u64,
-    /// What is wrong, if it is a broken batch.
-    pub broken: Option<Broken>,
-    claim: Position,
-    /// A later life went on after the same batch: this came too late to be history.
-    late: bool,
-}
-
-/// A batch of which not all records can be read.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Broken {
-    /// Where in the segment, in bytes.
-    pub offset: u64,
-    /// What is wrong there.
-    pub why: String,
-    /// How many transactions it held.
-    pub count: u64,
-    as_written: bool,
-}
 
 /// What one segment holds, history or not.
 #[derive(Clone, Debug, Default)]

@@ -2,8 +2,9 @@
 //!
 //! **Invariants**: exit code 0 if and only if a server would start with this log.
 
+use super::piece::Piece;
 use super::source::{Segment, file_name, log_dir};
-use super::survey::{Piece, Survey};
+use super::survey::Survey;
 use super::{counted, range};
 use crate::failure::Failure;
 use corral_engine::StorageError;
