@@ -3,7 +3,7 @@
 //! **Not here**: anything of the server: this is the one place where the bench starts one, and from then on it meets it
 //! over the wire like any other.
 
-use corral_server::embedded::{Embedded, EmbeddedOptions};
+use corral_server::process::embedded::{Embedded, EmbeddedOptions};
 use std::path::Path;
 
 /// Starts one on a free loopback port, with its data in `dir` and `settings` (`key=value`) over its defaults.

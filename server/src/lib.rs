@@ -1,30 +1,33 @@
 //! The server: what decides, the threads that drive it, and its face to operators.
 //!
-//! The way of a write, by modules: a socket's frames ([`runtime`]) reach a [`worker`]; it hands writes to the [`replica`],
-//! which decides them ([`pipeline`]), orders them ([`zab`]) and logs them (`corral_engine`); durable and voted for, they are
-//! applied, answered ([`delivery`]) and told to whoever watches ([`watch`]). In which order a core does all that is [`machine`].
+//! The rooms, from the ground up; each uses those before it only:
+//! - [`consensus`]: who leads, what is committed (ZAB), and whole histories on their way to learners;
+//! - [`requests`]: what a request becomes: checks, access, sessions, transactions, answers;
+//! - [`clients`]: connections of clients, in order, with what they watch;
+//! - [`replica`]: one member of the ensemble: it decides, orders, logs, applies and answers;
+//! - [`config`], [`admin`]: what operators write and read;
+//! - [`machine`]: in which order a core does all that;
+//! - [`process`]: threads, sockets, directories, the start.
 //!
-//! All of these except `runtime`, `store`, `banner` and `embedded` are pure: no clock, no socket, no file, no thread. The
-//! clippy configuration holds that line.
+//! All of these except `process` are free of clocks, sockets and threads, and touch files through the engine only. The clippy
+//! configuration holds that line.
+
+pub mod mutation;
+
+pub mod consensus;
+
+pub mod requests;
+
+pub mod clients;
+
+pub mod replica;
+
+pub mod stages;
 
 pub mod config;
 
-pub mod acl;
-pub mod delivery;
-pub mod machine;
-pub mod mutation;
-pub mod pipeline;
-pub mod replica;
-pub mod session;
-pub mod stages;
-pub mod transfer;
-pub mod watch;
-pub mod worker;
-pub mod zab;
-
 pub mod admin;
 
-pub mod banner;
-pub mod embedded;
-pub mod runtime;
-pub mod store;
+pub mod machine;
+
+pub mod process;

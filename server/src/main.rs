@@ -7,7 +7,7 @@
 
 use clap::Parser;
 use corral_server::config::{self, Defaults};
-use corral_server::embedded::{self, StartError};
+use corral_server::process::embedded::{self, StartError};
 use crossbeam::channel::{Sender, bounded, select};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use signal_hook::consts::{SIGINT, SIGTERM};

@@ -48,6 +48,7 @@ mutations! {
     PersistentWatchesFireOnce,
     WritesOutliveTheirRole,
     LeadersWithoutADiskStay,
+    ReadsSeeTheWriteBehindThem,
 }
 
 /// Whether this is to go wrong in this thread.

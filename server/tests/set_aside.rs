@@ -6,7 +6,7 @@ use corral_engine::disk::files::{Files, real};
 use corral_engine::disk::simulated::Platter;
 use corral_engine::epochs::Epochs;
 use corral_proto::Zxid;
-use corral_server::store::{give_up, set_aside};
+use corral_server::process::store::{give_up, set_aside};
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;

@@ -18,6 +18,10 @@ pub const MAY_USE: [(&str, &[&str]); 6] = [
     ("tools", &["corral-proto", "corral-engine", "corral-net", "corral-server"]),
 ];
 
+/// The rooms of the server, from the ground up: each may use those before it.
+pub const ROOMS: [&str; 10] =
+    ["mutation", "stages", "consensus", "requests", "clients", "replica", "config", "admin", "machine", "process"];
+
 /// A file of more lines than this has a second room inside.
 pub const LINES_MAX: usize = 700;
 
@@ -78,6 +82,18 @@ pub fn forbidden_imports(krate: &str, text: &str) -> Vec<String> {
     used.filter(|name| !allowed.contains(name) && **name != own)
         .map(|name| format!("{krate}/Cargo.toml: uses {name}; imports point down only"))
         .collect()
+}
+
+/// What a file of the server uses of rooms that stand above its own; `name` is its path from the server's `src` folder.
+pub fn uses_above(name: &str, text: &str) -> Vec<String> {
+    let place = |room: &str| ROOMS.iter().position(|known| *known == room);
+    let Some(own) = place(name.split(['/', '.']).next().unwrap_or_default()) else { return Vec::new() };
+    let code = text.lines().filter(|line| !line.trim_start().starts_with("//"));
+    let used = code.flat_map(|line| line.split("crate::").skip(1));
+    let rooms: BTreeSet<&str> =
+        used.filter_map(|path| path.split(|c: char| !c.is_alphanumeric() && c != '_').next()).collect();
+    let above = rooms.into_iter().filter(|room| place(room).is_some_and(|place| place > own));
+    above.map(|room| format!("server/src/{name}: uses {room}, which stands above it")).collect()
 }
 
 /// Circles of imports between the files of one crate, each as the names of its files. `files` are their names from the crate's `src`
@@ -174,6 +190,12 @@ mod tests {
         assert_eq!(complaints("net/src/a.rs", &format!("//! Head.\n{} {{}}\n", "unsafe")).len(), 1);
         assert!(complaints("engine/src/disk/a.rs", &format!("//! Head.\n{} {{}}\n", "unsafe")).is_empty());
         assert_eq!(complaints("net/src/a.rs", &"//! Head.\n".repeat(LINES_MAX + 1)).len(), 1);
+    }
+
+    #[test]
+    fn rooms_above_are_named() {
+        assert!(uses_above("replica/mod.rs", "use crate::requests::sequencer;\n// crate::process\n").is_empty());
+        assert_eq!(uses_above("requests/acl.rs", "fn a() { crate::replica::b() }\n").len(), 1);
     }
 
     #[test]

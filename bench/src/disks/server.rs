@@ -10,7 +10,7 @@
 #![expect(clippy::disallowed_methods, reason = "a child that does not stop is waited for, by the clock")]
 
 use super::plan::Cell;
-use corral_server::embedded::{Embedded, EmbeddedOptions};
+use corral_server::process::embedded::{Embedded, EmbeddedOptions};
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::SocketAddr;

@@ -1,6 +1,6 @@
 //! What operators ask a running server: the four-letter words on the client port, and the numbers behind them.
 //!
-//! **Not here**: how the numbers get from the cores to whoever asks ([`crate::runtime`]).
+//! **Not here**: how the numbers get from the cores to whoever asks ([`crate::process`]).
 
 pub mod metrics;
 pub mod report;

@@ -1,7 +1,7 @@
 //! The state of a running server, as plain numbers: each core fills in its own part when somebody asks.
 
+use crate::clients::worker::{ConnCounters, WorkerCounters};
 use crate::stages::Stages;
-use crate::worker::{ConnCounters, WorkerCounters};
 use corral_engine::histogram::Histogram;
 use corral_engine::txnlog::log::{LogCounters, LogHistograms};
 use corral_proto::peer::PeerState;

@@ -6,13 +6,13 @@
 //!
 //! **Invariants**: a member of an ensemble knows its own number, and its own line is there.
 //!
-//! **Not here**: resolving host names, what a quorum is ([`crate::zab::ensemble`]).
+//! **Not here**: resolving host names, what a quorum is ([`crate::consensus::ensemble`]).
 
 use super::file::{Origin, Setting};
 use super::given::{Given, bad, missing};
 use super::{ConfigError, MemberAddress, Members};
-use crate::zab::Ensemble;
-use crate::zab::ensemble::Voter;
+use crate::consensus::Ensemble;
+use crate::consensus::ensemble::Voter;
 use corral_proto::ServerId;
 use std::collections::BTreeMap;
 use std::fmt::Write;

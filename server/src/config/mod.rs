@@ -22,7 +22,7 @@ mod resolve;
 
 pub use file::{Origin, Setting};
 
-use crate::zab::Ensemble;
+use crate::consensus::Ensemble;
 use corral_engine::snapshot::format::Compression;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;

@@ -3,15 +3,15 @@
 //! **Invariant** (R3 of the design): a worker reads the tree only while nobody writes it, and not before it was told of everything that
 //! led to what it reads.
 //!
-//! **Not here**: what a worker does ([`crate::worker`]), sockets.
+//! **Not here**: what a worker does ([`crate::clients::worker`]), sockets.
 
 use super::crossing::{Crossing, ToReplica};
 use super::port::{Direct, Queue, Timed, Way};
-use crate::delivery::Delivery;
+use crate::clients::delivery::Delivery;
+use crate::clients::worker::{Worker, WorkerOptions};
 use crate::mutation::{self, Mutation};
 use crate::replica::Now;
 use crate::stages::Stages;
-use crate::worker::{Worker, WorkerOptions};
 use corral_engine::Tree;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;

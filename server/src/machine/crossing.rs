@@ -8,8 +8,9 @@
 //!
 //! **Not here**: threads, bells and clocks ([`Host`] stands for them).
 
-use crate::delivery::Delivery;
-use crate::session::ConnId;
+use crate::clients::delivery::Delivery;
+use crate::requests::ReadBefore;
+use crate::requests::session::ConnId;
 use corral_engine::Tree;
 use corral_proto::{OpCode, SessionId, Xid};
 use crossbeam::queue::ArrayQueue;
@@ -104,9 +105,26 @@ impl Crossing {
 
 /// What goes through the queue.
 pub(super) enum ToReplica {
-    Write { conn: ConnId, session: SessionId, xid: Xid, op: OpCode, body: Box<[u8]>, since: Duration, handed: Handed },
-    Open { conn: ConnId, timeout_ms: i32 },
-    Renew { conn: ConnId, id: SessionId, password: Box<[u8]>, timeout_ms: i32 },
+    Write {
+        conn: ConnId,
+        session: SessionId,
+        xid: Xid,
+        op: OpCode,
+        body: Box<[u8]>,
+        since: Duration,
+        reads: Vec<ReadBefore>,
+        handed: Handed,
+    },
+    Open {
+        conn: ConnId,
+        timeout_ms: i32,
+    },
+    Renew {
+        conn: ConnId,
+        id: SessionId,
+        password: Box<[u8]>,
+        timeout_ms: i32,
+    },
     Heard(Vec<SessionId>),
 }
 

@@ -9,8 +9,8 @@
 //!
 //! **Not here**: what packets mean ([`crate::replica`]), who dials whom and who listens ([`super::Outside`]).
 
-use crate::zab::leadership::LinkId;
-use crate::zab::message::Message;
+use crate::consensus::leadership::LinkId;
+use crate::consensus::message::Message;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use corral_proto::Jute;
 use corral_proto::peer::packet::Ids;
@@ -421,7 +421,7 @@ const DATA: usize = 16;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::zab::message::Record;
+    use crate::consensus::message::Record;
     use corral_proto::Zxid;
 
     /// From the moment a record is encoded, its bytes are not copied on their way to a learner.

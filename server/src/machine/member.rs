@@ -14,7 +14,7 @@ use super::port::Direct;
 use super::snapshots::Ended;
 use super::{Outside, Seen};
 use crate::admin::report::ReplicaReport;
-use crate::delivery::Delivery;
+use crate::clients::delivery::Delivery;
 use crate::mutation::{self, Mutation};
 use crate::replica::{LogState, Now, Replica};
 use crate::stages::Timeline;

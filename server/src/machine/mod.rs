@@ -3,7 +3,7 @@
 //! and carries out what the replica commands.
 //!
 //! Whoever has a machine brings it what arrives, lets it take a turn ([`Machine::turn`]), and sleeps until [`Machine::deadline`] or the
-//! next event, unless it [has more to do](Machine::has_work). Threads do that with sockets and a device ([`crate::runtime`]), the
+//! next event, unless it [has more to do](Machine::has_work). Threads do that with sockets and a device ([`crate::process`]), the
 //! simulator with a network and a disk of its own, and neither does anything of a turn itself: what lies outside is behind
 //! [`Outside`], [`Host`] and the streams and the disk that the machine is made with.
 //!
@@ -29,10 +29,10 @@ pub use member::{Member, MemberOptions};
 pub use port::Timed;
 pub use snapshots::{Ended, take_snapshot};
 
+use crate::clients::worker::{Worker, WorkerOptions};
+use crate::consensus::leadership::LinkId;
+use crate::consensus::stretch::Stretch;
 use crate::replica::{Now, Replica};
-use crate::worker::{Worker, WorkerOptions};
-use crate::zab::leadership::LinkId;
-use crate::zab::stretch::Stretch;
 use corral_engine::disk::Disk;
 use corral_engine::epochs::Epochs;
 use corral_engine::txnlog::group::PlacedBatch;

@@ -3,9 +3,9 @@
 //! **Not here**: what comes over links and what is done about it ([`super::commands`]).
 
 use super::links::Links;
+use crate::consensus::leadership::LinkId;
+use crate::consensus::transfer::Arrival;
 use crate::replica::{Now, Replica};
-use crate::transfer::Arrival;
-use crate::zab::leadership::LinkId;
 use corral_engine::epochs::Epochs;
 use std::io::{Read, Write};
 

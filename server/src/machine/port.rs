@@ -2,11 +2,11 @@
 //! stages before the log are timed: two looks at the clock a write.
 
 use super::crossing::{Crossing, Handed, ToReplica};
-use crate::pipeline::WriteRequest;
+use crate::clients::worker::Port;
 use crate::replica::{Now, Replica};
-use crate::session::ConnId;
+use crate::requests::session::ConnId;
+use crate::requests::{ReadBefore, WriteRequest};
 use crate::stages::{Stage, Stages, Timeline};
-use crate::worker::Port;
 use corral_engine::Tree;
 use corral_engine::txnlog::Group;
 use corral_proto::SessionId;
@@ -22,9 +22,16 @@ pub(super) struct Direct<'a> {
 
 impl Direct<'_> {
     /// Begins when the write is `handed`; says when it was done.
-    fn write(&mut self, crossing: &Crossing, tree: &Tree, request: &WriteRequest<'_>, handed: Handed) -> Duration {
+    fn write(
+        &mut self,
+        crossing: &Crossing,
+        tree: &Tree,
+        request: &WriteRequest<'_>,
+        reads: Vec<ReadBefore>,
+        handed: Handed,
+    ) -> Duration {
         let before = self.log.last();
-        self.replica.request(tree, self.log, self.now, request);
+        self.replica.request(tree, self.log, self.now, request, reads);
         let done = crossing.host.uptime();
         if self.log.last() > before {
             self.timeline.sequenced(self.log.last(), handed.waited, done.saturating_sub(handed.at), done);
@@ -80,7 +87,7 @@ impl<'a> Timed<'a> {
 }
 
 impl Port for Timed<'_> {
-    fn write(&mut self, tree: &Tree, request: &WriteRequest<'_>) -> bool {
+    fn write(&mut self, tree: &Tree, request: &WriteRequest<'_>, reads: &mut Vec<ReadBefore>) -> bool {
         let at = self.crossing.host.uptime();
         // Only a frame that comes right after the mark has been decoded since; before any other, reads were answered.
         let decode = (std::mem::take(&mut self.frames) == 1).then(|| at.saturating_sub(self.mark));
@@ -88,12 +95,18 @@ impl Port for Timed<'_> {
         let handed = Handed { at, waited };
         let taken = match &mut self.way {
             Way::Direct(direct) => {
-                self.mark = direct.write(self.crossing, tree, request, handed);
+                self.mark = direct.write(self.crossing, tree, request, std::mem::take(reads), handed);
                 true
             }
             Way::Queue(queue) => {
                 let WriteRequest { conn, session, xid, op, body, since } = *request;
-                let taken = queue.push(ToReplica::Write { conn, session, xid, op, body: body.into(), since, handed });
+                let (body, taken_along) = (body.into(), std::mem::take(reads));
+                let message = ToReplica::Write { conn, session, xid, op, body, since, reads: taken_along, handed };
+                let refused = queue.0.push(message).err();
+                let taken = refused.is_none();
+                if let Some(ToReplica::Write { reads: refused, .. }) = refused {
+                    *reads = refused;
+                }
                 self.mark = self.crossing.host.uptime();
                 taken
             }
@@ -132,10 +145,10 @@ impl ToReplica {
     /// Arrives at `now`; says when it was done.
     pub(super) fn deliver(self, crossing: &Crossing, tree: &Tree, direct: &mut Direct<'_>, now: Duration) -> Duration {
         match self {
-            ToReplica::Write { conn, session, xid, op, body, since, handed } => {
+            ToReplica::Write { conn, session, xid, op, body, since, reads, handed } => {
                 let waited = handed.waited + now.saturating_sub(handed.at);
                 let request = WriteRequest { conn, session, xid, op, body: &body, since };
-                return direct.write(crossing, tree, &request, Handed { at: now, waited });
+                return direct.write(crossing, tree, &request, reads, Handed { at: now, waited });
             }
             ToReplica::Open { conn, timeout_ms } => {
                 direct.replica.open_session(tree, direct.log, direct.now, conn, timeout_ms);

@@ -4,17 +4,17 @@
 //! **Invariants**: a request in the name of a session that another connection speaks for is not carried out; every forwarded
 //! request becomes a transaction, if only an error, because the learner waits for one.
 //!
-//! **Not here**: what a request becomes ([`crate::pipeline::sequencer`]), connections ([`crate::worker`]).
+//! **Not here**: what a request becomes ([`crate::requests::sequencer`]), connections ([`crate::clients::worker`]).
 
 use super::leading::Leading;
 use super::{Asker, Command, Now, Origin, Replica, Role, millis};
-use crate::delivery::Item;
+use crate::clients::delivery::Item;
+use crate::consensus::leadership::{self, LinkId};
+use crate::consensus::message::Message;
 use crate::mutation::{self, Mutation};
-use crate::pipeline::WriteRequest;
-use crate::pipeline::sequencer::Place;
-use crate::session::{self, ConnId, Owner};
-use crate::zab::leadership::{self, LinkId};
-use crate::zab::message::Message;
+use crate::requests::sequencer::Place;
+use crate::requests::session::{self, ConnId, Owner};
+use crate::requests::{ReadBefore, WriteRequest};
 use corral_engine::Tree;
 use corral_engine::txnlog::Group;
 use corral_proto::jute::Decoder;
@@ -41,7 +41,15 @@ struct Ordered<'a> {
 impl Replica {
     /// A client wants something changed, or to be told of everything that was ([`OpCode::Sync`]). A request in the name of a session
     /// that is gone, closing, or spoken for by another connection is dropped: that connection is being closed.
-    pub fn request(&mut self, tree: &Tree, log: &mut Group, now: Now, request: &WriteRequest<'_>) {
+    /// `reads` are answered right before it is applied.
+    pub fn request(
+        &mut self,
+        tree: &Tree,
+        log: &mut Group,
+        now: Now,
+        request: &WriteRequest<'_>,
+        reads: Vec<ReadBefore>,
+    ) {
         let WriteRequest { conn, session, xid, op, body, .. } = *request;
         if !self.serving {
             return;
@@ -58,6 +66,7 @@ impl Replica {
                 }
                 let from = Origin::Client(asker);
                 self.order(tree, log, now, Ordered { session, cxid: xid, from, op, body });
+                self.answer_before(asker, reads);
             }
             Role::Following(following) => {
                 let Some((_, timeout_ms)) = following.clients.get(&session).filter(|(speaks, _)| *speaks == conn)
@@ -68,11 +77,21 @@ impl Replica {
                 if op == OpCode::Sync {
                     following.syncs.push_back((asker, sync_path(body).map(Box::from)));
                 } else {
-                    following.forwarded.entry(session).or_default().push_back(asker);
+                    following.forwarded.entry(session).or_default().push_back((asker, reads));
                 }
                 self.forward(Forwarded { session, xid, op: op.code(), body });
             }
             _ => {}
+        }
+    }
+
+    /// The reads are answered right before the newest proposal is applied, if that is this client's.
+    fn answer_before(&mut self, asker: Asker, reads: Vec<ReadBefore>) {
+        let newest = self.proposals.back_mut().filter(|_| !reads.is_empty());
+        if let Some(newest) =
+            newest.filter(|newest| matches!(newest.from, Origin::Client(own) if own.conn == asker.conn))
+        {
+            newest.reads = reads;
         }
     }
 
@@ -147,7 +166,7 @@ impl Replica {
         match &mut self.role {
             Role::Leading(_) => self.create_session(log, now, session, timeout_ms, Origin::Client(asker)),
             Role::Following(following) => {
-                following.forwarded.entry(session).or_default().push_back(asker);
+                following.forwarded.entry(session).or_default().push_back((asker, Vec::new()));
                 let (xid, op, body) = (asker.xid, asker.op.code(), &timeout_ms.to_be_bytes());
                 self.forward(Forwarded { session, xid, op, body });
             }
@@ -293,7 +312,7 @@ impl Replica {
                 Ok(timeout_ms) => self.create_session(log, now, session, timeout_ms, Origin::Learner(link)),
                 Err(_) => self.refuse(link, "a session without a timeout"),
             },
-            Some(op) if crate::pipeline::is_write(op) => match leading.sessions.speaks_over(link, session) {
+            Some(op) if crate::requests::is_write(op) => match leading.sessions.speaks_over(link, session) {
                 Ok(()) => {
                     let from = Origin::Learner(link);
                     self.order(tree, log, now, Ordered { session, cxid: xid, from, op, body });

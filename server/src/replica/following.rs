@@ -8,9 +8,10 @@
 //! **Not here**: the link's protocol ([`Learner`]), what is applied when.
 
 use super::{Asker, ReplicaOptions};
-use crate::session::ConnId;
-use crate::zab::leadership::LinkId;
-use crate::zab::learner::Learner;
+use crate::consensus::leadership::LinkId;
+use crate::consensus::learner::Learner;
+use crate::requests::ReadBefore;
+use crate::requests::session::ConnId;
 use corral_proto::{SessionId, TxnHeader, Zxid};
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -21,8 +22,8 @@ pub(super) struct Following {
     pub(super) is_observer: bool,
     /// The sessions whose clients are connected here, with their timeouts in ms.
     pub(super) clients: BTreeMap<SessionId, (ConnId, i32)>,
-    /// Requests that the leader has, by session, in their order.
-    pub(super) forwarded: BTreeMap<SessionId, VecDeque<Asker>>,
+    /// Requests that the leader has, by session, in their order, each with the reads that are answered before it.
+    pub(super) forwarded: BTreeMap<SessionId, VecDeque<(Asker, Vec<ReadBefore>)>>,
     /// Clients that came with a session, which the leader is asked about.
     pub(super) renewals: BTreeMap<SessionId, VecDeque<(ConnId, i32)>>,
     /// Those that wait for the leader's answer to their `sync`.
@@ -66,9 +67,9 @@ impl Following {
     }
 
     /// The client here that asked for a transaction, if one did.
-    pub(super) fn asker(&mut self, header: &TxnHeader) -> Option<Asker> {
+    pub(super) fn asker(&mut self, header: &TxnHeader) -> Option<(Asker, Vec<ReadBefore>)> {
         let waiting = self.forwarded.get_mut(&header.session)?;
-        let asker = waiting.pop_front_if(|asker| asker.xid == header.cxid);
+        let asker = waiting.pop_front_if(|(asker, _)| asker.xid == header.cxid);
         if waiting.is_empty() {
             self.forwarded.remove(&header.session);
         }

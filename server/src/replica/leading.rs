@@ -12,11 +12,11 @@
 //! **Not here**: what is committed when ([`Leadership`]), requests of clients ([`super::clients`]).
 
 use super::{Asker, LogState, ReplicaOptions, millis};
+use crate::consensus::leadership::{Leadership, LinkId, Order};
+use crate::consensus::message::Message;
 use crate::mutation::{self, Mutation};
-use crate::pipeline::sequencer::Sequencer;
-use crate::session::Sessions;
-use crate::zab::leadership::{Leadership, LinkId, Order};
-use crate::zab::message::Message;
+use crate::requests::sequencer::Sequencer;
+use crate::requests::session::Sessions;
 use corral_engine::Tree;
 use corral_proto::peer::PacketKind;
 use corral_proto::{ServerId, Zxid};

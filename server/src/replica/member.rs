@@ -3,17 +3,17 @@
 //! Before it looks, everything in its log must be on its disk: what it votes with is what it has. While it looks, or follows and is
 //! not served yet, nobody is served here; whoever was connected is disconnected, and comes again.
 //!
-//! **Not here**: the protocols of the roles ([`crate::zab`]), what clients ask for ([`super::clients`]).
+//! **Not here**: the protocols of the roles ([`crate::consensus`]), what clients ask for ([`super::clients`]).
 
 use super::following::Following;
 use super::leading::Leading;
 use super::{Command, LogState, Now, Origin, Replica, Role};
-use crate::delivery::Item;
+use crate::clients::delivery::Item;
+use crate::consensus::election::{Elected, Outbox, UNTRUSTED};
+use crate::consensus::leadership::{self, Leadership, LinkId};
+use crate::consensus::learner::{self, Learner};
+use crate::consensus::message::Message;
 use crate::mutation::{self, Mutation};
-use crate::zab::election::{Elected, Outbox, UNTRUSTED};
-use crate::zab::leadership::{self, Leadership, LinkId};
-use crate::zab::learner::{self, Learner};
-use crate::zab::message::Message;
 use corral_engine::Tree;
 use corral_engine::txnlog::{Durable, Group};
 use corral_proto::peer::learner::Touched;
@@ -281,7 +281,7 @@ impl Replica {
             }
             _ => tracing::info!("looking for a leader again: {why}"),
         }
-        self.proposals.iter_mut().for_each(|proposal| proposal.from = Origin::Nobody);
+        self.proposals.iter_mut().for_each(|proposal| (proposal.from, proposal.reads) = (Origin::Nobody, Vec::new()));
         if std::mem::take(&mut self.serving) {
             for outbox in &mut self.outbox {
                 outbox.items.push(Item::CloseAll);
@@ -390,8 +390,12 @@ impl Replica {
                 learner::Order::Load(zxid) => self.commands.push(Command::Load(link, zxid)),
                 learner::Order::Append(zxid, record) => match TxnEntry::decode(&record) {
                     Ok(entry) if entry.header.zxid == zxid => {
-                        let from = following.asker(&entry.header).map_or(Origin::Nobody, Origin::Client);
+                        let (from, reads) = match following.asker(&entry.header) {
+                            Some((asker, reads)) => (Origin::Client(asker), reads),
+                            None => (Origin::Nobody, Vec::new()),
+                        };
                         self.append(log, now, zxid, &record, from);
+                        self.proposals.back_mut().expect("just appended").reads = reads;
                     }
                     Ok(entry) => {
                         let why = format!("transaction {} was proposed as {zxid}", entry.header.zxid);

@@ -14,24 +14,26 @@
 //! zxids, each once; a session's requests are ordered as they came; an answer is made only when its transaction is in the tree;
 //! clients are served only by a leader whose epoch is established, or by a learner that has caught up with it.
 //!
-//! **Not here**: threads, the disk ([`corral_engine::txnlog::Log`]), connections of clients ([`crate::worker`]) and of members
-//! ([`crate::runtime`]).
+//! **Not here**: threads, the disk ([`corral_engine::txnlog::Log`]), connections of clients ([`crate::clients::worker`]) and of members
+//! ([`crate::process`]).
 
 mod clients;
 mod following;
 mod leading;
 mod member;
 
-use crate::delivery::{Delivery, Item};
+use crate::clients::delivery::{Delivery, Item};
+use crate::clients::worker::answer_unwatched;
+use crate::consensus::election::Patience;
+use crate::consensus::history::History;
+use crate::consensus::leadership::{Leadership, LinkId};
+use crate::consensus::message::{Message, Record, Standing};
+use crate::consensus::stretch::Stretch;
+use crate::consensus::{Election, Ensemble};
 use crate::mutation::{self, Mutation};
-use crate::pipeline::answer::answer;
-use crate::session::{ConnId, SessionIds};
-use crate::zab::election::Patience;
-use crate::zab::history::History;
-use crate::zab::leadership::{Leadership, LinkId};
-use crate::zab::message::{Message, Record, Standing};
-use crate::zab::stretch::Stretch;
-use crate::zab::{Election, Ensemble};
+use crate::requests::answer::answer;
+use crate::requests::session::{ConnId, SessionIds};
+use crate::requests::{READS_BEFORE_BYTES_MAX, ReadBefore};
 use bytes::Bytes;
 use corral_engine::Tree;
 use corral_engine::tree::Change;
@@ -77,9 +79,9 @@ pub struct ReplicaOptions {
     pub is_lost: bool,
     /// Transactions that an epoch may have before another begins: all that there are numbers for, except in simulations.
     pub epoch_max: u32,
-    /// The first session id to give ([`crate::session::first_id`]).
+    /// The first session id to give ([`crate::requests::session::first_id`]).
     pub first_session: SessionId,
-    /// For the order of nothing that matters ([`crate::pipeline::sequencer::Sequencer::new`]).
+    /// For the order of nothing that matters ([`crate::requests::sequencer::Sequencer::new`]).
     pub seed: u64,
     /// How many workers there are.
     pub cores: usize,
@@ -172,6 +174,8 @@ struct Proposal {
     from: Origin,
     /// Its bytes in the log's memory, once its batch was cut.
     record: Bytes,
+    /// What its client is answered before it is applied.
+    reads: Vec<ReadBefore>,
 }
 
 /// Who asked for a transaction, as far as this member has to know.
@@ -298,7 +302,14 @@ impl Replica {
         self.cut -= 1;
         let entry = TxnEntry::decode(&proposal.record).expect("decoded when it came, or encoded here");
         assert!(entry.header.zxid == proposal.zxid, "a record belongs to its proposal");
+        let reads_last = mutation::is_on(Mutation::ReadsSeeTheWriteBehindThem);
+        if let (Origin::Client(Asker { conn, .. }), false) = (proposal.from, reads_last) {
+            self.answer_reads(tree, conn, &proposal.reads);
+        }
         let applied = tree.apply(&entry, changes);
+        if let (Origin::Client(Asker { conn, .. }), true) = (proposal.from, reads_last) {
+            self.answer_reads(tree, conn, &proposal.reads);
+        }
         let session = entry.header.session;
         match entry.txn {
             Txn::CreateSession { timeout_ms } => {
@@ -338,6 +349,21 @@ impl Replica {
         }
     }
 
+    /// Answers what a connection has asked for since its write before this, from the tree between the two.
+    fn answer_reads(&mut self, tree: &Tree, conn: ConnId, reads: &[ReadBefore]) {
+        let outbox = &mut self.outbox[usize::from(conn.core)];
+        let (zxid, begin) = (tree.last_applied(), outbox.bytes.len());
+        for ReadBefore { xid, op, frame } in reads {
+            let start = outbox.bytes.len();
+            if start - begin > READS_BEFORE_BYTES_MAX {
+                return outbox.items.push(Item::Close { conn });
+            }
+            answer_unwatched(tree, *op, frame, *xid, &mut outbox.bytes);
+            let frame = start..outbox.bytes.len();
+            outbox.items.push(Item::Answer { conn, xid: *xid, op: *op, zxid, frame, last: false });
+        }
+    }
+
     fn answer(&mut self, asker: Asker, zxid: Zxid, error: i32, body: &Response<'_>, last: bool) {
         let outbox = &mut self.outbox[usize::from(asker.conn.core)];
         let start = outbox.bytes.len();
@@ -358,7 +384,7 @@ impl Replica {
     /// A transaction is at the end of the log.
     fn logged(&mut self, zxid: Zxid, from: Origin) {
         self.standing.last = zxid;
-        self.proposals.push_back(Proposal { zxid, from, record: Bytes::new() });
+        self.proposals.push_back(Proposal { zxid, from, record: Bytes::new(), reads: Vec::new() });
     }
 
     /// Whether there is anything to be done outside.

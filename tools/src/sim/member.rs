@@ -21,16 +21,16 @@ use corral_engine::txnlog::workshop::Workshop;
 use corral_engine::txnlog::{Log, LogOptions, Recovered};
 use corral_engine::{StorageError, adoption};
 use corral_proto::{ServerId, SessionId, Zxid};
+use corral_server::clients::worker::WorkerOptions;
+use corral_server::consensus::Ensemble;
+use corral_server::consensus::election::Patience;
+use corral_server::consensus::history::History as Newest;
+use corral_server::consensus::message::Standing;
+use corral_server::consensus::transfer::Departure;
 use corral_server::machine::{Crossing, Ended, Heard, Host, Links, Machine, Member as Voter, MemberOptions, Piece};
+use corral_server::process::store::set_aside;
 use corral_server::replica::{Now, Replica, ReplicaOptions};
-use corral_server::session;
-use corral_server::store::set_aside;
-use corral_server::transfer::Departure;
-use corral_server::worker::WorkerOptions;
-use corral_server::zab::Ensemble;
-use corral_server::zab::election::Patience;
-use corral_server::zab::history::History as Newest;
-use corral_server::zab::message::Standing;
+use corral_server::requests::session;
 use crossbeam::channel::Sender;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
@@ -111,6 +111,8 @@ pub(super) struct Shell {
     /// What each core is woken for next, and whether it is to take a turn besides that.
     pub(super) wakes_at: Vec<Duration>,
     pub(super) is_due: Vec<bool>,
+    /// How many turns each core has taken since something came from outside.
+    pub(super) restless: Vec<u32>,
     pub(super) was: &'static str,
 }
 
@@ -125,7 +127,7 @@ pub(super) struct Transfer {
 
 pub(super) enum What {
     Tree(Zxid, Option<Departure>),
-    Log(corral_server::zab::stretch::Stretch),
+    Log(corral_server::consensus::stretch::Stretch),
     Done,
 }
 
@@ -306,6 +308,7 @@ impl Member {
                 unread: vec![BTreeSet::new(); cores],
                 wakes_at: vec![Duration::MAX; cores],
                 is_due: vec![false; cores],
+                restless: vec![0; cores],
                 was: "",
             },
         }));

@@ -8,7 +8,7 @@
 //! **Not here**: when anything arrives ([`super::world`]), what it means.
 
 use super::history::Entry;
-use corral_server::zab::leadership::LinkId;
+use corral_server::consensus::leadership::LinkId;
 use rand::Rng;
 use rand::rngs::SmallRng;
 use std::cell::RefCell;

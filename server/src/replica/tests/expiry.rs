@@ -1,6 +1,6 @@
 //! Sessions that expire, many at once.
 //!
-//! **Not here**: when one expires ([`crate::session`]).
+//! **Not here**: when one expires ([`crate::requests::session`]).
 
 use super::*;
 

@@ -1,7 +1,7 @@
 //! Whatever comes over a link of members: from strangers, from learners that skip a step, from a leader that talks nonsense. Nothing
 //! of it may be carried out out of its place, and nothing may panic.
 //!
-//! **Not here**: bytes that are no packets at all ([`crate::runtime`]'s links), the protocols' right course.
+//! **Not here**: bytes that are no packets at all ([`crate::process`]'s links), the protocols' right course.
 
 use super::member::Member;
 use super::*;

@@ -16,8 +16,8 @@ mod member;
 mod slow_disk;
 
 use super::*;
-use crate::pipeline::WriteRequest;
-use crate::session;
+use crate::requests::WriteRequest;
+use crate::requests::session;
 use corral_engine::disk::{LogIo, LogSync, Mode};
 use corral_engine::txnlog::{Log, LogOptions, Recovered, recover};
 use corral_proto::request::{CreateRequest, PathVersion, SetDataRequest};
@@ -117,7 +117,7 @@ impl Rig {
         let body = request.to_vec();
         let (conn, xid, op, since) = (id(conn), Xid(xid), request.op(), Duration::ZERO);
         let request = WriteRequest { conn, session, xid, op, body: &body, since };
-        self.replica.request(&self.tree, &mut self.log.group, self.now, &request);
+        self.replica.request(&self.tree, &mut self.log.group, self.now, &request, Vec::new());
     }
 
     fn tick(&mut self, ms: u64) -> Vec<SessionId> {
@@ -455,7 +455,7 @@ fn only_the_newest_connection_speaks_for_a_session() {
     let conn = ConnId { generation: 77, ..id(2) };
     let (body, since) = (create("/e", 0).to_vec(), Duration::ZERO);
     let request = WriteRequest { conn, session, xid: Xid(9), op: OpCode::Create, body: &body, since };
-    rig.replica.request(&rig.tree, &mut rig.log.group, rig.now, &request);
+    rig.replica.request(&rig.tree, &mut rig.log.group, rig.now, &request, Vec::new());
     assert_eq!(rig.replica.outstanding(), 0);
 }
 

@@ -8,8 +8,8 @@ use super::steps::Cause;
 use super::*;
 use corral_engine::disk::simulated::Platter;
 use corral_net::frame::Frames;
+use corral_server::clients::worker::Worker;
 use corral_server::machine::Machine;
-use corral_server::worker::Worker;
 use rand::seq::IteratorRandom;
 use std::ops::ControlFlow;
 

@@ -26,11 +26,11 @@ use corral_engine::Tree;
 use corral_net::frame::Frames;
 use corral_proto::peer::{Notification, PeerState};
 use corral_proto::{ServerId, Zxid};
+use corral_server::consensus::Ensemble;
+use corral_server::consensus::ensemble::Voter;
+use corral_server::consensus::leadership::LinkId;
 use corral_server::machine::Heard;
 use corral_server::replica::Now;
-use corral_server::zab::Ensemble;
-use corral_server::zab::ensemble::Voter;
-use corral_server::zab::leadership::LinkId;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use std::collections::{BTreeMap, VecDeque};
@@ -275,7 +275,7 @@ impl World {
     fn handle(&mut self, event: Event) {
         match event {
             Event::Start(index) => self.start(index),
-            Event::Turn(id, core) if self.is_alive(id) => self.on_core(id.member, core, Cause::Event, |_, _, _| ()),
+            Event::Turn(id, core) if self.is_alive(id) => self.on_core(id.member, core, Cause::Bell, |_, _, _| ()),
             Event::Wake(id, core) if self.is_alive(id) => {
                 self.on_core(id.member, core, Cause::Timer, |_, _, shell| shell.wakes_at[core] = Duration::MAX);
             }

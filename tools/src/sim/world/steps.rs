@@ -14,12 +14,12 @@ use corral_engine::epochs::Epochs;
 use corral_engine::txnlog::{Log, LogOptions, Recovered};
 use corral_proto::Jute;
 use corral_proto::peer::Vote;
+use corral_server::clients::worker::Worker;
+use corral_server::consensus::stretch::Stretch;
+use corral_server::consensus::transfer::{Departure, Stopped, read_stretch};
 use corral_server::machine::{Ended, Heard, Machine, Outside, Piece, Seen, take_snapshot};
+use corral_server::process::store;
 use corral_server::replica::Replica;
-use corral_server::store;
-use corral_server::transfer::{Departure, Stopped, read_stretch};
-use corral_server::worker::Worker;
-use corral_server::zab::stretch::Stretch;
 use crossbeam::channel::{Sender, TrySendError};
 use std::convert::Infallible;
 use std::io;
@@ -31,11 +31,16 @@ use std::sync::atomic::AtomicBool;
 /// Bytes of a piece of a history that is sent.
 const PIECE: usize = 4 << 10;
 
+/// So many turns of a core may follow each other without anything from outside.
+const RESTLESS_MAX: u32 = 300;
+
 /// Why a core takes a turn.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Cause {
     /// Something has happened.
     Event,
+    /// It was rung for, or has more to do.
+    Bell,
     /// It wanted to be woken at this time.
     Timer,
 }
@@ -57,6 +62,8 @@ impl World {
         happens(self, machine, shell);
         self.feed(machine, shell, core, now);
         let is_due = std::mem::take(&mut shell.is_due[core]);
+        shell.restless[core] = if cause == Cause::Bell { shell.restless[core] + 1 } else { 0 };
+        assert!(shell.restless[core] < RESTLESS_MAX, "restlessness: a core takes turn after turn, and nothing happens");
         let mut around = Around { world: self, shell, core, by_timer: cause == Cause::Timer && !is_due };
         if let Err(why) = machine.turn(now, &mut around) {
             self.members[index].life = Some(life);

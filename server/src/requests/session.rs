@@ -8,8 +8,8 @@
 //!
 //! **Not here**: the transactions that open and close sessions (the replica orders them), clocks (`now` is an argument).
 
+use crate::consensus::leadership::LinkId;
 use crate::mutation::{self, Mutation};
-use crate::zab::leadership::LinkId;
 use corral_proto::{ErrorCode, SessionId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;

@@ -6,7 +6,7 @@
 //! **Invariants**: a socket's slot here is its connection's slot in the worker; one scratch buffer serves all reads; after a
 //! frame that cannot be, nothing more is taken from that connection, and no other one notices.
 //!
-//! **Not here**: what frames mean ([`crate::worker`]).
+//! **Not here**: what frames mean ([`crate::clients::worker`]).
 
 use crate::admin::words;
 use corral_net::Frames;

@@ -28,8 +28,8 @@ fn a_full_replica_makes_requests_wait_in_their_order() {
     assert!(rig.worker.is_stalled(), "B still waits");
     rig.settle();
     assert!(!rig.worker.is_stalled());
-    assert_eq!(rig.told(a), ["1: ok v1 @2", "2: ok set v1 @2", "3: ok v4 @5"]);
-    assert_eq!(rig.told(b), ["1: ok v2 @3", "2: ok v3 @4"]);
+    assert_eq!(rig.told(a), ["1: ok v1 @2", "2: ok set v1 @2", "3: ok v2 @3"]);
+    assert_eq!(rig.told(b), ["1: ok v3 @4", "2: ok v4 @5"]);
     assert_eq!(rig.worker.outstanding(), 0);
 }
 
@@ -124,7 +124,7 @@ fn a_connection_with_too_many_held_bytes_is_not_read_until_they_are_gone() {
     rig.ask(a, 1, create("/a"));
     // Behind a write another one is sent at once, however large; it is the read that makes them wait.
     assert!(rig.ask(a, 2, large));
-    assert!(rig.ask(a, 3, get("/missing")));
+    assert!(rig.ask(a, 3, Request::GetData(PathWatch { path: "/missing", watch: true })));
     assert!(rig.ask(a, 4, large));
     assert!(!rig.ask(a, 5, large));
     rig.apply();

@@ -3,23 +3,54 @@
 //! **Not here**: order (the worker sees to it that nothing is ahead of the request).
 
 use super::Out;
-use crate::acl;
+use crate::clients::watch::{WatchKind, Watches};
 use crate::mutation::{self, Mutation};
-use crate::watch::{WatchKind, Watches};
+use crate::requests::acl;
+use crate::requests::sequencer::undecodable;
 use corral_engine::Tree;
 use corral_engine::tree::NodeId;
+use corral_net::put_frame;
 use corral_proto::acl::perms;
 use corral_proto::jute::StrList;
 use corral_proto::multi::{MultiReadRequest, MultiResult, ReadOp};
-use corral_proto::request::{AddWatchMode, SetWatchesRequest};
+use corral_proto::request::{AddWatchMode, PathWatch, RequestHeader, SetWatchesRequest};
 use corral_proto::response::Response;
-use corral_proto::{ErrorCode, EventType, Jute, ReplyHeader, Request, WatcherEvent, Xid, Zxid};
+use corral_proto::{Decoder, ErrorCode, EventType, Jute, OpCode, ReplyHeader, Request, WatcherEvent, Xid, Zxid};
 use std::collections::VecDeque;
 
 /// Bytes of names that one list of children may have. (Java clients take answers of 1 MiB, unless `jute.maxbuffer` says otherwise.)
 const CHILDREN_BYTES_MAX: usize = 64 << 20;
 /// Bytes of data and names that one multiRead may ask for in all: a small request can name the same large node thousands of times.
 const MULTI_READ_BYTES_MAX: usize = 16 << 20;
+
+/// Bytes of data, and children, of a node that is read before a write ([`may_go_along`]).
+const GO_ALONG_MAX: (usize, usize) = (64 << 10, 1000);
+
+/// Whether a request may be answered by whoever applies the write that follows it on its connection: it reads one small node, and leaves
+/// no watch.
+pub(super) fn may_go_along(tree: &Tree, frame: &[u8]) -> bool {
+    let mut d = Decoder::new(frame);
+    let op = RequestHeader::decode(&mut d).ok().and_then(|header| OpCode::from_code(header.op));
+    let Some(Ok(request)) = op.map(|op| Request::decode(op, d.rest())) else { return false };
+    let path = match request {
+        Request::Exists(PathWatch { path, watch: false }) | Request::GetData(PathWatch { path, watch: false }) => path,
+        Request::GetChildren(PathWatch { path, watch: false }) => path,
+        Request::GetChildren2(PathWatch { path, watch: false }) => path,
+        _ => return false,
+    };
+    tree.find(path).is_none_or(|id| {
+        let stat = tree.stat(id);
+        stat.data_length as usize <= GO_ALONG_MAX.0 && stat.num_children as usize <= GO_ALONG_MAX.1
+    })
+}
+
+/// Answers a request that [`may_go_along`], from the tree as it is now.
+pub fn answer_unwatched(tree: &Tree, op: OpCode, frame: &[u8], xid: Xid, out: &mut Vec<u8>) {
+    let request = Request::decode(op, &frame[RequestHeader::LEN..]).map_err(undecodable);
+    let mut names = Vec::new();
+    let response = request.and_then(|request| read(tree, &mut Watches::new(0), 0, request, &mut names));
+    respond(response, xid, tree.last_applied(), |body| put_frame(out, body));
+}
 
 /// Answers one request into `out`.
 pub(super) fn answer(
@@ -41,11 +72,20 @@ pub(super) fn answer(
         Ok(request) => read(tree, watches, slot, request, &mut names),
         Err(error) => Err(error),
     };
+    respond(response, xid, zxid, |body| out.put_frame(body));
+}
+
+fn respond(
+    response: Result<Response<'_>, ErrorCode>,
+    xid: Xid,
+    zxid: Zxid,
+    put: impl FnOnce(&mut dyn FnMut(&mut Vec<u8>)),
+) {
     let (error, body) = match response {
         Ok(body) => (0, body),
         Err(error) => (error.code(), Response::Empty),
     };
-    out.put_frame(|out| {
+    put(&mut |out| {
         ReplyHeader { xid, zxid, error }.encode(out);
         body.encode(out);
     });

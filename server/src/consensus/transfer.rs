@@ -9,9 +9,9 @@
 //! **Invariants**: memory is bounded by the names on the way from the root to where the walk is, with their siblings; nothing of
 //! what arrives is believed before its end has come.
 //!
-//! **Not here**: threads and sockets ([`crate::runtime`]), which learner needs this ([`crate::zab::sync`]).
+//! **Not here**: threads and sockets ([`crate::process`]), which learner needs this ([`crate::consensus::sync`]).
 
-use crate::zab::stretch::{Stretch, Walk};
+use crate::consensus::stretch::{Stretch, Walk};
 use corral_engine::Tree;
 use corral_engine::tree::image::{Builder, NodeImage};
 use corral_engine::txnlog::Excerpt;

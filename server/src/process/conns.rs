@@ -4,15 +4,15 @@
 //! **Invariants**: a socket's slot here is its connection's slot in the worker; a socket whose worker wants no more for now is
 //! remembered, and read again without being told to.
 //!
-//! **Not here**: one socket ([`super::sockets`]), what frames mean ([`crate::worker`]), the loop ([`super::core`]).
+//! **Not here**: one socket ([`super::sockets`]), what frames mean ([`crate::clients::worker`]), the loop ([`super::core`]).
 
 use super::sockets::{DRAIN, Got, SCRATCH, Socket, State};
 use super::{CoreMachine, Shared};
 use crate::admin::report::ConnReport;
 use crate::admin::words;
+use crate::clients::worker::Worker;
 use crate::replica::Now;
 use crate::stages::{Stage, Stages};
-use crate::worker::Worker;
 use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
 use std::net::SocketAddr;

@@ -8,6 +8,10 @@
 
 #![expect(clippy::disallowed_methods, reason = "this is where the clock is read")]
 
+pub mod banner;
+pub mod embedded;
+pub mod store;
+
 mod conns;
 mod core;
 mod election;
@@ -21,8 +25,8 @@ mod transfers;
 use crate::admin::report::{CoreReport, ServerFacts, ServerReport};
 use crate::config::Config;
 use crate::machine::{Crossing, Host, Machine};
+use crate::process::store::Store;
 use crate::replica::Now;
-use crate::store::Store;
 use core::Core;
 use corral_engine::disk::device::Device;
 use corral_engine::epochs::Epochs;

@@ -5,7 +5,8 @@
 //! path of its writes is this one and no other.
 //!
 //! Of an ensemble of several there is more, each a machine by itself that hears messages and gives orders: an [`election`] ends
-//! with somebody's [`leadership`], whose epoch the others join as a [`learner`]; what they lack is decided by [`sync`]. The
+//! with somebody's [`leadership`], whose epoch the others join as a [`learner`]; what they lack is decided by [`sync`], and a whole history goes
+//! to them as [`transfer`] says. The
 //! [replica](crate::replica) puts them together; `tests` runs many of them, `exhaustive` a few of them in every order there is.
 //!
 //! **Not here**: links and time-outs, the log, sessions and requests.
@@ -19,6 +20,7 @@ pub mod learner;
 pub mod message;
 pub mod stretch;
 pub mod sync;
+pub mod transfer;
 
 pub mod quorum;
 

@@ -2,7 +2,7 @@
 
 use crate::admin::report::VERSION;
 use crate::config::Config;
-use crate::store::Store;
+use crate::process::store::Store;
 use corral_engine::Tree;
 use corral_engine::disk::filesystem::FileSystem;
 use corral_engine::txnlog::Recovered;

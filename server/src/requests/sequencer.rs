@@ -9,7 +9,7 @@
 //! **Not here**: sessions' liveness (the replica checks it first), zxids (it passes them in), the log.
 
 use super::outstanding::{NodeState, Outstanding};
-use crate::acl;
+use crate::requests::acl;
 use corral_engine::Tree;
 use corral_engine::tree::{BUILT_IN, path};
 use corral_proto::acl::perms;

@@ -13,9 +13,9 @@
 //! **Not here**: what writes do (the sequencer's tests), sockets.
 
 use super::*;
-use crate::pipeline::answer::answer;
-use crate::pipeline::sequencer::{Place, Sequencer};
-use crate::watch::WatchKind;
+use crate::clients::watch::WatchKind;
+use crate::requests::answer::answer;
+use crate::requests::sequencer::{Place, Sequencer};
 use corral_engine::tree::Change;
 use corral_net::put_frame;
 use corral_proto::acl::encode_acls;
@@ -43,6 +43,7 @@ struct Sent {
     xid: Xid,
     op: OpCode,
     body: Vec<u8>,
+    reads: Vec<ReadBefore>,
 }
 
 /// A replica that takes what it is given as long as there is room, and does nothing about it.
@@ -55,11 +56,12 @@ struct Script {
 }
 
 impl Port for Script {
-    fn write(&mut self, _tree: &Tree, request: &WriteRequest<'_>) -> bool {
+    fn write(&mut self, _tree: &Tree, request: &WriteRequest<'_>, reads: &mut Vec<ReadBefore>) -> bool {
         let WriteRequest { conn, session, xid, op, body, .. } = *request;
         let taken = self.writes.len() < self.room;
         if taken {
-            self.writes.push_back(Sent { conn, session, xid, op, body: body.to_vec() });
+            let reads = std::mem::take(reads);
+            self.writes.push_back(Sent { conn, session, xid, op, body: body.to_vec(), reads });
         }
         taken
     }
@@ -298,7 +300,13 @@ impl Rig {
 
     /// The replica applies the oldest write that it took, and will tell. False if there is none.
     fn apply(&mut self) -> bool {
-        let Some(Sent { conn, session, xid, op, body }) = self.port.writes.pop_front() else { return false };
+        let Some(Sent { conn, session, xid, op, body, reads }) = self.port.writes.pop_front() else { return false };
+        for ReadBefore { xid, op, frame } in reads {
+            let start = self.open.bytes.len();
+            answer_unwatched(&self.tree, op, &frame, xid, &mut self.open.bytes);
+            let (zxid, frame) = (self.tree.last_applied(), start..self.open.bytes.len());
+            self.open.items.push(Item::Answer { conn, xid, op, zxid, frame, last: false });
+        }
         let (zxid, answer, last) = self.carry_out(session, xid, op, &body);
         let start = self.open.bytes.len();
         self.open.bytes.extend(answer);

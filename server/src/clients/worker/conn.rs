@@ -1,9 +1,17 @@
 //! One client connection, as its worker sees it.
 
+use super::reads::may_go_along;
+use crate::requests::{ReadBefore, is_write};
+use corral_engine::Tree;
 use corral_net::put_frame;
+use corral_proto::jute::Decoder;
+use corral_proto::request::RequestHeader;
 use corral_proto::{OpCode, SessionId, Xid, Zxid};
 use std::collections::VecDeque;
 use std::time::Duration;
+
+/// Reads that go along with one write.
+const READS_MAX: usize = 64;
 
 /// How far a connection has come.
 #[derive(Clone, Copy, Debug)]
@@ -172,6 +180,8 @@ pub(super) struct Conn {
     pub(super) unsent: Option<(Duration, u64)>,
     /// Bytes of events in `out` since it was last empty.
     pub(super) event_bytes: usize,
+    /// Something held could go on, but for what the client has not read.
+    pub(super) waits_to_be_read: bool,
     /// Requests in their order: first those that were sent, then those that are held.
     pub(super) waiting: VecDeque<Slot>,
     /// How many of `waiting` were sent.
@@ -183,14 +193,72 @@ pub(super) struct Conn {
 }
 
 impl Conn {
-    /// Whether the oldest held request may be handled: behind writes that were sent only further writes may go; with nothing
-    /// sent, anything may.
+    /// Whether some held request may be handled, as far as that is known without the tree.
     pub(super) fn may_go_on(&self) -> bool {
-        let goes = match self.waiting.get(self.sent) {
-            Some(Slot::Held { frame, .. }) => self.sent == 0 || super::write_op(frame).is_some(),
-            _ => false,
-        };
+        let goes = self.sent < self.waiting.len() && (self.sent == 0 || self.next_write().is_some());
         goes && !self.is_choked() && matches!(self.phase, Phase::Open(_))
+    }
+
+    /// Where the first held write is, if only a few reads are before it.
+    fn next_write(&self) -> Option<usize> {
+        let held = self.waiting.iter().enumerate().skip(self.sent).take(READS_MAX + 1);
+        let is_write = |slot: &Slot| matches!(slot, Slot::Held { frame, .. } if super::write_op(frame).is_some());
+        held.filter(|(_, slot)| is_write(slot)).map(|(at, _)| at).next()
+    }
+
+    /// Where the next request is that may be handled: with nothing sent, the first; behind what was sent, a write, if the reads before
+    /// it can go along.
+    pub(super) fn next_to_go(&self, tree: &Tree) -> Option<usize> {
+        if self.sent == 0 {
+            return Some(0);
+        }
+        self.next_write().filter(|at| match &self.waiting[*at] {
+            Slot::Held { frame, .. } => self.may_pass(tree, *at, frame),
+            Slot::Sent { .. } => unreachable!("what is sent is in front"),
+        })
+    }
+
+    /// Whether a request may be sent behind what was, with what is held before the place `at`.
+    pub(super) fn may_pass(&self, tree: &Tree, at: usize, frame: &[u8]) -> bool {
+        let Some((_, op)) = super::write_op(frame) else { return false };
+        let goes_along = |slot: &Slot| matches!(slot, Slot::Held { frame, .. } if may_go_along(tree, frame));
+        let reads = at - self.sent;
+        reads == 0
+            || is_write(op)
+                && reads <= READS_MAX
+                && !self.is_choked()
+                && self.waiting.range(self.sent..at).all(goes_along)
+    }
+
+    /// The reads that are held before the place `at`; they keep their places.
+    pub(super) fn take_reads(&mut self, at: usize) -> Vec<ReadBefore> {
+        let read = |slot: &mut Slot| {
+            let Slot::Held { frame, .. } = slot else { unreachable!("what is sent is in front") };
+            let header = RequestHeader::decode(&mut Decoder::new(frame)).expect("it may go along");
+            let op = OpCode::from_code(header.op).expect("it may go along");
+            ReadBefore { xid: header.xid, op, frame: std::mem::take(frame) }
+        };
+        self.waiting.range_mut(self.sent..at).map(read).collect()
+    }
+
+    /// The opposite of [`Conn::take_reads`].
+    pub(super) fn put_back_reads(&mut self, reads: Vec<ReadBefore>) {
+        for (slot, read) in self.waiting.range_mut(self.sent..).zip(reads) {
+            let Slot::Held { frame, .. } = slot else { unreachable!("what is sent is in front") };
+            *frame = read.frame;
+        }
+    }
+
+    /// The reads that were taken are with the replica: how many, and their bytes. `lens` are those of each.
+    pub(super) fn sent_reads(&mut self, at: usize, reads: &[(Xid, usize)]) -> (usize, usize) {
+        for (slot, (xid, bytes)) in self.waiting.range_mut(self.sent..at).zip(reads) {
+            let Slot::Held { since, .. } = *slot else { unreachable!("what is sent is in front") };
+            *slot = Slot::Sent { xid: *xid, since, bytes: *bytes };
+        }
+        let bytes = reads.iter().map(|(_, bytes)| bytes).sum();
+        self.held_bytes -= bytes;
+        self.sent += reads.len();
+        (reads.len(), bytes)
     }
 
     /// Bytes of its writes that are on their way.
@@ -215,6 +283,7 @@ impl Conn {
             out: Out::default(),
             unsent: None,
             event_bytes: 0,
+            waits_to_be_read: false,
             waiting: VecDeque::new(),
             sent: 0,
             held_bytes: 0,

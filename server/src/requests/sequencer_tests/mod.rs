@@ -8,7 +8,7 @@
 //! **Not here**: whether the session may ask at all, and in which order answers leave (the replica and the worker).
 
 use super::*;
-use crate::pipeline::answer::answer;
+use crate::requests::answer::answer;
 use corral_engine::tree::NodeId;
 use corral_proto::acl::encode_acls;
 use corral_proto::{Acl, Jute, Stat, TxnEntry, TxnHeader, Xid};

@@ -11,10 +11,10 @@
 //! ([`Leadership::log_reaches`]).
 
 use super::{Leadership, Learner, LinkId, Order, Stage};
+use crate::consensus::message::Message;
+use crate::consensus::stretch::Stretch;
+use crate::consensus::sync::{Sync, decide};
 use crate::mutation::{self, Mutation};
-use crate::zab::message::Message;
-use crate::zab::stretch::Stretch;
-use crate::zab::sync::{Sync, decide};
 use corral_proto::peer::PacketKind;
 use corral_proto::{ServerId, Zxid};
 

@@ -6,15 +6,15 @@
 //!
 //! **Invariants**: memory is bounded by a batch and a few pieces; what is in memory follows only what was sent to its end.
 //!
-//! **Not here**: what is read and sent ([`crate::transfer`]), the link's queue ([`crate::machine::Links`]).
+//! **Not here**: what is read and sent ([`crate::consensus::transfer`]), the link's queue ([`crate::machine::Links`]).
 
 #![expect(clippy::disallowed_methods, reason = "this is where the threads are made, and where they wait")]
 
 use super::Shared;
+use crate::consensus::stretch::Stretch;
+use crate::consensus::sync::Sync;
+use crate::consensus::transfer::{Departure, Stopped, read_stretch};
 use crate::machine::Piece;
-use crate::transfer::{Departure, Stopped, read_stretch};
-use crate::zab::stretch::Stretch;
-use crate::zab::sync::Sync;
 use corral_proto::peer::Packet;
 use corral_proto::{Jute, Zxid};
 use crossbeam::channel::Sender;

@@ -6,7 +6,7 @@
 //! **Invariants**: a delivery is queued before the tree's lock is given back to readers, so a worker that reads the tree finds
 //! in its queue everything that led to what it reads; answers and changes are each in the order of their zxids.
 
-use crate::session::ConnId;
+use crate::requests::session::ConnId;
 use corral_engine::tree::Change;
 use corral_proto::{OpCode, SessionId, Xid, Zxid};
 use std::ops::Range;

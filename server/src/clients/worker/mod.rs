@@ -2,7 +2,9 @@
 //! the order of its requests, and telling it of what it watches.
 //!
 //! Reads are answered here, from the shared tree. Writes go to the replica through a [`Port`], and come back as answers in a
-//! [`Delivery`]. A request that may not overtake an earlier one of its connection is held until that one is answered.
+//! [`Delivery`]. A request that may not overtake an earlier one of its connection is held until that one is answered; but a small read
+//! between two writes goes along with the second, and is answered where that is applied: so a pipeline of both costs no more writes to
+//! the disk than one of writes alone.
 //!
 //! **Invariants** (R1–R3 of the design):
 //! - answers leave in the order of the requests;
@@ -12,19 +14,20 @@
 //! - what one connection can make this keep is bounded ([`HELD_MAX`], [`HELD_BYTES_MAX`], [`UNSENT_MAX`]): after that its
 //!   socket is not read, and what was read waits.
 //!
-//! **Not here**: sockets and frames' limits ([`crate::runtime`]), what writes do (the replica), four-letter words.
+//! **Not here**: sockets and frames' limits ([`crate::process`]), what writes do (the replica), four-letter words.
 
 mod conn;
 mod reads;
 
 pub use conn::{ConnCounters, Latencies, Out};
+pub use reads::answer_unwatched;
 
-use crate::delivery::{Delivery, Item};
+use crate::clients::delivery::{Delivery, Item};
+use crate::clients::watch::Watches;
 use crate::mutation::{self, Mutation};
-use crate::pipeline::sequencer::undecodable;
-use crate::pipeline::{WriteRequest, goes_to_replica};
-use crate::session::{self, ConnId};
-use crate::watch::Watches;
+use crate::requests::sequencer::undecodable;
+use crate::requests::session::{self, ConnId};
+use crate::requests::{ReadBefore, WriteRequest, goes_to_replica};
 use conn::{Conn, Phase, Slot};
 use corral_engine::Tree;
 use corral_proto::acl::perms;
@@ -67,8 +70,9 @@ pub struct WorkerOptions {
 
 /// The way to the replica: a call on its own core, a queue from the others.
 pub trait Port {
-    /// Hands over a write. False if there is no room now; it is offered again later.
-    fn write(&mut self, tree: &Tree, request: &WriteRequest<'_>) -> bool;
+    /// Hands over a write, with the `reads` that are answered before it. False if there is no room now; they are left then, and all is
+    /// offered again later.
+    fn write(&mut self, tree: &Tree, request: &WriteRequest<'_>, reads: &mut Vec<ReadBefore>) -> bool;
     /// A client wants a new session. False if there is no room now.
     fn open_session(&mut self, tree: &Tree, conn: ConnId, timeout_ms: i32) -> bool;
     /// A client wants to go on with a session. False if there is no room now.
@@ -220,9 +224,9 @@ impl Worker {
         if conn.waiting.is_empty() || (mutation::is_on(Mutation::ReadsOvertakeWrites) && write_op(frame).is_none()) {
             self.step(tree, port, now, now, slot, frame);
         } else {
-            let passes = conn.sent == conn.waiting.len() && write_op(frame).is_some();
-            if !(passes && self.send(tree, port, now, slot, frame)) {
-                let at = self.conns[slot as usize].waiting.len();
+            let at = conn.waiting.len();
+            let passes = conn.sent > 0 && conn.may_pass(tree, at, frame);
+            if !(passes && self.send(tree, port, now, slot, frame, at)) {
                 self.hold(slot, at, frame.into(), now);
             }
         }
@@ -234,7 +238,7 @@ impl Worker {
         let Ok(header) = RequestHeader::decode(&mut d) else { return self.hang_up(slot) };
         match OpCode::from_code(header.op) {
             Some(_) if write_op(frame).is_some() => {
-                if !self.send(tree, port, since, slot, frame) {
+                if !self.send(tree, port, since, slot, frame, 0) {
                     self.hold(slot, 0, frame.into(), since);
                     self.stalled.push(slot);
                 }
@@ -277,20 +281,25 @@ impl Worker {
         }
     }
 
-    /// Gives a write to the replica. False if it has no room now.
-    fn send(&mut self, tree: &Tree, port: &mut impl Port, since: Duration, slot: u32, frame: &[u8]) -> bool {
+    /// Gives a write to the replica, with the reads that are held before it, up to the place `at`. False if it has no room now.
+    fn send(&mut self, tree: &Tree, port: &mut impl Port, since: Duration, slot: u32, frame: &[u8], at: usize) -> bool {
         let conn = &mut self.conns[slot as usize];
         let Phase::Open(session) = conn.phase else { return true };
         let Some((header, op)) = write_op(frame) else { unreachable!("only writes are sent") };
         let id = ConnId { core: self.options.core, slot, generation: conn.generation };
         let body = &frame[RequestHeader::LEN..];
-        let taken = port.write(tree, &WriteRequest { conn: id, session, xid: header.xid, op, body, since });
+        let mut reads = conn.take_reads(at);
+        let sizes: Vec<(Xid, usize)> = reads.iter().map(|read| (read.xid, read.frame.len())).collect();
+        let taken = port.write(tree, &WriteRequest { conn: id, session, xid: header.xid, op, body, since }, &mut reads);
         if taken {
-            conn.waiting.insert(conn.sent, Slot::Sent { xid: header.xid, since, bytes: frame.len() });
+            let (count, bytes) = conn.sent_reads(at, &sizes);
+            conn.waiting.insert(at, Slot::Sent { xid: header.xid, since, bytes: frame.len() });
             conn.sent += 1;
             self.outstanding += 1;
-            self.sent += 1;
-            self.sent_bytes += frame.len();
+            self.sent += count + 1;
+            self.sent_bytes += bytes + frame.len();
+        } else {
+            conn.put_back_reads(reads);
         }
         taken
     }
@@ -309,16 +318,18 @@ impl Worker {
             let conn = &mut self.conns[slot as usize];
             let sent = conn.sent;
             if !conn.may_go_on() {
+                conn.waits_to_be_read = conn.is_choked();
                 return;
             }
-            let Some(Slot::Held { frame, since }) = conn.waiting.remove(sent) else { unreachable!("just looked at") };
+            let Some(at) = conn.next_to_go(tree) else { return };
+            let Some(Slot::Held { frame, since }) = conn.waiting.remove(at) else { unreachable!("just looked at") };
             conn.held_bytes -= frame.len();
             self.outstanding -= 1;
             let stalled_before = self.stalled.len();
             if sent == 0 {
                 self.step(tree, port, now, since, slot, &frame);
-            } else if !self.send(tree, port, since, slot, &frame) {
-                self.hold(slot, sent, frame, since);
+            } else if !self.send(tree, port, since, slot, &frame, at) {
+                self.hold(slot, at, frame, since);
                 self.stalled.push(slot);
             }
             if self.stalled.len() > stalled_before {
@@ -333,7 +344,7 @@ impl Worker {
         if conn.out.rest().is_empty() {
             conn.event_bytes = 0;
         }
-        if self.conns[slot as usize].may_go_on() {
+        if !conn.is_choked() && std::mem::take(&mut conn.waits_to_be_read) && conn.may_go_on() {
             self.ready.push(slot);
         }
     }
@@ -396,7 +407,9 @@ impl Worker {
                         }
                         assert!(asked == *xid, "answers come in the order of the requests");
                         conn.out.extend(&delivery.bytes[frame.clone()]);
-                        conn.unsent.get_or_insert((delivery.applied, 0)).1 += 1;
+                        if goes_to_replica(*op) {
+                            conn.unsent.get_or_insert((delivery.applied, 0)).1 += 1;
+                        }
                         if *last {
                             conn.phase = Phase::Closing;
                         }
@@ -458,7 +471,7 @@ impl Worker {
             let acl = AclList::from_encoded(&change.acl).expect("the tree's own list");
             let conn = &mut self.conns[slot as usize];
             // The watch is used up all the same (CVE-2024-23944).
-            if !crate::acl::allows(acl, perms::READ) || !matches!(conn.phase, Phase::Open(_)) {
+            if !crate::requests::acl::allows(acl, perms::READ) || !matches!(conn.phase, Phase::Open(_)) {
                 continue;
             }
             let before = conn.out.rest().len();

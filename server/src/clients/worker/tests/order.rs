@@ -205,3 +205,36 @@ fn a_watch_that_a_held_read_sets_is_not_fired_by_what_the_read_has_seen() {
         assert_eq!(rig.told(a), ["NodeDataChanged /b @5"]);
     }
 }
+
+/// Reads between writes go along with the next write: nothing of a pipeline of both waits for an answer, and each read sees what was
+/// written before it and nothing later.
+#[test]
+fn a_pipeline_of_writes_and_reads_is_sent_at_once() {
+    let mut rig = Rig::new();
+    rig.elsewhere(create("/a"));
+    let a = rig.connect();
+    for xid in [1, 3, 5] {
+        rig.ask(a, xid, set("/a"));
+        rig.ask(a, xid + 1, get("/a"));
+    }
+    assert_eq!(rig.sent(), [1, 3, 5]);
+    rig.settle();
+    let told = rig.told(a);
+    let versions: Vec<&str> =
+        told.iter().filter_map(|line| line.split(' ').find(|word| word.starts_with('v'))).collect();
+    assert_eq!(versions, ["v1", "v1", "v2", "v2", "v3", "v3"], "{told:?}");
+}
+
+/// A read that leaves a watch is answered by the worker, which has the watches.
+#[test]
+fn a_read_with_a_watch_goes_along_with_nothing() {
+    let mut rig = Rig::new();
+    rig.elsewhere(create("/a"));
+    let a = rig.connect();
+    rig.ask(a, 1, set("/a"));
+    rig.ask(a, 2, Request::GetData(PathWatch { path: "/a", watch: true }));
+    rig.ask(a, 3, set("/a"));
+    assert_eq!(rig.sent(), [1]);
+    rig.settle();
+    assert_eq!(rig.told(a).len(), 4, "three answers and an event");
+}

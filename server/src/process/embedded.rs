@@ -3,10 +3,10 @@
 #![expect(clippy::disallowed_methods, reason = "how long recovery took is for the log")]
 
 use crate::admin::report::ServerFacts;
-use crate::banner::{self, Described, TreeSize};
 use crate::config::{self, Config, Defaults, Members};
-use crate::runtime::Server;
-use crate::store::Store;
+use crate::process::Server;
+use crate::process::banner::{self, Described, TreeSize};
+use crate::process::store::Store;
 use corral_engine::StorageError;
 use corral_engine::epochs::Epochs;
 use corral_engine::restore::{Progress, Restored};
