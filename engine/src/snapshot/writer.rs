@@ -32,6 +32,8 @@ use std::time::{Duration, Instant};
 
 /// Nodes that are walked over under one hold of the lock; at most a few tens of microseconds.
 const WALK_NODES: usize = 64;
+/// How often it is looked whether the log is durable.
+const WAIT: Duration = Duration::from_millis(1);
 /// Bytes after which a hold ends early: nodes may be large.
 const WALK_BYTES: usize = 256 << 10;
 
@@ -71,6 +73,21 @@ pub fn take(
     wall_ms: i64,
     cancel: &AtomicBool,
 ) -> Result<Option<Taken>, StorageError> {
+    take_when(options, tree, wall_ms, cancel, |_| true)
+}
+
+/// The same, but it gets its name only when the log is durable up to the last transaction that is in it: until then it could not be
+/// restored.
+///
+/// # Errors
+/// As there.
+pub fn take_when(
+    options: &SnapshotOptions,
+    tree: &RwLock<Tree>,
+    wall_ms: i64,
+    cancel: &AtomicBool,
+    is_durable: impl Fn(Zxid) -> bool,
+) -> Result<Option<Taken>, StorageError> {
     let began = Instant::now();
     let (start, sessions) = {
         let tree = tree.read();
@@ -97,6 +114,12 @@ pub fn take(
         payload.extend_from_slice(&footer.encode());
         out.block(Kind::Footer, 1, &mut payload)?;
         let file_bytes = out.finish()?;
+        while !is_durable(end) {
+            if cancel.load(Ordering::Relaxed) {
+                return Ok(None);
+            }
+            std::thread::sleep(WAIT);
+        }
         options.files.rename(&unnamed, &path).map_err(StorageError::io("name the snapshot", &path))?;
         sync_dir(&*options.files, &options.dir)?;
         Ok(Some(Taken { path: path.clone(), footer, file_bytes, took: began.elapsed() }))

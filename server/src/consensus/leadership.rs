@@ -47,7 +47,7 @@ pub enum Order {
     TakeOver(u32),
     /// The epoch is established: requests may be taken, and clients served.
     Serve(u32),
-    /// Everything up to here is committed, and durable here, and may be applied.
+    /// Everything up to here is committed, and may be applied; a quorum may be faster than the leader's own disk.
     Commit(Zxid),
     /// Look for a leader again: with this one not everybody can work. (Apache's leader stays, and such a member stays out until
     /// the next election; one more failure is then one too many.)
@@ -115,8 +115,6 @@ pub struct Leadership {
     committed: Zxid,
     /// What the leader's own disk has.
     durable: Zxid,
-    /// What was said to be applicable.
-    told: Zxid,
     /// Not committed yet, oldest first.
     outstanding: VecDeque<(Zxid, Record)>,
     /// Committed.
@@ -166,7 +164,6 @@ impl Leadership {
             proposed: standing.last,
             committed: standing.last,
             durable: standing.last,
-            told: standing.last,
             outstanding: VecDeque::new(),
             history,
             reach: None,
@@ -279,7 +276,6 @@ impl Leadership {
         self.durable = self.durable.max(durable.upto());
         self.quorum.ack(self.me, durable.upto());
         self.commit(out);
-        self.tell(out);
     }
 
     /// A learner has connected.
@@ -457,7 +453,7 @@ impl Leadership {
         let beginning = Zxid::new(self.standing.accepted, 0);
         self.phase = Phase::Broadcast;
         (self.ordered, self.proposed) = (beginning, beginning);
-        (self.committed, self.durable, self.told) = (beginning, beginning, beginning);
+        (self.committed, self.durable) = (beginning, beginning);
         self.quorum = Quorum::new(self.ensemble.clone(), beginning);
         out.push(Order::Serve(self.standing.accepted));
         let ready = self.learners.iter().filter(|(_, learner)| learner.stage == Stage::Synchronized);
@@ -488,17 +484,7 @@ impl Leadership {
             }
             self.history.push(zxid, &record.bytes);
         }
-        self.tell(out);
-    }
-
-    /// What is committed may be applied once the leader's own disk has it, too (a quorum may be faster): a tree that is ahead of
-    /// its own log could not be restored from it.
-    fn tell(&mut self, out: &mut Vec<Order>) {
-        let upto = self.committed.min(self.durable);
-        if self.is_established() && upto > self.told {
-            self.told = upto;
-            out.push(Order::Commit(upto));
-        }
+        out.push(Order::Commit(upto));
     }
 }
 

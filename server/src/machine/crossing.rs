@@ -12,10 +12,10 @@ use crate::clients::delivery::Delivery;
 use crate::requests::ReadBefore;
 use crate::requests::session::ConnId;
 use corral_engine::Tree;
-use corral_proto::{OpCode, SessionId, Xid};
+use corral_proto::{OpCode, SessionId, Xid, Zxid};
 use crossbeam::queue::ArrayQueue;
 use parking_lot::RwLock;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;
 
 /// Requests that the other cores may have on their way to the replica.
@@ -36,6 +36,8 @@ pub struct Crossing {
     pub(super) host: Box<dyn Host>,
     /// Read by all cores.
     pub tree: RwLock<Tree>,
+    /// The newest transaction in the log on the disk: a leader's tree may be ahead of that.
+    pub(super) durable: AtomicI64,
     pub(super) inbox: ArrayQueue<ToReplica>,
     /// Some core was refused room in the inbox and waits to be rung.
     pub(super) inbox_waits: AtomicBool,
@@ -57,6 +59,7 @@ impl Crossing {
         let line = || Line { deliveries: ArrayQueue::new(DELIVERIES), watching: AtomicBool::new(false) };
         Crossing {
             host,
+            durable: AtomicI64::new(tree.last_applied().0),
             tree: RwLock::new(tree),
             inbox: ArrayQueue::new(INBOX),
             inbox_waits: AtomicBool::new(false),
@@ -68,6 +71,11 @@ impl Crossing {
     /// How many cores there are.
     pub fn cores(&self) -> usize {
         self.lines.len()
+    }
+
+    /// Whether the log on the disk has all that the tree had applied up to `upto`. The beginning of an epoch is in no log.
+    pub fn is_durable(&self, upto: Zxid) -> bool {
+        upto.counter() == 0 || upto.0 <= self.durable.load(Ordering::SeqCst)
     }
 
     /// Wakes all cores.

@@ -228,6 +228,7 @@ impl<D: Disk, S: Read + Write> Member<D, S> {
             self.replica.durable(&mut log.group, now.uptime, durable);
         }
         self.timeline.committed(self.replica.committed(), now.uptime);
+        self.crossing.durable.store(self.replica.durable_upto().0, Ordering::SeqCst);
         Ok(())
     }
 
@@ -253,7 +254,8 @@ impl<D: Disk, S: Read + Write> Member<D, S> {
             self.replica.apply(&mut tree, APPLY, now.uptime, anybody.then_some(&mut changes));
             let applied = crossing.host.uptime();
             if tree.last_applied() > before {
-                outside.saw(Seen::Applied(&tree));
+                let leads = matches!(self.replica.state(), Some((PeerState::Leading, _)));
+                outside.saw(Seen::Applied(&tree, leads));
             }
             if tree.last_applied() > before || mutation::is_on(Mutation::WritesOutliveTheirRole) {
                 self.timeline.applied(tree.last_applied(), applied);

@@ -64,8 +64,8 @@ pub enum Seen<'a> {
     Logged(&'a PlacedBatch, bool),
     /// Everything up to there is durable here.
     Durable(Zxid),
-    /// Transactions are in the tree.
-    Applied(&'a Tree),
+    /// Transactions are in the tree; whether it is a leader's.
+    Applied(&'a Tree, bool),
     /// Clients are served from now on.
     Serves(&'a Replica, &'a Tree),
     /// This epoch is the member's own.

@@ -4,13 +4,13 @@
 //!
 //! **Not here**: when one is due ([`corral_engine::snapshot::schedule`]), in which thread it is taken.
 
+use super::crossing::Crossing;
+use corral_engine::StorageError;
 use corral_engine::disk::removal;
 use corral_engine::restore::retain;
 use corral_engine::snapshot;
-use corral_engine::snapshot::writer::{SnapshotOptions, take};
-use corral_engine::{StorageError, Tree};
+use corral_engine::snapshot::writer::{SnapshotOptions, take_when};
 use corral_proto::Zxid;
-use parking_lot::RwLock;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
@@ -32,16 +32,17 @@ pub enum Ended {
     BrokenOff,
 }
 
-/// Takes one, unless that is `cancel`led, and deletes all but the newest `keep`, not counting those that are known to be `damaged`.
+/// Takes one, unless that is `cancel`led, and deletes all but the newest `keep`, not counting those that are known to be `damaged`. It
+/// has its name when the log on the disk has all that is in it.
 pub fn take_snapshot(
     options: &SnapshotOptions,
-    tree: &RwLock<Tree>,
+    crossing: &Crossing,
     damaged: &[PathBuf],
     keep: Option<usize>,
     wall_ms: i64,
     cancel: &AtomicBool,
 ) -> Ended {
-    let taken = match take(options, tree, wall_ms, cancel) {
+    let taken = match take_when(options, &crossing.tree, wall_ms, cancel, |upto| crossing.is_durable(upto)) {
         Ok(Some(taken)) => taken,
         Ok(None) => return Ended::BrokenOff,
         Err(error) => return Ended::Failed(error),

@@ -42,8 +42,7 @@ impl Snapshots {
             .name("snapshot".to_owned())
             .spawn(move || {
                 for wall_ms in inbox {
-                    let tree = &theirs.crossing.tree;
-                    let ended = take_snapshot(&options, tree, &damaged, keep, wall_ms, &cancelled);
+                    let ended = take_snapshot(&options, &theirs.crossing, &damaged, keep, wall_ms, &cancelled);
                     if outbox.send(ended).is_err() {
                         return;
                     }

@@ -10,7 +10,7 @@
 //! it is durable, [`Replica::durable`] counts that as this member's vote. What a quorum has voted for is applied by
 //! [`Replica::apply`], in order, from those slices, and answered.
 //!
-//! **Invariants**: applied ≤ committed, and committed ≤ durable here and on a quorum; proposals are applied in the order of their
+//! **Invariants**: applied ≤ committed, and committed ≤ durable on a quorum, and here unless this member leads; proposals are applied in the order of their
 //! zxids, each once; a session's requests are ordered as they came; an answer is made only when its transaction is in the tree;
 //! clients are served only by a leader whose epoch is established, or by a learner that has caught up with it.
 //!
@@ -248,7 +248,12 @@ impl Replica {
         self.lead(Duration::ZERO, orders);
     }
 
-    /// The newest transaction that is committed, and durable here.
+    /// The newest transaction that is durable here.
+    pub fn durable_upto(&self) -> Zxid {
+        self.durable
+    }
+
+    /// The newest transaction that is committed, and, unless this member leads, durable here.
     pub fn committed(&self) -> Zxid {
         self.committed
     }
@@ -298,7 +303,9 @@ impl Replica {
 
     fn apply_one(&mut self, tree: &mut Tree, now: Duration, changes: Option<&mut Vec<Change>>) {
         let proposal = self.proposals.pop_front().expect("the caller has looked");
-        assert!(self.cut > 0 && proposal.zxid <= self.durable, "what is committed is in the log");
+        // A leader's quorum may be faster than its own disk; a learner acknowledges first.
+        let leads = matches!(self.role, Role::Leading(_));
+        assert!(self.cut > 0 && (leads || proposal.zxid <= self.durable), "what is committed is in the log");
         self.cut -= 1;
         let entry = TxnEntry::decode(&proposal.record).expect("decoded when it came, or encoded here");
         assert!(entry.header.zxid == proposal.zxid, "a record belongs to its proposal");

@@ -45,7 +45,7 @@ use std::time::Duration;
 pub(super) const TICK: Duration = Duration::from_millis(50);
 const SEGMENT_BYTES: u64 = 16 << 10;
 /// Transactions after which a member takes a snapshot, at most.
-const SNAPSHOT_AFTER: u64 = 300;
+const SNAPSHOT_AFTER: [u64; 2] = [300, 40];
 /// Snapshots that are kept.
 pub(super) const KEEP: usize = 2;
 const PIECE_MAX: usize = 1 << 20;
@@ -269,7 +269,7 @@ impl Member {
             tick: TICK,
             log: log_options.clone(),
             snapshots: snapshots.clone(),
-            snapshot_after: (SNAPSHOT_AFTER, 0),
+            snapshot_after: (SNAPSHOT_AFTER[self.random.random_range(0..2)], 0),
             snapshot_size_factor: Some(0.0),
             slow_sync: Duration::MAX,
             piece_max: PIECE_MAX,

@@ -66,8 +66,8 @@ impl Leadership {
                 }
                 None => {
                     self.log_lacks.remove(&sid);
-                    out.push(Order::Snapshot(link, self.told));
-                    (self.told, format!("SNAP of {}", self.told))
+                    out.push(Order::Snapshot(link, self.committed));
+                    (self.committed, format!("SNAP of {}", self.committed))
                 }
             },
         };

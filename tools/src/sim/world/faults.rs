@@ -38,7 +38,15 @@ impl World {
                 }
             }
             Kind::SlowDisk(member) => self.members[member].slow_until = until,
-            Kind::HungDisk(member) => self.members[member].hung_until = until,
+            Kind::HungDisk(member) => {
+                self.members[member].hung_until = until;
+                // Mostly that ends with somebody who pulls the plug.
+                if self.random.random() {
+                    let at = self.within(lasts.as_micros() as u64);
+                    let doomed = (0..self.members.len()).map(|index| index == member).collect();
+                    self.at(at, Event::Ambush(doomed, lasts));
+                }
+            }
             Kind::FullDisk(member) => {
                 self.members[member].platter.set_room(0);
                 self.at(until, Event::Room(member));

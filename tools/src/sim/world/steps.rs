@@ -119,10 +119,15 @@ impl World {
     pub(super) fn take_snapshot(&mut self, id: LifeId) {
         let Member { life, platter, .. } = &mut self.members[id.member];
         let shell = &mut life.as_mut().expect("it lives").shell;
-        let Some(wall_ms) = shell.asked.take() else { return };
+        let Some(wall_ms) = shell.asked else { return };
+        if !shell.crossing.is_durable(shell.crossing.tree.read().last_applied()) {
+            let at = self.within(2_000);
+            return self.at(at, Event::Snapshot(id));
+        }
+        shell.asked = None;
         let crossing = shell.crossing.clone();
         let tree = &crossing.tree;
-        let ended = take_snapshot(&shell.snapshots, tree, &[], Some(KEEP), wall_ms, &AtomicBool::new(false));
+        let ended = take_snapshot(&shell.snapshots, &crossing, &[], Some(KEEP), wall_ms, &AtomicBool::new(false));
         assert!(matches!(ended, Ended::Taken { .. }) || platter.is_full(), "the disk is well");
         let applied = tree.read().last_applied();
         shell.ended = Some(ended);
@@ -439,10 +444,10 @@ impl Outside<Platter, Pipe> for Around<'_> {
                 let member = &mut world.members[index];
                 member.durable = member.durable.max(member.count_upto(upto));
             }
-            Seen::Applied(tree) => {
+            Seen::Applied(tree, leads) => {
                 world.applied(index, tree);
                 let member = &world.members[index];
-                assert!(member.applied <= member.durable, "what is applied is durable");
+                assert!(leads || member.applied <= member.durable, "what is applied is durable");
             }
             Seen::Serves(replica, tree) => world.serves(index, replica, tree),
             Seen::TookOver(epoch) => world.took_over(index, epoch),
