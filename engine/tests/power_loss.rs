@@ -97,7 +97,7 @@ impl Case {
             self.durable = self.history.len();
         }
         if adopted.and_then(|()| workshop.close(&mut recovered)).is_ok() {
-            let (supply, bench) = Supply::new(self.options.segment_bytes, recovered.next_segment);
+            let (supply, maker) = Supply::new(self.options.segment_bytes, recovered.next_segment);
             let mut log = Log::over(&self.options, self.platter.clone(), &recovered, supply);
             for _ in 0..self.rng.random_range(0..160) {
                 if !self.platter.has_power() {
@@ -112,7 +112,7 @@ impl Case {
                         self.platter.finish(which);
                     }
                     14..17 => self.reap(&mut log),
-                    17..19 if bench.step(&mut workshop) => self.events.push("the supply works".to_owned()),
+                    17..19 if maker.step(&mut workshop) => self.events.push("the supply works".to_owned()),
                     19 if self.rng.random_bool(0.4) => {
                         self.snapshot = self.rng.random_range(self.snapshot..=self.durable);
                         self.released = self.rng.random_range(self.released..=self.snapshot);

@@ -12,6 +12,7 @@
 //! All of these except `process` are free of clocks, sockets and threads, and touch files through the engine only. The clippy
 //! configuration holds that line.
 
+pub mod budget;
 pub mod mutation;
 
 pub mod consensus;

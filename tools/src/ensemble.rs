@@ -22,11 +22,11 @@ use std::time::{Duration, Instant};
 #[derive(Debug, Args)]
 pub struct Options {
     #[command(subcommand)]
-    command: Order,
+    command: Action,
 }
 
 #[derive(Debug, Subcommand)]
-enum Order {
+enum Action {
     /// Start the members that do not run, and wait until they serve; the first time this makes them
     Start(Start),
     /// Ask members to stop, and wait until they have (SIGTERM)
@@ -85,10 +85,10 @@ const ANSWER: Duration = Duration::from_secs(2);
 /// One line; see [`Failure`].
 pub fn run(options: &Options, out: &mut dyn Write) -> Result<(), Failure> {
     match &options.command {
-        Order::Start(start) => self::start(start, out),
-        Order::Stop(which) => end(which, Signal::TERM, out),
-        Order::Kill(which) => end(which, Signal::KILL, out),
-        Order::Status(place) => status(&members(&place.dir)?, out),
+        Action::Start(start) => self::start(start, out),
+        Action::Stop(which) => end(which, Signal::TERM, out),
+        Action::Kill(which) => end(which, Signal::KILL, out),
+        Action::Status(place) => status(&members(&place.dir)?, out),
     }
 }
 

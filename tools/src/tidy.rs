@@ -19,8 +19,19 @@ pub const MAY_USE: [(&str, &[&str]); 6] = [
 ];
 
 /// The rooms of the server, from the ground up: each may use those before it.
-pub const ROOMS: [&str; 10] =
-    ["mutation", "stages", "consensus", "requests", "clients", "replica", "config", "admin", "machine", "process"];
+pub const ROOMS: [&str; 11] = [
+    "mutation",
+    "budget",
+    "stages",
+    "consensus",
+    "requests",
+    "clients",
+    "replica",
+    "config",
+    "admin",
+    "machine",
+    "process",
+];
 
 /// A file of more lines than this has a second room inside.
 pub const LINES_MAX: usize = 700;

@@ -157,14 +157,14 @@ impl Tree {
 #[derive(Debug)]
 pub struct Builder {
     tree: Tree,
-    /// Where the node before was put: the next one mostly goes beside it. Nothing is removed here, so this stays right.
-    beside: (String, NodeId),
+    /// Where the node before was put: the next one mostly has the same parent. Nothing is removed here, so this stays right.
+    last_parent: (String, NodeId),
 }
 
 impl Builder {
     /// Begins with the built-in nodes; for the seed see [`Tree::new`].
     pub fn new(seed: u64) -> Builder {
-        Builder { tree: Tree::new(seed), beside: ("/".to_owned(), NodeId::ROOT) }
+        Builder { tree: Tree::new(seed), last_parent: ("/".to_owned(), NodeId::ROOT) }
     }
 
     /// Makes room for so many nodes at once: growing to them step by step moves the index again and again.
@@ -200,12 +200,12 @@ impl Builder {
         if name.is_empty() {
             return NodeId::ROOT;
         }
-        if self.beside.0 != parent {
+        if self.last_parent.0 != parent {
             let names = parent.split('/').filter(|name| !name.is_empty());
             let id = names.fold(NodeId::ROOT, |at, name| self.tree.child_or_placeholder(at, name));
-            self.beside = (parent.to_owned(), id);
+            self.last_parent = (parent.to_owned(), id);
         }
-        self.tree.child_or_placeholder(self.beside.1, name)
+        self.tree.child_or_placeholder(self.last_parent.1, name)
     }
 
     /// Notes an open session of the image.

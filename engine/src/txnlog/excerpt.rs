@@ -12,7 +12,7 @@
 
 use super::format::BatchHeader;
 use super::reader::OpenSegment;
-use super::recovery::{Chain, LogRecord, Way};
+use super::recovery::{Chain, LogRecord, Successors};
 use super::segment;
 use crate::disk::BLOCK;
 use crate::error::StorageError;
@@ -23,7 +23,7 @@ use std::path::{Path, PathBuf};
 pub struct Excerpt {
     dir: PathBuf,
     segments: Vec<OpenSegment>,
-    way: Way,
+    successors: Successors,
     chain: Chain,
 }
 
@@ -49,7 +49,7 @@ impl Excerpt {
                 segments.reverse();
                 firsts.reverse();
                 let chain = Chain { end: first.prev, crc: first.prev_crc, last: first.prev_last, records: 0 };
-                return Ok(Excerpt { dir: dir.to_owned(), way: Way::new(&firsts, 0), segments, chain });
+                return Ok(Excerpt { dir: dir.to_owned(), successors: Successors::new(&firsts, 0), segments, chain });
             }
         }
         Err(StorageError::Refused { path: dir.to_owned(), why: format!("the log does not reach back to {from}") })
@@ -66,7 +66,7 @@ impl Excerpt {
     /// [`StorageError::Refused`] when there is a gap in the log; [`StorageError::Corrupt`] when a batch holds what is no transaction;
     /// [`StorageError::Io`].
     pub fn next_batch(&mut self, mut each: impl FnMut(LogRecord<'_>)) -> Result<bool, StorageError> {
-        let Some((index, at, batch)) = self.way.next(&self.segments, &self.chain)? else { return Ok(false) };
+        let Some((index, at, batch)) = self.successors.next(&self.segments, &self.chain)? else { return Ok(false) };
         // A snapshot may have filled it, and nothing else has what is missing.
         if batch.header.prev_last != self.chain.last {
             let why =
@@ -75,7 +75,7 @@ impl Excerpt {
         }
         let segment = &self.segments[index];
         self.chain.follow(segment, at, &batch.batch(), Zxid::ZERO, &mut |_, record| each(record))?;
-        self.way.stop = Some((index, self.chain.end.offset));
+        self.successors.stop = Some((index, self.chain.end.offset));
         Ok(true)
     }
 }

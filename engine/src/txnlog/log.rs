@@ -334,8 +334,7 @@ impl<D: Disk> Log<D> {
         true
     }
 
-    /// How far back whoever reads the log on the disk can begin if no more than `limit` bytes are to be read: everything after the
-    /// transaction that is returned.
+    /// The oldest transaction after which a reader of the log on the disk can start when it may read at most `limit` bytes.
     pub fn reach(&self, limit: u64) -> Option<Zxid> {
         let older = self.inherited.iter().chain(&self.retired).map(|kept| kept.extent);
         let (mut bytes, mut reach) = (0, None);

@@ -1,7 +1,7 @@
 //! One segment, read back: its header, the batch at a place, and the batches that stand anywhere in it.
 //!
 //! What reads a log is of two kinds. Recovery must not guess: a segment whose header does not check out is refused, and a
-//! batch is either whole or not there. Whoever looks into a broken log ([`OpenSegment::open_as_it_is`], [`Wreck`]) wants
+//! batch is either whole or not there. Whoever looks into a broken log ([`OpenSegment::open_as_it_is`], [`PartialBatch`]) wants
 //! everything that is provably what was written: a salt that makes batches check out is the right one, whatever else is wrong
 //! with the header, and a record that checks out is good although the one after it is not.
 //!
@@ -64,18 +64,18 @@ pub struct Unreadable {
     /// What is wrong there.
     pub why: &'static str,
     /// What is left of a batch whose header checks out.
-    pub wreck: Option<Wreck>,
+    pub partial: Option<PartialBatch>,
 }
 
 /// A batch whose header can be believed while the records cannot, not all of them.
 #[derive(Debug)]
-pub struct Wreck {
+pub struct PartialBatch {
     /// What the header says: which transactions there were, and where the batch before them ended.
     pub header: BatchHeader,
     bytes: Vec<u8>,
 }
 
-/// A record of a [`Wreck`] that checks out by itself.
+/// A record of a [`PartialBatch`] that checks out by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Survivor<'a> {
     /// How many records stand before it in the batch.
@@ -97,7 +97,7 @@ pub enum Trace {
     Something,
 }
 
-impl Wreck {
+impl PartialBatch {
     /// The checksum in its header.
     pub fn crc(&self) -> u32 {
         batch_crc(&self.bytes)
@@ -260,13 +260,13 @@ impl OpenSegment {
         let block = self.read(at, BLOCK)?;
         let header = match BatchHeader::parse(&block, self.header.salt, at) {
             Ok(header) => header,
-            Err(why) => return Ok(Err(Unreadable { offset: u64::from(at), why, wreck: None })),
+            Err(why) => return Ok(Err(Unreadable { offset: u64::from(at), why, partial: None })),
         };
         // Its checksum is right, so its length can be believed; it is bounded by the file all the same.
         let bytes = if header.len as usize <= block.len() { block } else { self.read(at, header.len as usize)? };
         Ok(match Batch::parse(&bytes, self.header.salt, at) {
             Ok(_) => Ok(Loaded { header, salt: self.header.salt, at, bytes }),
-            Err((offset, why)) => Err(Unreadable { offset, why, wreck: Some(Wreck { header, bytes }) }),
+            Err((offset, why)) => Err(Unreadable { offset, why, partial: Some(PartialBatch { header, bytes }) }),
         })
     }
 
@@ -395,9 +395,9 @@ mod tests {
             bytes[at] ^= 0x41;
             let unreadable = open(&path, &bytes).batch(FIRST).unwrap().unwrap_err();
             assert_eq!(unreadable.offset, second as u64);
-            let wreck = unreadable.wreck.unwrap();
-            assert_eq!((wreck.header.first, wreck.header.last), (Zxid(5), Zxid(7)));
-            let survivors = wreck.survivors();
+            let partial = unreadable.partial.unwrap();
+            assert_eq!((partial.header.first, partial.header.last), (Zxid(5), Zxid(7)));
+            let survivors = partial.survivors();
             assert_eq!(survivors.iter().map(|one| one.index).collect::<Vec<_>>(), left, "at {at}");
             for one in survivors {
                 assert_eq!(TxnEntry::decode(one.entry).unwrap().header.zxid.0, 5 + i64::from(one.index));

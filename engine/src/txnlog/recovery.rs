@@ -57,7 +57,7 @@ pub struct Recovered {
     pub extents: Vec<Extent>,
     /// Segments that hold no part of the chain and may be deleted.
     pub unused: Vec<PathBuf>,
-    /// Where something unreadable follows the end, in case anybody wonders: a write that nobody was answered for.
+    /// Where something unreadable follows the end: an unacknowledged write.
     pub torn: Option<(PathBuf, u64)>,
 }
 
@@ -118,8 +118,8 @@ pub(crate) fn follow(
     let whole = segments[..begin].iter().zip(&firsts);
     let mut extents: Vec<_> =
         whole.map(|(segment, first)| Extent { after: after(first), bytes: segment.file_len() }).collect();
-    let mut way = Way::new(&firsts, begin);
-    while let Some((index, at, batch)) = way.next(&segments, &chain)? {
+    let mut successors = Successors::new(&firsts, begin);
+    while let Some((index, at, batch)) = successors.next(&segments, &chain)? {
         let segment = &segments[index];
         // After a restart with a snapshot that was newer than the log, the log has a gap that only that snapshot, or a newer
         // one, fills.
@@ -134,10 +134,10 @@ pub(crate) fn follow(
             });
         }
         chain.follow(segment, at, &batch.batch(), from, &mut each)?;
-        if let Some((before, _)) = way.stop.filter(|(before, _)| *before != index) {
+        if let Some((before, _)) = successors.stop.filter(|(before, _)| *before != index) {
             segments[before].park();
         }
-        way.stop = Some((index, chain.end.offset));
+        successors.stop = Some((index, chain.end.offset));
         let bytes = chain.end.offset.into();
         match (used.last_mut(), extents.last_mut()) {
             (Some((path, last)), Some(extent)) if path == segment.path() => (*last, extent.bytes) = (chain.last, bytes),
@@ -147,7 +147,7 @@ pub(crate) fn follow(
             }
         }
     }
-    let (first_beyond, at_beyond) = way.stop.unwrap_or((begin, BLOCK as u32));
+    let (first_beyond, at_beyond) = successors.stop.unwrap_or((begin, BLOCK as u32));
     let last = chain.last.max(from);
     let mut torn = None;
     for (index, segment) in segments.iter().enumerate().skip(first_beyond) {
@@ -173,7 +173,7 @@ pub(crate) fn follow(
         segment.park();
     }
     // Up to where a segment was closed it was durable.
-    if let Some((index, at)) = way.stop
+    if let Some((index, at)) = successors.stop
         && segments[index].closed_at().is_some_and(|end| end > at)
     {
         let (broken, offset, why) = first_unreadable(&segments[index..], at, last)?;
@@ -225,7 +225,7 @@ fn first_unreadable(
     // Sure where a header can still be read that names the end: what stands at the end itself never was part of the log.
     for next in &segments[1..] {
         if let Err(unreadable) = next.batch(BLOCK as u32)?
-            && unreadable.wreck.is_some_and(|wreck| wreck.header.prev == segments[0].position(at))
+            && unreadable.partial.is_some_and(|partial| partial.header.prev == segments[0].position(at))
         {
             place = (next, BLOCK as u32);
         }
@@ -271,7 +271,7 @@ fn begin(segments: &[OpenSegment], firsts: &[Option<BatchHeader>], from: Zxid) -
 }
 
 /// Which batch of the log comes next.
-pub(super) struct Way {
+pub(super) struct Successors {
     /// Which segment begins right after which batch. If a batch in the same segment and a later segment both claim to follow, the
     /// segment counts: a later life has found the end there and gone on in a new one, and what stands in the old one came too
     /// late (a write that a killed process had handed to the kernel can land after its successor has read the log).
@@ -280,12 +280,12 @@ pub(super) struct Way {
     pub(super) stop: Option<(usize, u32)>,
 }
 
-impl Way {
+impl Successors {
     /// From the beginning of the segment `begin` on. `firsts` are the headers of the segments' first batches, where they can be
     /// read.
-    pub(super) fn new(firsts: &[Option<BatchHeader>], begin: usize) -> Way {
+    pub(super) fn new(firsts: &[Option<BatchHeader>], begin: usize) -> Successors {
         let link = |(index, header): (usize, &Option<BatchHeader>)| header.map(|it| ((it.prev, it.prev_crc), index));
-        Way { links: firsts.iter().enumerate().skip(begin).filter_map(link).collect(), stop: None }
+        Successors { links: firsts.iter().enumerate().skip(begin).filter_map(link).collect(), stop: None }
     }
 
     /// The batch that continues `chain`, with its segment and its place in that.

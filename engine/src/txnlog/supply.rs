@@ -1,4 +1,5 @@
-//! Has the next segment ready before it is needed: orders go to a thread of its own, or to whoever works at the bench in a simulation.
+//! Has the next segment ready before it is needed: segments are ordered from a [`Maker`], which has a thread of its own, or
+//! is stepped by a simulation.
 //!
 //! **Invariants**: one segment is ordered at a time; an order is never lost, and one that failed is tried again.
 //!
@@ -16,7 +17,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-enum Order {
+enum Job {
     Make { number: u32, size: u64 },
     Release { recycle: Vec<PathBuf>, delete: Vec<PathBuf> },
 }
@@ -27,30 +28,30 @@ enum Done {
     NobodyWaits,
 }
 
-/// Where orders arrive, and from where segments are handed over.
-pub struct Bench {
-    inbox: Receiver<Order>,
+/// Makes what is ordered, with a [`Workshop`].
+pub struct Maker {
+    inbox: Receiver<Job>,
     outbox: Sender<Result<Segment, StorageError>>,
 }
 
-impl Bench {
-    /// Carries out one order, if there is one: for a simulation, where no thread does.
+impl Maker {
+    /// Carries out one job, if there is one: for a simulation, where no thread does.
     pub fn step(&self, workshop: &mut Workshop) -> bool {
-        self.inbox.try_recv().map(|order| self.carry_out(order, workshop)).is_ok()
+        self.inbox.try_recv().map(|job| self.carry_out(job, workshop)).is_ok()
     }
 
-    /// Whether [`Bench::step`] has something to do.
+    /// Whether [`Maker::step`] has something to do.
     pub fn has_orders(&self) -> bool {
         !self.inbox.is_empty()
     }
 
-    fn carry_out(&self, order: Order, workshop: &mut Workshop) -> Done {
-        match order {
-            Order::Make { number, size } => match self.outbox.send(workshop.make(number, size)) {
+    fn carry_out(&self, job: Job, workshop: &mut Workshop) -> Done {
+        match job {
+            Job::Make { number, size } => match self.outbox.send(workshop.make(number, size)) {
                 Ok(()) => Done::Made,
                 Err(_) => Done::NobodyWaits,
             },
-            Order::Release { recycle, delete } => {
+            Job::Release { recycle, delete } => {
                 workshop.release(recycle, delete);
                 Done::Released
             }
@@ -78,7 +79,7 @@ const POSTPONED: Duration = Duration::from_millis(1);
 
 /// Has segments made, one ahead.
 pub struct Supply {
-    orders: Option<Sender<Order>>,
+    jobs: Option<Sender<Job>>,
     ready: Receiver<Result<Segment, StorageError>>,
     thread: Option<JoinHandle<()>>,
     size: u64,
@@ -95,14 +96,14 @@ pub struct Supply {
 }
 
 impl Supply {
-    /// Orders the first of the segments of `size` bytes, numbered from `next`, at a bench that somebody has to work at.
-    pub fn new(size: u64, next: u32) -> (Supply, Bench) {
+    /// Orders the first of the segments of `size` bytes, numbered from `next`, from a maker that somebody has to step.
+    pub fn new(size: u64, next: u32) -> (Supply, Maker) {
         let size = round_up(size.min(SEGMENT_BYTES_MAX) as usize) as u64;
         // One segment is ordered at a time; besides, there may be something to recycle.
-        let (orders, inbox) = bounded(2);
+        let (jobs, inbox) = bounded(2);
         let (outbox, ready) = bounded(1);
         let mut supply = Supply {
-            orders: Some(orders),
+            jobs: Some(jobs),
             ready,
             thread: None,
             size,
@@ -115,15 +116,15 @@ impl Supply {
             failures: 0,
         };
         supply.order(size, Duration::ZERO);
-        (supply, Bench { inbox, outbox })
+        (supply, Maker { inbox, outbox })
     }
 
-    /// The same, with a thread at the bench.
+    /// The same, with a thread that steps the maker.
     pub fn start(mut workshop: Workshop, dir: &Path, size: u64, next: u32, wake: Wake) -> Result<Supply, StorageError> {
-        let (mut supply, bench) = Supply::new(size, next);
+        let (mut supply, maker) = Supply::new(size, next);
         let work = move || {
-            while let Ok(order) = bench.inbox.recv() {
-                match bench.carry_out(order, &mut workshop) {
+            while let Ok(job) = maker.inbox.recv() {
+                match maker.carry_out(job, &mut workshop) {
                     Done::Made => wake(),
                     Done::Released => {}
                     Done::NobodyWaits => return,
@@ -139,8 +140,8 @@ impl Supply {
         if self.ordered.is_some() {
             return;
         }
-        let orders = self.orders.as_ref().expect("present until dropped");
-        self.postponed = match orders.try_send(Order::Make { number: self.next, size }) {
+        let jobs = self.jobs.as_ref().expect("present until dropped");
+        self.postponed = match jobs.try_send(Job::Make { number: self.next, size }) {
             Ok(()) => {
                 self.next += 1;
                 self.ordered = Some(size);
@@ -214,9 +215,9 @@ impl Supply {
     /// Hands over segments that nobody needs any more, to be used again or to be deleted. False if they could not be taken just
     /// now.
     pub fn recycle(&mut self, recycle: Vec<PathBuf>, delete: Vec<PathBuf>) -> bool {
-        let orders = self.orders.as_ref().expect("present until dropped");
+        let jobs = self.jobs.as_ref().expect("present until dropped");
         // A segment that is ordered must never find the queue full.
-        (self.ordered.is_some() || orders.is_empty()) && orders.try_send(Order::Release { recycle, delete }).is_ok()
+        (self.ordered.is_some() || jobs.is_empty()) && jobs.try_send(Job::Release { recycle, delete }).is_ok()
     }
 
     /// The next segment, if it is ready, with room for at least `room` bytes of batches; the one after it is ordered at
@@ -258,7 +259,7 @@ impl Supply {
 
 impl Drop for Supply {
     fn drop(&mut self) {
-        self.orders = None;
+        self.jobs = None;
         // A finished segment may still be waiting to be taken, which would keep the thread from seeing that nobody orders.
         if let Some(thread) = self.thread.take() {
             while self.ready.recv().is_ok() {}
@@ -318,17 +319,17 @@ mod tests {
     fn an_order_that_finds_the_queue_full_is_not_lost() {
         let dir = tempfile::tempdir_in(".").unwrap();
         let mut workshop = workshop(dir.path());
-        let (mut supply, bench) = Supply::new(100_000, 1);
+        let (mut supply, maker) = Supply::new(100_000, 1);
         let now = Duration::from_secs(1);
-        let Ok(order) = bench.inbox.try_recv() else { panic!("the first is ordered") };
+        let Ok(job) = maker.inbox.try_recv() else { panic!("the first is ordered") };
         assert!(supply.recycle(Vec::new(), Vec::new()) && supply.recycle(Vec::new(), Vec::new()), "while it is made");
-        bench.carry_out(order, &mut workshop);
+        maker.carry_out(job, &mut workshop);
         supply.poll(now);
         assert!(supply.take(4096, now).is_some());
-        while bench.step(&mut workshop) {}
+        while maker.step(&mut workshop) {}
         let again = supply.deadline().expect("it is not given up");
         supply.poll(again);
-        assert!(bench.step(&mut workshop));
+        assert!(maker.step(&mut workshop));
         supply.poll(again);
         assert_eq!(supply.take(4096, again).unwrap().header.number, 2);
     }

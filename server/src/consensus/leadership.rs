@@ -34,7 +34,7 @@ pub struct LinkId(pub u64);
 
 /// What is to be done, in the order given; each is done, and durable where it writes, before the next.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Order {
+pub enum Output {
     /// Send this to a learner.
     Send(LinkId, Message),
     /// Send a snapshot of the tree to a learner, as it stood at this transaction when it was ordered.
@@ -134,7 +134,7 @@ impl Leadership {
         ensemble: Arc<Ensemble>,
         standing: Standing,
         history: History,
-        out: &mut Vec<Order>,
+        out: &mut Vec<Output>,
     ) -> Leadership {
         let mut leadership = Leadership::begin(me, ensemble, standing, history, Phase::Discovery);
         leadership.discover(out);
@@ -248,7 +248,7 @@ impl Leadership {
     }
 
     /// A transaction that was ordered is on its way to the log: the learners get the same bytes.
-    pub fn propose(&mut self, zxid: Zxid, record: Record, out: &mut Vec<Order>) {
+    pub fn propose(&mut self, zxid: Zxid, record: Record, out: &mut Vec<Output>) {
         assert!(zxid > self.proposed && zxid <= self.ordered, "{zxid} is proposed after {}", self.proposed);
         self.proposed = zxid;
         if self.phase == Phase::Alone {
@@ -256,22 +256,22 @@ impl Leadership {
         }
         for (link, learner) in &self.learners {
             if learner.stage >= Stage::Sent && !learner.is_observer {
-                out.push(Order::Send(*link, Message::carrying(PacketKind::Proposal, zxid, record.clone())));
+                out.push(Output::Send(*link, Message::carrying(PacketKind::Proposal, zxid, record.clone())));
             }
         }
         self.outstanding.push_back((zxid, record));
     }
 
     /// A learner wants to know when everything is committed that was ordered before.
-    pub fn sync(&mut self, link: LinkId, out: &mut Vec<Order>) {
+    pub fn sync(&mut self, link: LinkId, out: &mut Vec<Output>) {
         match self.ordered > self.committed {
             true => self.syncs.push_back((self.ordered, link)),
-            false => out.push(Order::Send(link, SYNCED)),
+            false => out.push(Output::Send(link, SYNCED)),
         }
     }
 
     /// The leader's own log has everything up to `durable`: that is its vote.
-    pub fn durable(&mut self, durable: Durable, out: &mut Vec<Order>) {
+    pub fn durable(&mut self, durable: Durable, out: &mut Vec<Output>) {
         assert!(durable.upto() <= self.proposed, "only what was proposed is logged");
         self.durable = self.durable.max(durable.upto());
         self.quorum.ack(self.me, durable.upto());
@@ -289,29 +289,29 @@ impl Leadership {
     /// A learner's link is gone. Until the epoch is established, only those count that are still there: a leader that is
     /// established by the words of members that have left would serve clients from the past. One whose promise it had, and without
     /// which there is no quorum, looks for a leader again, and needs this member for that.
-    pub fn disconnected(&mut self, link: LinkId, out: &mut Vec<Order>) {
+    pub fn disconnected(&mut self, link: LinkId, out: &mut Vec<Output>) {
         if let Some(gone) = self.learners.remove(&link)
             && !self.is_established()
         {
             self.synchronized.remove(&gone.sid);
             if gone.votes && gone.stage >= Stage::Promised && !self.has_quorum() {
-                out.push(Order::GiveUp(format!("server {} has left before the epoch was established", gone.sid)));
+                out.push(Output::GiveUp(format!("server {} has left before the epoch was established", gone.sid)));
             }
         }
     }
 
     /// A learner said something.
-    pub fn hear(&mut self, link: LinkId, said: Message, out: &mut Vec<Order>) {
+    pub fn hear(&mut self, link: LinkId, said: Message, out: &mut Vec<Output>) {
         if !self.learners.contains_key(&link) {
             return;
         }
         if let Err(why) = self.step(link, said, out) {
             self.learners.remove(&link);
-            out.push(Order::Drop(link, why));
+            out.push(Output::Drop(link, why));
         }
     }
 
-    fn step(&mut self, link: LinkId, said: Message, out: &mut Vec<Order>) -> Result<(), String> {
+    fn step(&mut self, link: LinkId, said: Message, out: &mut Vec<Output>) -> Result<(), String> {
         let learner = self.learners.get_mut(&link).expect("looked at just now");
         match (learner.stage, said.kind) {
             (Stage::New, PacketKind::FollowerInfo | PacketKind::ObserverInfo) => {
@@ -334,11 +334,11 @@ impl Leadership {
                 match self.phase {
                     Phase::Discovery => self.discover(out),
                     // It promised a later epoch to another, which came to nothing, and can never follow this one.
-                    _ if epoch > self.standing.accepted && learner.votes => out.push(Order::GiveUp(format!(
+                    _ if epoch > self.standing.accepted && learner.votes => out.push(Output::GiveUp(format!(
                         "server {} has promised epoch {epoch}, and can only follow a leader of a later one",
                         info.sid
                     ))),
-                    _ => out.push(Order::Send(link, self.leader_info())),
+                    _ => out.push(Output::Send(link, self.leader_info())),
                 }
             }
             (Stage::Known, PacketKind::AckEpoch) if self.phase != Phase::Discovery => {
@@ -369,7 +369,7 @@ impl Leadership {
                     self.synchronized.insert(learner.sid);
                 }
                 match self.phase {
-                    Phase::Broadcast => out.push(Order::Send(link, UP_TO_DATE)),
+                    Phase::Broadcast => out.push(Output::Send(link, UP_TO_DATE)),
                     _ => self.establish(out),
                 }
             }
@@ -388,7 +388,7 @@ impl Leadership {
             (Stage::Synchronized, PacketKind::Ping | PacketKind::Request | PacketKind::Revalidate)
                 if self.is_established() =>
             {
-                out.push(Order::Pass(link, said));
+                out.push(Output::Pass(link, said));
             }
             (stage, kind) => return Err(format!("{kind:?} makes no sense from a learner that is {stage:?}")),
         }
@@ -396,11 +396,11 @@ impl Leadership {
     }
 
     /// What is still on its way over an earlier link of the same member was said by one that it is not any more.
-    fn forget_older_links(&mut self, link: LinkId, sid: ServerId, out: &mut Vec<Order>) {
+    fn forget_older_links(&mut self, link: LinkId, sid: ServerId, out: &mut Vec<Output>) {
         let older = self.learners.iter().filter(|(id, learner)| **id != link && learner.sid == sid);
         for id in older.map(|(id, _)| *id).collect::<Vec<_>>() {
             self.learners.remove(&id);
-            out.push(Order::Drop(id, format!("server {sid} has connected again")));
+            out.push(Output::Drop(id, format!("server {sid} has connected again")));
         }
     }
 
@@ -410,30 +410,30 @@ impl Leadership {
     }
 
     /// With a quorum there, the epoch is newer than all that any of it has promised: no earlier leader can get a quorum any more.
-    fn discover(&mut self, out: &mut Vec<Order>) {
+    fn discover(&mut self, out: &mut Vec<Output>) {
         let promised = &self.promised;
         if self.phase != Phase::Discovery || !self.ensemble.is_quorum(|voter| promised.contains_key(&voter)) {
             return;
         }
         let newest = *promised.values().max().expect("its own at least");
         let epoch = if mutation::is_on(Mutation::EpochsAreUsedAgain) { newest.max(1) } else { newest + 1 };
-        out.push(Order::Promise(epoch));
+        out.push(Output::Promise(epoch));
         self.standing.accepted = epoch;
         self.phase = Phase::Promising;
         self.followers.insert(self.me);
         let known = self.learners.iter().filter(|(_, learner)| learner.stage == Stage::Known);
         let links: Vec<LinkId> = known.map(|(link, _)| *link).collect();
-        out.extend(links.into_iter().map(|link| Order::Send(link, self.leader_info())));
+        out.extend(links.into_iter().map(|link| Output::Send(link, self.leader_info())));
         self.synchronize(out);
     }
 
     /// With a quorum's promise, the history of the epoch is settled: it is the leader's.
-    fn synchronize(&mut self, out: &mut Vec<Order>) {
+    fn synchronize(&mut self, out: &mut Vec<Output>) {
         if self.phase != Phase::Promising || !self.ensemble.is_quorum(|voter| self.followers.contains(&voter)) {
             return;
         }
         let epoch = self.standing.accepted;
-        out.push(Order::TakeOver(epoch));
+        out.push(Output::TakeOver(epoch));
         self.standing.current = epoch;
         self.phase = Phase::Synchronization;
         self.synchronized.insert(self.me);
@@ -444,7 +444,7 @@ impl Leadership {
     }
 
     /// A quorum's disks have the history: it is committed, and the epoch begins.
-    fn establish(&mut self, out: &mut Vec<Order>) {
+    fn establish(&mut self, out: &mut Vec<Output>) {
         let is_enough = mutation::is_on(Mutation::EpochsAreEstablishedWithoutAQuorum);
         let has = |voter: ServerId| is_enough || self.synchronized.contains(&voter);
         if self.phase != Phase::Synchronization || !self.ensemble.is_quorum(has) {
@@ -455,12 +455,12 @@ impl Leadership {
         (self.ordered, self.proposed) = (beginning, beginning);
         (self.committed, self.durable) = (beginning, beginning);
         self.quorum = Quorum::new(self.ensemble.clone(), beginning);
-        out.push(Order::Serve(self.standing.accepted));
+        out.push(Output::Serve(self.standing.accepted));
         let ready = self.learners.iter().filter(|(_, learner)| learner.stage == Stage::Synchronized);
-        out.extend(ready.map(|(link, _)| Order::Send(*link, UP_TO_DATE)));
+        out.extend(ready.map(|(link, _)| Output::Send(*link, UP_TO_DATE)));
     }
 
-    fn commit(&mut self, out: &mut Vec<Order>) {
+    fn commit(&mut self, out: &mut Vec<Output>) {
         let upto = self.quorum.committed();
         if !self.is_established() || upto <= self.committed {
             return;
@@ -470,7 +470,7 @@ impl Leadership {
         while self.outstanding.front().is_some_and(|(zxid, _)| *zxid <= upto) {
             let (zxid, record) = self.outstanding.pop_front().expect("looked at just now");
             for (link, learner) in self.learners.iter().filter(|(_, learner)| learner.stage >= Stage::Sent) {
-                out.push(Order::Send(
+                out.push(Output::Send(
                     *link,
                     match learner.is_observer {
                         true => Message::carrying(PacketKind::Inform, zxid, record.clone()),
@@ -480,11 +480,11 @@ impl Leadership {
             }
             // Right behind its commit: whatever the learner is told next must find it answered.
             while let Some((_, link)) = self.syncs.pop_front_if(|(waits_for, _)| *waits_for <= zxid) {
-                out.push(Order::Send(link, SYNCED));
+                out.push(Output::Send(link, SYNCED));
             }
             self.history.push(zxid, &record.bytes);
         }
-        out.push(Order::Commit(upto));
+        out.push(Output::Commit(upto));
     }
 }
 

@@ -1,6 +1,6 @@
 //! A leader word by word: whom it waits for, what it sends to whom, and when.
 
-use super::Order::*;
+use super::Output::*;
 use super::*;
 use bytes::Bytes;
 
@@ -46,24 +46,24 @@ impl Rig {
         Rig(leadership)
     }
 
-    fn hear(&mut self, link: LinkId, said: Message) -> Vec<Order> {
+    fn hear(&mut self, link: LinkId, said: Message) -> Vec<Output> {
         let mut out = vec![];
         self.0.hear(link, said, &mut out);
         out
     }
 
-    fn comes(&mut self, link: LinkId, kind: PacketKind, sid: i64, accepted: u32) -> Vec<Order> {
+    fn comes(&mut self, link: LinkId, kind: PacketKind, sid: i64, accepted: u32) -> Vec<Output> {
         self.0.connected(link);
         self.hear(link, info(kind, sid, accepted))
     }
 
-    fn durable(&mut self, upto: Zxid) -> Vec<Order> {
+    fn durable(&mut self, upto: Zxid) -> Vec<Output> {
         let mut out = vec![];
         self.0.durable(Durable::simulated(upto), &mut out);
         out
     }
 
-    fn propose(&mut self, zxid: Zxid) -> Vec<Order> {
+    fn propose(&mut self, zxid: Zxid) -> Vec<Output> {
         let mut out = vec![];
         assert_eq!(self.0.order(u32::MAX), Some(zxid));
         self.0.propose(zxid, bytes(zxid).into(), &mut out);
@@ -103,7 +103,7 @@ fn zookeeper_3104_a_learner_is_sent_what_it_lacks_then_newleader_then_new_propos
         about(PacketKind::Commit, three),
         about(PacketKind::NewLeader, new),
     ];
-    let expected: Vec<Order> = [TakeOver(3)].into_iter().chain(sent.map(|message| Send(A, message))).collect();
+    let expected: Vec<Output> = [TakeOver(3)].into_iter().chain(sent.map(|message| Send(A, message))).collect();
     assert_eq!(rig.hear(A, ack_epoch(Zxid::new(2, 1), 2)), expected);
     assert_eq!(rig.hear(A, about(PacketKind::Ack, new)), [Serve(3), Send(A, UP_TO_DATE)]);
     assert_eq!(rig.hear(A, about(PacketKind::Ack, new)), [], "the second one, which every learner sends");
@@ -200,7 +200,7 @@ fn a_voter_that_comes_again_does_not_count_for_what_it_acknowledged_before() {
 }
 
 /// What server 2 is told that comes over link B with its history up to `have`, while the log reaches back to `reach`.
-fn told_with_a_log(rig: &mut Rig, have: Zxid, reach: Option<Zxid>) -> Vec<Order> {
+fn told_with_a_log(rig: &mut Rig, have: Zxid, reach: Option<Zxid>) -> Vec<Output> {
     rig.0.log_reaches(reach);
     rig.comes(B, PacketKind::FollowerInfo, 2, 2);
     rig.hear(B, ack_epoch(have, 1))

@@ -27,7 +27,7 @@ use std::collections::VecDeque;
 
 /// What is to be done, in the order given; each is done, and durable where it writes, before the next.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Order {
+pub enum Output {
     /// Send this to the leader.
     Send(Message),
     /// Never follow the leader of an earlier epoch again.
@@ -107,10 +107,10 @@ pub struct Learner {
 
 impl Learner {
     /// Of a member whose link to its leader has just been made. All of its log is durable.
-    pub fn new(me: ServerId, is_observer: bool, standing: Standing, out: &mut Vec<Order>) -> Learner {
+    pub fn new(me: ServerId, is_observer: bool, standing: Standing, out: &mut Vec<Output>) -> Learner {
         let kind = if is_observer { PacketKind::ObserverInfo } else { PacketKind::FollowerInfo };
         let info = LearnerInfo { sid: me, protocol: PROTOCOL, config_version: 0 };
-        out.push(Order::Send(Message::with(kind, Zxid::new(standing.accepted, 0), info.to_vec())));
+        out.push(Output::Send(Message::with(kind, Zxid::new(standing.accepted, 0), info.to_vec())));
         let last = standing.last;
         Learner {
             is_observer,
@@ -162,13 +162,13 @@ impl Learner {
     }
 
     /// The leader said something.
-    pub fn hear(&mut self, said: Message, out: &mut Vec<Order>) {
+    pub fn hear(&mut self, said: Message, out: &mut Vec<Output>) {
         if let Err(why) = self.step(said, out) {
-            out.push(Order::Leave(why));
+            out.push(Output::Leave(why));
         }
     }
 
-    fn step(&mut self, said: Message, out: &mut Vec<Order>) -> Result<(), String> {
+    fn step(&mut self, said: Message, out: &mut Vec<Output>) -> Result<(), String> {
         let zxid = said.zxid;
         match (self.phase, said.kind) {
             (Phase::Discovery, PacketKind::LeaderInfo) => self.promise(zxid.epoch(), out)?,
@@ -177,12 +177,12 @@ impl Learner {
                 self.phase = Phase::Collecting;
             }
             (Phase::Choosing, PacketKind::Trunc) => {
-                out.push(Order::Truncate(zxid));
+                out.push(Output::Truncate(zxid));
                 self.begin_at(zxid.min(self.standing.last));
             }
             (Phase::Choosing, PacketKind::Snap) => {
                 self.phase = Phase::Loading(zxid);
-                out.push(Order::Load(zxid));
+                out.push(Output::Load(zxid));
             }
             // During synchronization they are not answered, as Apache's learners do not.
             (Phase::Collecting | Phase::Flushing | Phase::Waiting, PacketKind::Ping) => {}
@@ -213,7 +213,7 @@ impl Learner {
             }
             (Phase::Waiting, PacketKind::UpToDate) => {
                 // Apache's leaders get this twice from every learner, and their logs are written that way.
-                out.push(Order::Send(Message::about(PacketKind::Ack, Zxid::new(self.epoch, 0))));
+                out.push(Output::Send(Message::about(PacketKind::Ack, Zxid::new(self.epoch, 0))));
                 self.phase = Phase::Broadcast;
                 self.append_all(out);
                 self.acknowledge(out);
@@ -221,21 +221,21 @@ impl Learner {
                 self.tell(out);
             }
             (Phase::Broadcast, PacketKind::Ping | PacketKind::Revalidate | PacketKind::Sync) => {
-                out.push(Order::Pass(said));
+                out.push(Output::Pass(said));
             }
             (phase, kind) => return Err(format!("{kind:?} makes no sense in {phase:?}")),
         }
         Ok(())
     }
 
-    /// The snapshot that followed [`Order::Load`] is durable, and is the whole history now.
+    /// The snapshot that followed [`Output::Load`] is durable, and is the whole history now.
     pub fn loaded(&mut self) {
         let Phase::Loading(upto) = self.phase else { panic!("no snapshot was asked for") };
         self.begin_at(upto);
     }
 
     /// The log has everything up to `durable`.
-    pub fn durable(&mut self, durable: Durable, out: &mut Vec<Order>) {
+    pub fn durable(&mut self, durable: Durable, out: &mut Vec<Output>) {
         self.durable = self.durable.max(durable.upto());
         match self.phase {
             Phase::Flushing => self.acknowledge_history(out),
@@ -246,7 +246,7 @@ impl Learner {
         self.tell(out);
     }
 
-    fn promise(&mut self, epoch: u32, out: &mut Vec<Order>) -> Result<(), String> {
+    fn promise(&mut self, epoch: u32, out: &mut Vec<Output>) -> Result<(), String> {
         let Standing { accepted, current, last } = self.standing;
         if epoch > EPOCH_MAX {
             return Err(format!("the leader begins the impossible epoch {epoch}"));
@@ -259,11 +259,11 @@ impl Learner {
         let counts = epoch > accepted && self.has_history;
         let answer = if counts { current as i32 } else { ALREADY_PROMISED };
         if epoch > accepted {
-            out.push(Order::Promise(epoch));
+            out.push(Output::Promise(epoch));
             self.standing.accepted = epoch;
         }
         self.epoch = epoch;
-        out.push(Order::Send(Message::with(PacketKind::AckEpoch, last, answer.to_be_bytes().to_vec())));
+        out.push(Output::Send(Message::with(PacketKind::AckEpoch, last, answer.to_be_bytes().to_vec())));
         self.phase = Phase::Choosing;
         Ok(())
     }
@@ -305,33 +305,33 @@ impl Learner {
         Ok(())
     }
 
-    fn append_all(&mut self, out: &mut Vec<Order>) {
+    fn append_all(&mut self, out: &mut Vec<Output>) {
         self.append(self.proposed, out);
     }
 
-    fn append(&mut self, upto: Zxid, out: &mut Vec<Order>) {
+    fn append(&mut self, upto: Zxid, out: &mut Vec<Output>) {
         while let Some(proposal) = self.proposals.get_mut(self.appended).filter(|proposal| proposal.zxid <= upto) {
             let bytes = proposal.bytes.take().expect("appended once");
-            out.push(Order::Append(proposal.zxid, bytes));
+            out.push(Output::Append(proposal.zxid, bytes));
             self.appended += 1;
         }
     }
 
     /// `NEWLEADER` may be acknowledged once everything that was committed before it is durable. That is taken over first.
-    fn acknowledge_history(&mut self, out: &mut Vec<Order>) {
+    fn acknowledge_history(&mut self, out: &mut Vec<Output>) {
         let newest = self.appended.checked_sub(1).map(|at| self.proposals[at].zxid);
         let is_late = newest.is_some_and(|newest| newest > self.durable);
         if is_late && !mutation::is_on(Mutation::HistoryIsAcknowledgedBeforeItIsDurable) {
             return;
         }
         let epoch = self.epoch;
-        out.push(Order::TakeOver(epoch));
+        out.push(Output::TakeOver(epoch));
         self.standing.current = epoch;
-        out.push(Order::Send(Message::about(PacketKind::Ack, Zxid::new(epoch, 0))));
+        out.push(Output::Send(Message::about(PacketKind::Ack, Zxid::new(epoch, 0))));
         self.phase = Phase::Waiting;
     }
 
-    fn acknowledge(&mut self, out: &mut Vec<Order>) {
+    fn acknowledge(&mut self, out: &mut Vec<Output>) {
         for proposal in self.proposals.range_mut(self.answered..self.appended) {
             let hurries = mutation::is_on(Mutation::ProposalsAreAcknowledgedBeforeTheyAreDurable);
             if proposal.zxid > self.durable && !hurries {
@@ -339,13 +339,13 @@ impl Learner {
             }
             self.answered += 1;
             if std::mem::take(&mut proposal.to_ack) {
-                out.push(Order::Send(Message::about(PacketKind::Ack, proposal.zxid)));
+                out.push(Output::Send(Message::about(PacketKind::Ack, proposal.zxid)));
             }
         }
     }
 
     /// What is committed and durable may be applied. Not before clients are served: until then the tree belongs to nobody.
-    fn tell(&mut self, out: &mut Vec<Order>) {
+    fn tell(&mut self, out: &mut Vec<Output>) {
         let upto = match mutation::is_on(Mutation::CommitsAreAppliedBeforeTheyAreDurable) {
             true => self.committed,
             false => self.committed.min(self.durable),
@@ -356,10 +356,10 @@ impl Learner {
         if upto > self.told {
             self.told = upto;
             self.forget(upto);
-            out.push(Order::Commit(upto));
+            out.push(Output::Commit(upto));
         }
         if self.serves_from.take_if(|from| *from <= upto).is_some() {
-            out.push(Order::Serve);
+            out.push(Output::Serve);
         }
     }
 

@@ -1,6 +1,6 @@
 //! A learner word by word: what Apache's leaders were recorded to say, and what Apache's learners once got wrong.
 
-use super::Order::*;
+use super::Output::*;
 use super::*;
 use corral_proto::peer::{Packet, Parsed};
 use serde_json::Value;
@@ -19,11 +19,11 @@ fn proposal(zxid: Zxid) -> Message {
     Message::with(PacketKind::Proposal, zxid, zxid.to_string().into_bytes())
 }
 
-fn append(zxid: Zxid) -> Order {
+fn append(zxid: Zxid) -> Output {
     Append(zxid, zxid.to_string().into_bytes().into())
 }
 
-fn ack(zxid: Zxid) -> Order {
+fn ack(zxid: Zxid) -> Output {
     Send(about(PacketKind::Ack, zxid))
 }
 
@@ -40,13 +40,13 @@ impl Rig {
         rig
     }
 
-    fn hear(&mut self, said: Message) -> Vec<Order> {
+    fn hear(&mut self, said: Message) -> Vec<Output> {
         let mut out = vec![];
         self.0.hear(said, &mut out);
         out
     }
 
-    fn durable(&mut self, upto: Zxid) -> Vec<Order> {
+    fn durable(&mut self, upto: Zxid) -> Vec<Output> {
         let mut out = vec![];
         self.0.durable(Durable::simulated(upto), &mut out);
         out
@@ -222,7 +222,7 @@ fn to_a_recorded_leader_it_says_what_apaches_learner_said() {
     let info = LearnerInfo::decode(messages[0].1.bytes()).unwrap();
     let mut rig = Rig(Learner::new(info.sid, false, standing, &mut out));
     let mut said: Vec<Message> = vec![];
-    let mut note = |orders: Vec<Order>| -> Vec<Zxid> {
+    let mut note = |orders: Vec<Output>| -> Vec<Zxid> {
         let mut appended = vec![];
         for order in orders {
             match order {

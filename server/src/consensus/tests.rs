@@ -246,17 +246,17 @@ impl Cluster {
     }
 
     /// Carries out what a leader ordered.
-    fn lead(&mut self, index: usize, orders: Vec<leadership::Order>) {
+    fn lead(&mut self, index: usize, orders: Vec<leadership::Output>) {
         for order in orders {
             let disk = &mut self.members[index].disk;
             match order {
-                leadership::Order::Send(id, message) => {
+                leadership::Output::Send(id, message) => {
                     if let Some(link) = self.links.get_mut(&id).filter(|link| !link.fails) {
                         link.to_learner.push_back(encoded(message));
                     }
                 }
-                leadership::Order::FromLog(id, stretch) => self.read_log(index, id, stretch),
-                leadership::Order::Snapshot(id, upto) => {
+                leadership::Output::FromLog(id, stretch) => self.read_log(index, id, stretch),
+                leadership::Output::Snapshot(id, upto) => {
                     let entries = disk.log.iter().filter(|(zxid, _)| *zxid <= upto).cloned().collect();
                     self.count("snapshots");
                     if let Some(link) = self.links.get_mut(&id) {
@@ -264,9 +264,9 @@ impl Cluster {
                         link.snapshots.push_back(entries);
                     }
                 }
-                leadership::Order::Promise(epoch) => disk.accepted = epoch,
-                leadership::Order::TakeOver(epoch) => disk.current = epoch,
-                leadership::Order::Serve(epoch) => {
+                leadership::Output::Promise(epoch) => disk.accepted = epoch,
+                leadership::Output::TakeOver(epoch) => disk.current = epoch,
+                leadership::Output::Serve(epoch) => {
                     let is_newest = self.established.last().is_none_or(|last| epoch > *last);
                     assert!(self.established.insert(epoch), "seed {}: epoch {epoch} was established twice", self.seed);
                     let log = &self.members[index].disk.log;
@@ -281,16 +281,16 @@ impl Cluster {
                     self.committed = longer.clone();
                     self.members[index].election.established(epoch.into());
                 }
-                leadership::Order::Commit(upto) => self.check_committed(index, upto),
-                leadership::Order::GiveUp(_) => {
+                leadership::Output::Commit(upto) => self.check_committed(index, upto),
+                leadership::Output::GiveUp(_) => {
                     self.count("given up");
                     return self.look(index);
                 }
-                leadership::Order::Drop(id, _) => {
+                leadership::Output::Drop(id, _) => {
                     self.count("dropped");
                     self.cut(id, index);
                 }
-                leadership::Order::Pass(..) => {}
+                leadership::Output::Pass(..) => {}
             }
         }
     }
@@ -331,48 +331,48 @@ impl Cluster {
     }
 
     /// Carries out what a learner ordered.
-    fn follow(&mut self, index: usize, orders: Vec<learner::Order>) {
+    fn follow(&mut self, index: usize, orders: Vec<learner::Output>) {
         for order in orders {
             let member = &mut self.members[index];
             let Role::Following(learner, id) = &mut member.role else { return };
             match order {
-                learner::Order::Send(message) => {
+                learner::Output::Send(message) => {
                     if let Some(link) = self.links.get_mut(id) {
                         link.to_leader.push_back(encoded(message));
                     }
                 }
-                learner::Order::Promise(epoch) => {
+                learner::Output::Promise(epoch) => {
                     assert!(epoch > member.disk.accepted, "a promise is for a newer epoch");
                     member.disk.accepted = epoch;
                 }
-                learner::Order::TakeOver(epoch) => {
+                learner::Output::TakeOver(epoch) => {
                     assert!(epoch <= member.disk.accepted && epoch >= member.disk.current);
                     assert!(epoch == member.disk.accepted || member.is_observer, "only what was promised");
                     member.disk.current = epoch;
                 }
-                learner::Order::Truncate(to) => {
+                learner::Output::Truncate(to) => {
                     member.disk.log.retain(|(zxid, _)| *zxid <= to);
                     assert_eq!(member.disk.last(), to, "what a leader cuts back to is there");
                     member.disk.durable = member.disk.log.len();
                     self.count("truncations");
                 }
-                learner::Order::Load(_) => {
+                learner::Output::Load(_) => {
                     let entries = self.links.get_mut(id).and_then(|link| link.snapshots.pop_front());
                     member.disk.log = entries.expect("a snapshot follows");
                     member.disk.durable = member.disk.log.len();
                     learner.loaded();
                 }
-                learner::Order::Append(zxid, bytes) => {
+                learner::Output::Append(zxid, bytes) => {
                     assert!(zxid > member.disk.last(), "seed {}: {zxid} is appended again", self.seed);
                     member.disk.log.push((zxid, bytes));
                 }
-                learner::Order::Commit(upto) => self.check_committed(index, upto),
-                learner::Order::Serve => {
+                learner::Output::Commit(upto) => self.check_committed(index, upto),
+                learner::Output::Serve => {
                     member.election.established(learner.epoch().into());
                     self.count("served");
                 }
-                learner::Order::Pass(_) => {}
-                learner::Order::Leave(_) => {
+                learner::Output::Pass(_) => {}
+                learner::Output::Leave(_) => {
                     self.count("left");
                     return self.look(index);
                 }

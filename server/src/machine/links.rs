@@ -9,6 +9,7 @@
 //!
 //! **Not here**: what packets mean ([`crate::replica`]), who dials whom and who listens ([`super::Outside`]).
 
+use crate::budget::Budget;
 use crate::consensus::leadership::LinkId;
 use crate::consensus::message::Message;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
@@ -54,12 +55,11 @@ pub enum Piece {
     Broken(String),
 }
 
-#[derive(Default)]
 struct Outbound {
     parts: VecDeque<Part>,
     own: BytesMut,
     /// Bytes of memory that the parts hold.
-    held: usize,
+    held: Budget,
     /// Bytes that were sent.
     sent: u64,
     /// Something of the stream at the front was sent.
@@ -70,12 +70,26 @@ struct Outbound {
     is_unbegun: bool,
 }
 
+impl Default for Outbound {
+    fn default() -> Outbound {
+        Outbound {
+            parts: VecDeque::new(),
+            own: BytesMut::new(),
+            held: Budget::new(QUEUE_MAX),
+            sent: 0,
+            begun: false,
+            broken: None,
+            is_unbegun: false,
+        }
+    }
+}
+
 impl Outbound {
     fn own(&mut self, write: impl FnOnce(&mut BytesMut)) {
         let before = self.own.len();
         write(&mut self.own);
         let len = self.own.len() - before;
-        self.held += len;
+        self.held.hold(len);
         match self.parts.back_mut() {
             Some(Part::Own(last)) => *last += len,
             _ => self.parts.push_back(Part::Own(len)),
@@ -93,7 +107,7 @@ impl Outbound {
                     out.put_i64(zxid.0);
                     out.put_i32(data.len() as i32);
                 });
-                self.held += held;
+                self.held.hold(held);
                 self.parts.push_back(Part::Shared(data, held));
                 self.own(|out| out.put_i32(-1));
             }
@@ -109,7 +123,7 @@ impl Outbound {
                     Ok(Piece::Bytes(piece)) => {
                         self.begun = true;
                         let held = piece.len();
-                        self.held += held;
+                        self.held.hold(held);
                         self.parts.push_front(Part::Shared(piece, held));
                     }
                     Ok(Piece::End) => {
@@ -169,13 +183,13 @@ impl Outbound {
                     let taken = written.min(bytes.len());
                     bytes.advance(taken);
                     let is_sent = bytes.is_empty();
-                    self.held -= if is_sent { *held } else { 0 };
+                    self.held.give_back(if is_sent { *held } else { 0 });
                     (taken, is_sent)
                 }
                 Part::Own(len) => {
                     let taken = written.min(*len);
                     *len -= taken;
-                    self.held -= taken;
+                    self.held.give_back(taken);
                     self.own.advance(taken);
                     (taken, *len == 0)
                 }
@@ -291,7 +305,7 @@ impl<S: Read + Write> Links<S> {
             self.dirty.push(id);
         }
         link.outbound.packet(message);
-        if link.outbound.held > QUEUE_MAX && link.ended.is_none() {
+        if link.outbound.held.is_exceeded() && link.ended.is_none() {
             link.ended = Some(format!("it reads too slowly: {} MiB wait for it", QUEUE_MAX >> 20));
             self.dirty.push(id);
         }
@@ -347,7 +361,7 @@ impl<S: Read + Write> Links<S> {
 
     /// Bytes of memory that what waits to be sent holds, over all links.
     pub(super) fn held(&self) -> usize {
-        self.links.values().map(|link| link.outbound.held).sum()
+        self.links.values().map(|link| link.outbound.held.held()).sum()
     }
 
     /// Reads what has come over a link. True if anything has.
@@ -451,11 +465,11 @@ mod tests {
         let mut outbound = Outbound::default();
         let record = Record { bytes: Bytes::from_static(b"small"), held: 4096 };
         outbound.packet(Message::carrying(PacketKind::Proposal, Zxid(1), record));
-        assert_eq!(outbound.held, 4096 + 16 + 4);
+        assert_eq!(outbound.held.held(), 4096 + 16 + 4);
         outbound.wrote(16 + 2);
-        assert_eq!(outbound.held, 4096 + 4, "half a record holds all of its memory");
+        assert_eq!(outbound.held.held(), 4096 + 4, "half a record holds all of its memory");
         outbound.wrote(3 + 4);
-        assert_eq!((outbound.held, outbound.parts.len()), (0, 0));
+        assert_eq!((outbound.held.held(), outbound.parts.len()), (0, 0));
     }
 
     /// One that reads nothing costs a bounded queue and then its link, and nobody else waits for it.
@@ -550,7 +564,7 @@ mod tests {
         for step in 1..encoded.len() {
             let (mut outbound, mut at) = (Outbound::default(), 0);
             packets.iter().cloned().for_each(|packet| outbound.packet(packet));
-            assert_eq!(outbound.held, encoded.len());
+            assert_eq!(outbound.held.held(), encoded.len());
             while at < encoded.len() {
                 let mut rest = Vec::new();
                 let mut own = &outbound.own[..];
@@ -569,7 +583,7 @@ mod tests {
                 outbound.wrote(now);
                 at += now;
             }
-            assert!(outbound.parts.is_empty() && outbound.held == 0);
+            assert!(outbound.parts.is_empty() && outbound.held.held() == 0);
         }
     }
 }

@@ -53,7 +53,7 @@ impl Queue<'_> {
 }
 
 /// Whichever of the two a core has.
-pub(super) enum Way<'a> {
+pub(super) enum Route<'a> {
     Direct(Direct<'a>),
     Queue(Queue<'a>),
 }
@@ -62,7 +62,7 @@ pub(super) enum Way<'a> {
 pub struct Timed<'a> {
     crossing: &'a Crossing,
     stages: &'a mut Stages,
-    way: Way<'a>,
+    route: Route<'a>,
     /// When the newest write of this run was handed on, or the run began.
     mark: Duration,
     /// Frames that have come since then.
@@ -71,8 +71,8 @@ pub struct Timed<'a> {
 
 impl<'a> Timed<'a> {
     /// A run that begins now.
-    pub(super) fn new(crossing: &'a Crossing, stages: &'a mut Stages, way: Way<'a>) -> Timed<'a> {
-        Timed { crossing, stages, way, mark: crossing.host.uptime(), frames: 0 }
+    pub(super) fn new(crossing: &'a Crossing, stages: &'a mut Stages, route: Route<'a>) -> Timed<'a> {
+        Timed { crossing, stages, route, mark: crossing.host.uptime(), frames: 0 }
     }
 
     /// When the run began, or its newest write was handed on.
@@ -93,12 +93,12 @@ impl Port for Timed<'_> {
         let decode = (std::mem::take(&mut self.frames) == 1).then(|| at.saturating_sub(self.mark));
         let waited = at.saturating_sub(request.since).saturating_sub(decode.unwrap_or_default());
         let handed = Handed { at, waited };
-        let taken = match &mut self.way {
-            Way::Direct(direct) => {
+        let taken = match &mut self.route {
+            Route::Direct(direct) => {
                 self.mark = direct.write(self.crossing, tree, request, std::mem::take(reads), handed);
                 true
             }
-            Way::Queue(queue) => {
+            Route::Queue(queue) => {
                 let WriteRequest { conn, session, xid, op, body, since } = *request;
                 let (body, taken_along) = (body.into(), std::mem::take(reads));
                 let message = ToReplica::Write { conn, session, xid, op, body, since, reads: taken_along, handed };
@@ -118,22 +118,22 @@ impl Port for Timed<'_> {
     }
 
     fn open_session(&mut self, tree: &Tree, conn: ConnId, timeout_ms: i32) -> bool {
-        match &mut self.way {
-            Way::Direct(Direct { replica, log, now, .. }) => {
+        match &mut self.route {
+            Route::Direct(Direct { replica, log, now, .. }) => {
                 replica.open_session(tree, log, *now, conn, timeout_ms);
                 true
             }
-            Way::Queue(queue) => queue.push(ToReplica::Open { conn, timeout_ms }),
+            Route::Queue(queue) => queue.push(ToReplica::Open { conn, timeout_ms }),
         }
     }
 
     fn renew_session(&mut self, conn: ConnId, id: SessionId, password: &[u8], timeout_ms: i32) -> bool {
-        match &mut self.way {
-            Way::Direct(Direct { replica, now, .. }) => {
+        match &mut self.route {
+            Route::Direct(Direct { replica, now, .. }) => {
                 replica.renew_session(*now, conn, id, password, timeout_ms);
                 true
             }
-            Way::Queue(queue) => {
+            Route::Queue(queue) => {
                 let password = password[..password.len().min(PASSWORD_BYTES)].into();
                 queue.push(ToReplica::Renew { conn, id, password, timeout_ms })
             }

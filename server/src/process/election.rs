@@ -41,14 +41,14 @@ const HOUSEKEEPING: Duration = Duration::from_millis(500);
 const BELL: Token = Token(usize::MAX);
 const LISTENER: Token = Token(usize::MAX - 1);
 
-enum Order {
+enum Errand {
     Notify(ServerId, Notification<'static>),
     Dial(ServerId),
 }
 
 /// The way to the thread.
 pub(super) struct Election {
-    orders: Option<Sender<Order>>,
+    orders: Option<Sender<Errand>>,
     bell: Arc<Doorbell>,
     heard: Receiver<Heard<TcpStream>>,
     thread: Option<JoinHandle<()>>,
@@ -83,15 +83,15 @@ impl Election {
 
     /// Says this to a member, if it can be reached.
     pub(super) fn notify(&self, to: ServerId, said: Notification<'static>) {
-        self.order(Order::Notify(to, said));
+        self.order(Errand::Notify(to, said));
     }
 
     /// Makes a connection to the quorum port of a member. False if that cannot even be tried now.
     pub(super) fn dial(&self, to: ServerId) -> bool {
-        self.order(Order::Dial(to))
+        self.order(Errand::Dial(to))
     }
 
-    fn order(&self, order: Order) -> bool {
+    fn order(&self, order: Errand) -> bool {
         let taken = self.orders.as_ref().expect("present until dropped").try_send(order).is_ok();
         self.bell.ring();
         taken
@@ -145,7 +145,7 @@ struct Desk {
     poll: Poll,
     bell: Arc<Doorbell>,
     listener: TcpListener,
-    inbox: Receiver<Order>,
+    inbox: Receiver<Errand>,
     outbox: Sender<Heard<TcpStream>>,
     conns: Slab<Conn>,
     open: BTreeMap<ServerId, usize>,
@@ -187,8 +187,8 @@ impl Desk {
             }
             loop {
                 match self.inbox.try_recv() {
-                    Ok(Order::Notify(to, said)) => self.say(to, &said),
-                    Ok(Order::Dial(to)) => self.dial(to, true),
+                    Ok(Errand::Notify(to, said)) => self.say(to, &said),
+                    Ok(Errand::Dial(to)) => self.dial(to, true),
                     Err(crossbeam::channel::TryRecvError::Empty) => break,
                     Err(crossbeam::channel::TryRecvError::Disconnected) => return,
                 }

@@ -159,7 +159,7 @@ impl Replica {
     /// A client without a session wants one.
     pub fn open_session(&mut self, tree: &Tree, log: &mut Group, now: Now, conn: ConnId, timeout_ms: i32) {
         if !self.takes_clients() {
-            return self.tell(conn, Item::Close { conn });
+            return self.enqueue(conn, Item::Close { conn });
         }
         let session = self.session_ids.next(|id| tree.sessions().contains_key(&id));
         let asker = Asker { conn, xid: Xid(0), op: OpCode::CreateSession };
@@ -192,7 +192,7 @@ impl Replica {
     /// password was found right (Apache closes it before, so that anybody can).
     pub fn renew_session(&mut self, now: Now, conn: ConnId, id: SessionId, password: &[u8], timeout_ms: i32) {
         if !self.takes_clients() {
-            return self.tell(conn, Item::Close { conn });
+            return self.enqueue(conn, Item::Close { conn });
         }
         let known = password == session::password(id);
         match &mut self.role {
@@ -205,11 +205,11 @@ impl Replica {
             Role::Leading(leading) if known => {
                 let renewed = leading.sessions.renew(id, millis(timeout_ms), Owner::Client(conn), now.uptime);
                 if let Some(Some(Owner::Client(before))) = renewed {
-                    self.tell(before, Item::Close { conn: before });
+                    self.enqueue(before, Item::Close { conn: before });
                 }
-                self.tell(conn, Item::Session { conn, opened: renewed.map(|_| (id, timeout_ms)) });
+                self.enqueue(conn, Item::Session { conn, opened: renewed.map(|_| (id, timeout_ms)) });
             }
-            _ => self.tell(conn, Item::Session { conn, opened: None }),
+            _ => self.enqueue(conn, Item::Session { conn, opened: None }),
         }
     }
 
@@ -223,9 +223,9 @@ impl Replica {
             following.renewals.remove(&session);
         }
         if valid && let Some((before, _)) = following.clients.insert(session, (conn, timeout_ms)) {
-            self.tell(before, Item::Close { conn: before });
+            self.enqueue(before, Item::Close { conn: before });
         }
-        self.tell(conn, Item::Session { conn, opened: valid.then_some((session, timeout_ms)) });
+        self.enqueue(conn, Item::Session { conn, opened: valid.then_some((session, timeout_ms)) });
     }
 
     fn takes_clients(&self) -> bool {
@@ -284,7 +284,7 @@ impl Replica {
                 };
                 let renewed = leading.sessions.renew(session, millis(timeout_ms), Owner::Learner(link), now.uptime);
                 if let Some(Some(Owner::Client(before))) = renewed {
-                    self.tell(before, Item::Close { conn: before });
+                    self.enqueue(before, Item::Close { conn: before });
                 }
                 let answer = Revalidated { session, valid: renewed.is_some() }.to_vec();
                 self.commands.push(Command::Send(link, Message::with(PacketKind::Revalidate, said.zxid, answer)));
@@ -329,7 +329,7 @@ impl Replica {
 
     /// A learner that says what makes no sense is disconnected.
     fn refuse(&mut self, link: LinkId, what: &str) {
-        self.lead(Duration::ZERO, vec![leadership::Order::Drop(link, format!("it sent {what}"))]);
+        self.lead(Duration::ZERO, vec![leadership::Output::Drop(link, format!("it sent {what}"))]);
     }
 
     /// A session is in the tree.

@@ -12,7 +12,7 @@
 //! **Not here**: what is committed when ([`Leadership`]), requests of clients ([`super::clients`]).
 
 use super::{Asker, LogState, ReplicaOptions, millis};
-use crate::consensus::leadership::{Leadership, LinkId, Order};
+use crate::consensus::leadership::{Leadership, LinkId, Output};
 use crate::consensus::message::Message;
 use crate::mutation::{self, Mutation};
 use crate::requests::sequencer::Sequencer;
@@ -88,7 +88,7 @@ impl Leading {
         self.links.insert(link, Watched { silent_until: now + self.beginning, owes: None });
     }
 
-    pub(super) fn disconnected(&mut self, link: LinkId, out: &mut Vec<Order>) {
+    pub(super) fn disconnected(&mut self, link: LinkId, out: &mut Vec<Output>) {
         self.leadership.disconnected(link, out);
         self.links.remove(&link);
     }
@@ -111,9 +111,9 @@ impl Leading {
     }
 
     /// What is to be done as time passes.
-    pub(super) fn tick(&mut self, now: Duration, log: LogState, out: &mut Vec<Order>) {
+    pub(super) fn tick(&mut self, now: Duration, log: LogState, out: &mut Vec<Output>) {
         if !self.leadership.is_established() && now >= self.established_by {
-            out.push(Order::GiveUp("no quorum of followers came in time".to_owned()));
+            out.push(Output::GiveUp("no quorum of followers came in time".to_owned()));
         }
         if now < self.beat_at {
             return;
@@ -125,7 +125,7 @@ impl Leading {
         if let Some(since) = log.waits_since.filter(is_late) {
             let waited = (now - since).as_millis();
             let is = if log.is_full { "is full" } else { "hangs" };
-            return out.push(Order::GiveUp(format!(
+            return out.push(Output::GiveUp(format!(
                 "the disk of its log {is}: a write has waited for {waited} ms (syncLimit); others whose disks are well may lead"
             )));
         }
@@ -154,12 +154,12 @@ impl Leading {
                 let tries = self.late.entry(sid).or_default();
                 *tries = (*tries + 1).min(TRIES_MAX);
             }
-            out.extend(why.map(|why| Order::Drop(*link, why.to_owned())));
+            out.extend(why.map(|why| Output::Drop(*link, why.to_owned())));
         }
-        out.extend(self.leadership.served().map(|link| Order::Send(link, Message::about(PacketKind::Ping, proposed))));
+        out.extend(self.leadership.served().map(|link| Output::Send(link, Message::about(PacketKind::Ping, proposed))));
         let is_whole_tick = self.beats.is_multiple_of(2);
         if is_whole_tick && self.leadership.is_established() && !self.leadership.has_quorum() {
-            out.push(Order::GiveUp("not enough followers are left for a quorum".to_owned()));
+            out.push(Output::GiveUp("not enough followers are left for a quorum".to_owned()));
         }
     }
 

@@ -128,7 +128,7 @@ impl Replica {
                 let learner = if self.is_lost { learner.without_history() } else { learner };
                 self.role = Role::Following(Box::new(Following::new(learner, link, &self.options, now)));
                 let sends = orders.into_iter().map(|order| match order {
-                    learner::Order::Send(message) => Command::Send(link, message),
+                    learner::Output::Send(message) => Command::Send(link, message),
                     other => unreachable!("{other:?} before anything was heard"),
                 });
                 self.commands.extend(sends);
@@ -341,26 +341,26 @@ impl Replica {
     }
 
     /// Carries out what the leadership has ordered. Returns what is for whoever has the sessions.
-    pub(super) fn lead(&mut self, now: Duration, orders: Vec<leadership::Order>) -> Vec<(LinkId, Message)> {
+    pub(super) fn lead(&mut self, now: Duration, orders: Vec<leadership::Output>) -> Vec<(LinkId, Message)> {
         let mut passed = Vec::new();
         for order in orders {
             match order {
-                leadership::Order::Send(link, message) => self.commands.push(Command::Send(link, message)),
-                leadership::Order::Snapshot(link, zxid) => self.commands.push(Command::Snapshot(link, zxid)),
-                leadership::Order::FromLog(link, stretch) => self.commands.push(Command::FromLog(link, stretch)),
-                leadership::Order::Promise(epoch) => self.promise(epoch),
-                leadership::Order::TakeOver(epoch) => self.take_over(epoch),
-                leadership::Order::Serve(epoch) => {
+                leadership::Output::Send(link, message) => self.commands.push(Command::Send(link, message)),
+                leadership::Output::Snapshot(link, zxid) => self.commands.push(Command::Snapshot(link, zxid)),
+                leadership::Output::FromLog(link, stretch) => self.commands.push(Command::FromLog(link, stretch)),
+                leadership::Output::Promise(epoch) => self.promise(epoch),
+                leadership::Output::TakeOver(epoch) => self.take_over(epoch),
+                leadership::Output::Serve(epoch) => {
                     self.election.established(epoch.into());
                     self.committed = self.standing.last;
                     self.commands.push(Command::Serve);
                 }
-                leadership::Order::Commit(upto) => self.committed = upto,
-                leadership::Order::GiveUp(why) => {
+                leadership::Output::Commit(upto) => self.committed = upto,
+                leadership::Output::GiveUp(why) => {
                     self.look(now, &why);
                     break;
                 }
-                leadership::Order::Drop(link, why) => {
+                leadership::Output::Drop(link, why) => {
                     self.commands.push(Command::Drop(link, why));
                     let mut more = Vec::new();
                     if let Role::Leading(leading) = &mut self.role {
@@ -371,24 +371,24 @@ impl Replica {
                         break;
                     }
                 }
-                leadership::Order::Pass(link, message) => passed.push((link, message)),
+                leadership::Output::Pass(link, message) => passed.push((link, message)),
             }
         }
         passed
     }
 
     /// Carries out what the learner has ordered.
-    fn follow(&mut self, log: &mut Group, now: Duration, orders: Vec<learner::Order>) {
+    fn follow(&mut self, log: &mut Group, now: Duration, orders: Vec<learner::Output>) {
         for order in orders {
             let Role::Following(following) = &mut self.role else { return };
             let link = following.link;
             match order {
-                learner::Order::Send(message) => self.commands.push(Command::Send(link, message)),
-                learner::Order::Promise(epoch) => self.promise(epoch),
-                learner::Order::TakeOver(epoch) => self.take_over(epoch),
-                learner::Order::Truncate(upto) => self.commands.push(Command::Truncate(upto)),
-                learner::Order::Load(zxid) => self.commands.push(Command::Load(link, zxid)),
-                learner::Order::Append(zxid, record) => match TxnEntry::decode(&record) {
+                learner::Output::Send(message) => self.commands.push(Command::Send(link, message)),
+                learner::Output::Promise(epoch) => self.promise(epoch),
+                learner::Output::TakeOver(epoch) => self.take_over(epoch),
+                learner::Output::Truncate(upto) => self.commands.push(Command::Truncate(upto)),
+                learner::Output::Load(zxid) => self.commands.push(Command::Load(link, zxid)),
+                learner::Output::Append(zxid, record) => match TxnEntry::decode(&record) {
                     Ok(entry) if entry.header.zxid == zxid => {
                         let (from, reads) = match following.asker(&entry.header) {
                             Some((asker, reads)) => (Origin::Client(asker), reads),
@@ -405,14 +405,14 @@ impl Replica {
                         return self.look(now, &format!("transaction {zxid} cannot be understood: {error}"));
                     }
                 },
-                learner::Order::Commit(upto) => self.committed = upto,
-                learner::Order::Serve => {
+                learner::Output::Commit(upto) => self.committed = upto,
+                learner::Output::Serve => {
                     self.election.established(following.learner.epoch().into());
                     self.committed = following.learner.applicable();
                     self.commands.push(Command::Serve);
                 }
-                learner::Order::Pass(message) => self.told(message),
-                learner::Order::Leave(why) => return self.look(now, &why),
+                learner::Output::Pass(message) => self.told(message),
+                learner::Output::Leave(why) => return self.look(now, &why),
             }
         }
     }

@@ -322,7 +322,7 @@ impl Replica {
             Txn::CreateSession { timeout_ms } => {
                 self.session_opened(session, timeout_ms, proposal.from, now);
                 if let Origin::Client(Asker { conn, .. }) = proposal.from {
-                    self.tell(conn, Item::Session { conn, opened: Some((session, timeout_ms)) });
+                    self.enqueue(conn, Item::Session { conn, opened: Some((session, timeout_ms)) });
                 }
             }
             txn => {
@@ -332,7 +332,7 @@ impl Replica {
                 };
                 match (proposal.from, txn) {
                     (Origin::Client(Asker { conn, .. }), Txn::Error(code)) if ends_connection(code) => {
-                        self.tell(conn, Item::Close { conn });
+                        self.enqueue(conn, Item::Close { conn });
                     }
                     (Origin::Client(asker), txn) => {
                         let (error, body) = answer(&txn, &applied);
@@ -341,7 +341,7 @@ impl Replica {
                     }
                     (_, _) => {
                         if let Some(conn) = owner {
-                            self.tell(conn, Item::Close { conn });
+                            self.enqueue(conn, Item::Close { conn });
                         }
                     }
                 }
@@ -455,7 +455,7 @@ impl Replica {
         self.standing
     }
 
-    fn tell(&mut self, conn: ConnId, item: Item) {
+    fn enqueue(&mut self, conn: ConnId, item: Item) {
         self.outbox[usize::from(conn.core)].items.push(item);
     }
 }

@@ -101,7 +101,7 @@ fn chain(
             recycled(segments)?;
             damage.get_or_insert(format!("{why}; the last transaction before it is {last}"));
         } else if let Some(place) = trailing {
-            notes(&format!("torn tail: {place}: a write broke off that nobody was answered for; it is left out"));
+            notes(&format!("torn tail: {place}: an unacknowledged write, which broke off; it is left out"));
         }
         break;
     }

@@ -2,7 +2,7 @@
 //!
 //! Without `--salvage` the new log ends where the damage begins: it holds a state that the server was really in. With it,
 //! everything that is provably history is kept, also behind the damage; the transactions between are missing then, and what
-//! builds on them may have no effect. Either way, what a crash left over and nobody was answered for is left out, as a server
+//! builds on them may have no effect. Either way, what a crash left over, unacknowledged, is left out, as a server
 //! leaves it out.
 //!
 //! **Invariants**: the original is opened for reading only; what is dropped is named; the new log has been read back.

@@ -10,7 +10,7 @@ use corral_engine::StorageError;
 use corral_engine::disk::{BLOCK, round_up};
 use corral_engine::txnlog::Position;
 use corral_engine::txnlog::format::BatchHeader;
-use corral_engine::txnlog::reader::{Loaded, Unreadable, Wreck};
+use corral_engine::txnlog::reader::{Loaded, PartialBatch, Unreadable};
 use corral_proto::{TxnEntry, Zxid};
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -28,7 +28,7 @@ pub struct Found {
 #[derive(Debug)]
 enum Body {
     Whole(Loaded),
-    Broken { offset: u64, why: &'static str, wreck: Wreck },
+    Broken { offset: u64, why: &'static str, partial: PartialBatch },
 }
 
 /// A transaction, and where it lies.
@@ -89,7 +89,7 @@ impl Found {
     pub fn link(&self) -> Link {
         let crc = match &self.body {
             Body::Whole(loaded) => loaded.crc(),
-            Body::Broken { wreck, .. } => wreck.crc(),
+            Body::Broken { partial, .. } => partial.crc(),
         };
         Link { at: self.end(), crc }
     }
@@ -101,9 +101,9 @@ impl Found {
                 let entries = loaded.batch().entries();
                 self.decode(entries.zip(0..).map(|((offset, bytes), index)| (index, offset, bytes)), None)
             }
-            Body::Broken { offset, why, wreck } => {
+            Body::Broken { offset, why, partial } => {
                 let flaw = Flaw { offset: *offset, why: (*why).to_owned(), as_written: false };
-                let survivors = wreck.survivors().into_iter().map(|one| (one.index, one.offset, one.entry));
+                let survivors = partial.survivors().into_iter().map(|one| (one.index, one.offset, one.entry));
                 self.decode(survivors, Some(flaw))
             }
         }
@@ -167,8 +167,8 @@ impl Links {
             let header = match segment.open.batch(at)? {
                 Ok(batch) => Some(batch.header),
                 // Damaged, but a later batch says that it was durable once: it counts all the same.
-                Err(Unreadable { wreck: Some(wreck), .. }) => {
-                    segment.open.claim_beyond(at, segment.open.position(at))?.map(|_| wreck.header)
+                Err(Unreadable { partial: Some(partial), .. }) => {
+                    segment.open.claim_beyond(at, segment.open.position(at))?.map(|_| partial.header)
                 }
                 Err(_) => None,
             };
@@ -326,15 +326,15 @@ impl<'a> Scan<'a> {
             let found = match open.batch(self.at)? {
                 Ok(batch) => Found { at, header: batch.header, body: Body::Whole(batch) },
                 Err(unreadable) => {
-                    let Some(wreck) = unreadable.wreck else {
+                    let Some(partial) = unreadable.partial else {
                         self.skipped.get_or_insert((self.at, unreadable.why));
                         let next = open.headers(self.at, |at, _| ControlFlow::Break(at))?;
                         // Somebody may be writing here: what was no batch a moment ago may be one now.
                         self.at = next.unwrap_or(u32::MAX);
                         continue;
                     };
-                    let header = wreck.header;
-                    Found { at, header, body: Body::Broken { offset: unreadable.offset, why: unreadable.why, wreck } }
+                    let header = partial.header;
+                    Found { at, header, body: Body::Broken { offset: unreadable.offset, why: unreadable.why, partial } }
                 }
             };
             // The blocks of a broken batch may hold what was written there later.

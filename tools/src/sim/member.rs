@@ -16,7 +16,7 @@ use corral_engine::restore::{Restored, restore};
 use corral_engine::snapshot::format::Compression;
 use corral_engine::snapshot::writer::SnapshotOptions;
 use corral_engine::txnlog::segment;
-use corral_engine::txnlog::supply::{Bench, Supply};
+use corral_engine::txnlog::supply::{Maker, Supply};
 use corral_engine::txnlog::workshop::Workshop;
 use corral_engine::txnlog::{Log, LogOptions, Recovered};
 use corral_engine::{StorageError, adoption};
@@ -90,7 +90,7 @@ pub(super) struct Shell {
     pub(super) crossing: Arc<Crossing>,
     pub(super) bells: Arc<Bells>,
     workshop: Workshop,
-    pub(super) bench: Bench,
+    pub(super) maker: Maker,
     pub(super) is_supplying: bool,
     pub(super) snapshots: SnapshotOptions,
     pub(super) log_dir: PathBuf,
@@ -251,7 +251,7 @@ impl Member {
         let mut workshop = self.workshop(&log_options);
         workshop.resume(&mut recovered).unwrap_or_else(|error| failed(error));
         self.durable = self.entries.len();
-        let (log, bench) = open(&log_options, &self.platter, &recovered);
+        let (log, maker) = open(&log_options, &self.platter, &recovered);
         // Few, so that there are learners who have missed more.
         let mut history = Newest::keeping([4, 40, 500][self.random.random_range(0..3)]);
         newest.iter().for_each(|(zxid, record)| history.push(*zxid, record));
@@ -293,7 +293,7 @@ impl Member {
                 crossing,
                 bells,
                 workshop,
-                bench,
+                maker,
                 is_supplying: false,
                 snapshots,
                 log_dir: log_options.dir,
@@ -357,8 +357,8 @@ impl Member {
         shell.workshop = self.workshop(options);
         let mut recovered = recovered.clone();
         shell.workshop.resume(&mut recovered).expect("the disk is well");
-        let (log, bench) = open(options, &self.platter, &recovered);
-        shell.bench = bench;
+        let (log, maker) = open(options, &self.platter, &recovered);
+        shell.maker = maker;
         log
     }
 
@@ -387,9 +387,9 @@ impl Member {
     }
 }
 
-fn open(options: &LogOptions, platter: &Platter, recovered: &Recovered) -> (Log<Platter>, Bench) {
-    let (supply, bench) = Supply::new(options.segment_bytes, recovered.next_segment);
-    (Log::over(options, platter.clone(), recovered, supply), bench)
+fn open(options: &LogOptions, platter: &Platter, recovered: &Recovered) -> (Log<Platter>, Maker) {
+    let (supply, maker) = Supply::new(options.segment_bytes, recovered.next_segment);
+    (Log::over(options, platter.clone(), recovered, supply), maker)
 }
 
 impl Life {
@@ -413,7 +413,7 @@ impl Shell {
 
     /// One step of making segments.
     pub(super) fn supply(&mut self) {
-        self.bench.step(&mut self.workshop);
+        self.maker.step(&mut self.workshop);
     }
 }
 

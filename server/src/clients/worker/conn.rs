@@ -1,6 +1,7 @@
 //! One client connection, as its worker sees it.
 
 use super::reads::may_go_along;
+use crate::budget::Budget;
 use crate::requests::{ReadBefore, is_write};
 use corral_engine::Tree;
 use corral_net::put_frame;
@@ -179,14 +180,14 @@ pub(super) struct Conn {
     /// Of the answers to writes in `out`: when the oldest was in the tree, and how many there are.
     pub(super) unsent: Option<(Duration, u64)>,
     /// Bytes of events in `out` since it was last empty.
-    pub(super) event_bytes: usize,
+    pub(super) events: Budget,
     /// Something held could go on, but for what the client has not read.
     pub(super) waits_to_be_read: bool,
     /// Requests in their order: first those that were sent, then those that are held.
     pub(super) waiting: VecDeque<Slot>,
     /// How many of `waiting` were sent.
     pub(super) sent: usize,
-    pub(super) held_bytes: usize,
+    pub(super) held: Budget,
     pub(super) heard: bool,
     pub(super) dirty: bool,
     pub(super) counters: ConnCounters,
@@ -256,7 +257,7 @@ impl Conn {
             *slot = Slot::Sent { xid: *xid, since, bytes: *bytes };
         }
         let bytes = reads.iter().map(|(_, bytes)| bytes).sum();
-        self.held_bytes -= bytes;
+        self.held.give_back(bytes);
         self.sent += reads.len();
         (reads.len(), bytes)
     }
@@ -282,11 +283,11 @@ impl Conn {
             session: None,
             out: Out::default(),
             unsent: None,
-            event_bytes: 0,
+            events: Budget::new(super::EVENTS_MAX),
             waits_to_be_read: false,
             waiting: VecDeque::new(),
             sent: 0,
-            held_bytes: 0,
+            held: Budget::new(super::HELD_BYTES_MAX),
             heard: false,
             dirty: false,
             counters: ConnCounters::default(),

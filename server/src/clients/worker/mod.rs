@@ -22,6 +22,7 @@ mod reads;
 pub use conn::{ConnCounters, Latencies, Out};
 pub use reads::answer_unwatched;
 
+use crate::budget::Budget;
 use crate::clients::delivery::{Delivery, Item};
 use crate::clients::watch::Watches;
 use crate::mutation::{self, Mutation};
@@ -114,7 +115,7 @@ pub struct Worker {
     /// Of the outstanding requests, those that the replica has. Only these count against the limits over all connections: what
     /// is held is bounded for each connection by itself, and one that reads slowly must not slow down the others.
     sent: usize,
-    sent_bytes: usize,
+    sent_bytes: Budget,
     /// Sessions whose connection went after they were heard of.
     left: Vec<SessionId>,
     /// Connections that have something to send, or to be closed, or may be read again.
@@ -137,7 +138,7 @@ impl Worker {
             watches,
             outstanding: 0,
             sent: 0,
-            sent_bytes: 0,
+            sent_bytes: Budget::new(SENT_BYTES_MAX),
             left: Vec::new(),
             dirty: Vec::new(),
             stalled: Vec::new(),
@@ -158,7 +159,7 @@ impl Worker {
         let conn = self.conns.remove(slot as usize);
         self.outstanding -= conn.waiting.len();
         self.sent -= conn.sent;
-        self.sent_bytes -= conn.sent_bytes();
+        self.sent_bytes.give_back(conn.sent_bytes());
         if let Phase::Open(session) = conn.phase
             && conn.heard
         {
@@ -170,8 +171,8 @@ impl Worker {
     /// Whether the socket should be read: not before the session is there, nor while too much is waiting.
     pub fn wants_more(&self, slot: u32) -> bool {
         let conn = &self.conns[slot as usize];
-        let full = conn.waiting.len() >= HELD_MAX || conn.held_bytes >= HELD_BYTES_MAX || conn.is_choked();
-        let many = self.sent >= self.options.outstanding_max || self.sent_bytes >= SENT_BYTES_MAX;
+        let full = conn.waiting.len() >= HELD_MAX || conn.held.is_used_up() || conn.is_choked();
+        let many = self.sent >= self.options.outstanding_max || self.sent_bytes.is_used_up();
         let crowded = many && !conn.waiting.is_empty();
         matches!(conn.phase, Phase::New | Phase::Open(_)) && !full && !crowded
     }
@@ -297,7 +298,7 @@ impl Worker {
             conn.sent += 1;
             self.outstanding += 1;
             self.sent += count + 1;
-            self.sent_bytes += bytes + frame.len();
+            self.sent_bytes.hold(bytes + frame.len());
         } else {
             conn.put_back_reads(reads);
         }
@@ -307,7 +308,7 @@ impl Worker {
     /// Keeps a request for later, at its place in the connection's order.
     fn hold(&mut self, slot: u32, at: usize, frame: Box<[u8]>, since: Duration) {
         let conn = &mut self.conns[slot as usize];
-        conn.held_bytes += frame.len();
+        conn.held.hold(frame.len());
         conn.waiting.insert(at, Slot::Held { frame, since });
         self.outstanding += 1;
     }
@@ -323,7 +324,7 @@ impl Worker {
             }
             let Some(at) = conn.next_to_go(tree) else { return };
             let Some(Slot::Held { frame, since }) = conn.waiting.remove(at) else { unreachable!("just looked at") };
-            conn.held_bytes -= frame.len();
+            conn.held.give_back(frame.len());
             self.outstanding -= 1;
             let stalled_before = self.stalled.len();
             if sent == 0 {
@@ -342,7 +343,7 @@ impl Worker {
     pub fn sent(&mut self, slot: u32) {
         let conn = &mut self.conns[slot as usize];
         if conn.out.rest().is_empty() {
-            conn.event_bytes = 0;
+            conn.events.clear();
         }
         if !conn.is_choked() && std::mem::take(&mut conn.waits_to_be_read) && conn.may_go_on() {
             self.ready.push(slot);
@@ -386,7 +387,7 @@ impl Worker {
                 && !mutation::is_on(Mutation::EventsFollowAnswers)
             {
                 while let Some(change) = changes.next_if(|change| change.zxid <= *zxid) {
-                    self.tell(change);
+                    self.notify(change);
                 }
             }
             match item {
@@ -400,7 +401,7 @@ impl Worker {
                         conn.sent -= 1;
                         self.outstanding -= 1;
                         self.sent -= 1;
-                        self.sent_bytes -= bytes;
+                        self.sent_bytes.give_back(bytes);
                         // A connection that is being closed has heard its last word.
                         if !matches!(conn.phase, Phase::Open(_)) {
                             continue;
@@ -444,7 +445,7 @@ impl Worker {
                 }
             }
         }
-        changes.for_each(|change| self.tell(change));
+        changes.for_each(|change| self.notify(change));
     }
 
     fn session(&mut self, slot: u32, opened: Option<(SessionId, i32)>) {
@@ -466,7 +467,7 @@ impl Worker {
         self.dirty.push(slot);
     }
 
-    fn tell(&mut self, change: &corral_engine::tree::Change) {
+    fn notify(&mut self, change: &corral_engine::tree::Change) {
         for slot in self.watches.fire(change) {
             let acl = AclList::from_encoded(&change.acl).expect("the tree's own list");
             let conn = &mut self.conns[slot as usize];
@@ -481,8 +482,8 @@ impl Worker {
             });
             conn.counters.sent += 1;
             self.counters.sent += 1;
-            conn.event_bytes += conn.out.rest().len() - before;
-            if conn.event_bytes > EVENTS_MAX {
+            conn.events.hold(conn.out.rest().len() - before);
+            if conn.events.is_exceeded() {
                 self.counters.slow_watchers += 1;
                 conn.out = Out::default();
                 conn.phase = Phase::Closing;

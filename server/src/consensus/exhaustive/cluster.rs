@@ -286,27 +286,27 @@ impl Cluster {
         self.leader_does(index, out);
     }
 
-    fn leader_does(&mut self, index: usize, orders: Vec<leadership::Order>) {
-        use leadership::Order;
+    fn leader_does(&mut self, index: usize, orders: Vec<leadership::Output>) {
+        use leadership::Output;
         for order in orders {
             match order {
-                Order::Send(id, message) => self.send_to_learner(id, message, None),
-                Order::Snapshot(id, upto) => {
+                Output::Send(id, message) => self.send_to_learner(id, message, None),
+                Output::Snapshot(id, upto) => {
                     let entries = self.members[index].disk.upto(upto).to_vec();
                     self.send_to_learner(id, Message::about(PacketKind::Snap, upto), Some(entries));
                 }
-                Order::Promise(epoch) => self.promise(index, epoch),
-                Order::TakeOver(epoch) => self.take_over(index, epoch),
-                Order::Serve(epoch) => self.serve(index, epoch),
-                Order::Commit(upto) => self.apply(index, upto),
-                Order::FromLog(..) => unreachable!("nobody said that the log reaches back"),
-                Order::GiveUp(_) => return self.look(index),
-                Order::Drop(id, _) => {
+                Output::Promise(epoch) => self.promise(index, epoch),
+                Output::TakeOver(epoch) => self.take_over(index, epoch),
+                Output::Serve(epoch) => self.serve(index, epoch),
+                Output::Commit(upto) => self.apply(index, upto),
+                Output::FromLog(..) => unreachable!("nobody said that the log reaches back"),
+                Output::GiveUp(_) => return self.look(index),
+                Output::Drop(id, _) => {
                     if let Some(link) = self.links.get_mut(&id) {
                         Arc::make_mut(link).leader_holds = false;
                     }
                 }
-                Order::Pass(..) => {}
+                Output::Pass(..) => {}
             }
         }
         self.commit(index);
@@ -320,20 +320,20 @@ impl Cluster {
         }
     }
 
-    fn learner_does(&mut self, index: usize, orders: Vec<learner::Order>) {
-        use learner::Order;
+    fn learner_does(&mut self, index: usize, orders: Vec<learner::Output>) {
+        use learner::Output;
         for order in orders {
             let Role::Following(_, id) = &self.members[index].role else { return };
             let id = *id;
             match order {
-                Order::Send(message) => {
+                Output::Send(message) => {
                     if let Some(link) = self.links.get_mut(&id).filter(|link| link.carries()) {
                         Arc::make_mut(link).to_leader.push_back(message);
                     }
                 }
-                Order::Promise(epoch) => self.promise(index, epoch),
-                Order::TakeOver(epoch) => self.take_over(index, epoch),
-                Order::Truncate(to) => {
+                Output::Promise(epoch) => self.promise(index, epoch),
+                Output::TakeOver(epoch) => self.take_over(index, epoch),
+                Output::Truncate(to) => {
                     let disk = &mut self.member(index).disk;
                     disk.log.truncate(disk.upto(to).len());
                     disk.durable = disk.log.len();
@@ -341,7 +341,7 @@ impl Cluster {
                         self.fail(Law::Sound, || format!("{index} is cut back to {to}, which it does not have"));
                     }
                 }
-                Order::Load(_) => {
+                Output::Load(_) => {
                     let link = Arc::make_mut(self.links.get_mut(&id).expect("it is read"));
                     let log = link.snapshots.pop_front().expect("a snapshot follows");
                     let member = self.member(index);
@@ -349,7 +349,7 @@ impl Cluster {
                     let Role::Following(learner, _) = &mut member.role else { unreachable!("looked at just now") };
                     learner.loaded();
                 }
-                Order::Append(zxid, bytes) => {
+                Output::Append(zxid, bytes) => {
                     let disk = &mut self.member(index).disk;
                     let is_next = zxid > disk.last();
                     disk.log.push((zxid, bytes));
@@ -357,9 +357,9 @@ impl Cluster {
                         self.fail(Law::Sound, || format!("{index} appends {zxid} again"));
                     }
                 }
-                Order::Commit(upto) => self.apply(index, upto),
-                Order::Serve | Order::Pass(_) => {}
-                Order::Leave(_) => return self.look(index),
+                Output::Commit(upto) => self.apply(index, upto),
+                Output::Serve | Output::Pass(_) => {}
+                Output::Leave(_) => return self.look(index),
             }
         }
     }

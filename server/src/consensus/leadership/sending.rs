@@ -10,7 +10,7 @@
 //! **Not here**: how far back the log reaches and whether reading it is worth it, which whoever has the disk says
 //! ([`Leadership::log_reaches`]).
 
-use super::{Leadership, Learner, LinkId, Order, Stage};
+use super::{Leadership, Learner, LinkId, Output, Stage};
 use crate::consensus::message::Message;
 use crate::consensus::stretch::Stretch;
 use crate::consensus::sync::{Sync, decide};
@@ -29,7 +29,7 @@ impl Leadership {
     }
 
     /// The log does not have what was to be sent over a link, and nothing was sent: the learner gets something else.
-    pub fn log_lacks(&mut self, link: LinkId, out: &mut Vec<Order>) {
+    pub fn log_lacks(&mut self, link: LinkId, out: &mut Vec<Output>) {
         self.log_failed(link);
         if self.learners.contains_key(&link) {
             self.send_history(link, out);
@@ -42,7 +42,7 @@ impl Leadership {
     }
 
     /// Sends a learner all that it lacks, and adds it to those that get new proposals: nothing can come between.
-    pub(super) fn send_history(&mut self, link: LinkId, out: &mut Vec<Order>) {
+    pub(super) fn send_history(&mut self, link: LinkId, out: &mut Vec<Output>) {
         let Learner { have, sid, .. } = self.learners[&link];
         // It may have acknowledged proposals over an earlier link, which it cuts off now, and gets again.
         if !mutation::is_on(Mutation::AcknowledgementsOutliveTheirLink) {
@@ -52,26 +52,26 @@ impl Leadership {
         let newest = self.history.newest().unwrap_or(self.committed);
         let (from, how) = match decide(have, at_hand, self.committed) {
             Sync::Diff { have } => {
-                out.push(Order::Send(link, Message::about(PacketKind::Diff, newest)));
+                out.push(Output::Send(link, Message::about(PacketKind::Diff, newest)));
                 (have, "DIFF from memory".to_owned())
             }
             Sync::Trunc { to } => {
-                out.push(Order::Send(link, Message::about(PacketKind::Trunc, to)));
+                out.push(Output::Send(link, Message::about(PacketKind::Trunc, to)));
                 (to, format!("TRUNC to {to}"))
             }
             Sync::Snap => match self.stretch(sid, have) {
                 Some(stretch) => {
-                    out.push(Order::FromLog(link, stretch));
+                    out.push(Output::FromLog(link, stretch));
                     (stretch.upto, format!("the log up to {}", stretch.upto))
                 }
                 None => {
                     self.log_lacks.remove(&sid);
-                    out.push(Order::Snapshot(link, self.committed));
+                    out.push(Output::Snapshot(link, self.committed));
                     (self.committed, format!("SNAP of {}", self.committed))
                 }
             },
         };
-        let mut send = |message: Message| out.push(Order::Send(link, message));
+        let mut send = |message: Message| out.push(Output::Send(link, message));
         let mut sent = 0;
         for (zxid, bytes) in self.history.iter().filter(|(zxid, _)| *zxid > from) {
             send(Message::with(PacketKind::Proposal, *zxid, bytes.clone()));

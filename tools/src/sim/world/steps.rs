@@ -100,7 +100,7 @@ impl World {
                 self.at(at, Event::Turn(shell.id, core));
             }
         }
-        if shell.bench.has_orders() && !std::mem::replace(&mut shell.is_supplying, true) {
+        if shell.maker.has_orders() && !std::mem::replace(&mut shell.is_supplying, true) {
             let at = self.within(2_000);
             self.at(at, Event::Supply(shell.id));
         }
