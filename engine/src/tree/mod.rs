@@ -98,9 +98,10 @@ impl NameHash {
         self.0 as usize % PARTS
     }
 
-    /// Spread over the bits that a table looks at.
+    /// Spread over the bits that a table looks at, its lowest and its highest. What all entries of a part have in common is left out: a
+    /// table takes the place of an entry from the lowest bits, and those of a product say nothing but what the lowest of its factor say.
     fn spread(self) -> u64 {
-        u64::from(self.0).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+        (u64::from(self.0) / PARTS as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15)
     }
 }
 

@@ -218,8 +218,9 @@ impl Sessions {
 
 /// The next bucket's end after `at`, as Apache rounds.
 fn round_up(at: Duration, tick: Duration) -> Duration {
-    let ticks = at.as_nanos() / tick.as_nanos() + 1;
-    Duration::from_nanos((ticks * tick.as_nanos()) as u64)
+    // In 64 bits, which is 584 years: every ping of every client comes here.
+    let (at, tick) = (at.as_nanos() as u64, tick.as_nanos() as u64);
+    Duration::from_nanos((at / tick + 1) * tick)
 }
 
 #[cfg(test)]
