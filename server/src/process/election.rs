@@ -1,5 +1,5 @@
 //! The thread that has the election connections, and that dials the leader: everything between members that is neither frequent nor
-//! large, and may have to wait for a name to be resolved.
+//! large. Names are looked up elsewhere ([`super::resolver`]): one that hangs makes no vote wait.
 //!
 //! Between two members there is one election connection, the one that the member with the larger number has opened: whoever dials a
 //! larger number says who it is and hangs up, and is dialled back (Apache's `QuorumCnxManager`). Of what is to be said to a member
@@ -13,6 +13,7 @@
 #![expect(clippy::disallowed_methods, reason = "this is where the thread is made, and where it looks at the clock")]
 
 use super::Shared;
+use super::resolver::Resolver;
 use crate::config::Members;
 use crate::machine::Heard;
 use bytes::{Buf, BufMut, BytesMut};
@@ -26,7 +27,7 @@ use mio::{Events, Interest, Poll, Token};
 use slab::Slab;
 use std::collections::BTreeMap;
 use std::io::{ErrorKind, Read, Write};
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -62,6 +63,9 @@ impl Election {
         let bell = Arc::new(Doorbell::new(poll.registry(), BELL).map_err(failed)?);
         let (orders, inbox) = bounded(QUEUE);
         let (outbox, heard) = bounded(QUEUE);
+        let ringer = bell.clone();
+        let lookup = |host: &str, port: u16| (host, port).to_socket_addrs().map(|mut all| all.next());
+        let resolver = Resolver::new(Arc::new(lookup), Arc::new(move || ringer.ring()));
         let desk = Desk {
             shared: shared.clone(),
             members: members.clone(),
@@ -73,6 +77,7 @@ impl Election {
             outbox,
             conns: Slab::new(),
             open: BTreeMap::new(),
+            resolver,
             queued: BTreeMap::new(),
             last: BTreeMap::new(),
         };
@@ -149,6 +154,8 @@ struct Desk {
     outbox: Sender<Heard<TcpStream>>,
     conns: Slab<Conn>,
     open: BTreeMap<ServerId, usize>,
+    /// Names of members that are looked up, for votes or (`true`) for a link to the leader.
+    resolver: Resolver<(ServerId, bool)>,
     /// The newest that could not be sent yet.
     queued: BTreeMap<ServerId, Vec<u8>>,
     /// The newest that was to be sent, said again over a new connection: the old one may have swallowed it.
@@ -193,6 +200,7 @@ impl Desk {
                     Err(crossbeam::channel::TryRecvError::Disconnected) => return,
                 }
             }
+            self.take_resolved();
             self.close_late();
         }
     }
@@ -228,12 +236,25 @@ impl Desk {
         let member = u8::try_from(to.0).ok().and_then(|id| self.members.all.get(&id));
         let Some(member) = member else { return self.not_dialed(stage, "it is not in the configuration") };
         let port = if for_link { member.quorum_port } else { member.election_port };
-        // Names are resolved anew each time: an address may have changed.
-        let address = match (member.host.as_str(), port).to_socket_addrs().map(|mut all| all.next()) {
-            Ok(Some(address)) => address,
-            Ok(None) => return self.not_dialed(stage, "its name has no address"),
-            Err(error) => return self.not_dialed(stage, &error.to_string()),
-        };
+        match member.host.parse::<IpAddr>() {
+            Ok(ip) => self.connect(stage, SocketAddr::new(ip, port)),
+            // Names are looked up anew each time: an address may have changed.
+            Err(_) => self.resolver.ask((to, for_link), &member.host, port),
+        }
+    }
+
+    /// Takes what was found of names.
+    fn take_resolved(&mut self) {
+        while let Some(((to, for_link), found)) = self.resolver.next() {
+            let stage = Stage::Dialing(to, for_link);
+            match found {
+                Ok(address) => self.connect(stage, address),
+                Err(why) => self.not_dialed(stage, &why),
+            }
+        }
+    }
+
+    fn connect(&mut self, stage: Stage, address: SocketAddr) {
         match TcpStream::connect(address) {
             Ok(stream) => {
                 self.add(stream, address, stage);

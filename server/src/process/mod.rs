@@ -18,6 +18,7 @@ mod election;
 mod outside;
 mod placement;
 mod ports;
+mod resolver;
 mod snapshots;
 mod sockets;
 mod transfers;
