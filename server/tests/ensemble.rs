@@ -102,6 +102,36 @@ fn a_stopped_follower_does_not_make_its_leader_grow() {
     ensemble.check(&promised);
 }
 
+/// What followed the snapshot of a learner that joined waited in memory as whole buffers, and was never given back: half a gigabyte a
+/// join, and gigabytes if the learner stood still.
+#[test]
+fn learners_that_join_under_load_do_not_make_their_leader_grow() {
+    let mut ensemble = Ensemble::new(3, 0);
+    ensemble.set("syncLimit=1000");
+    ensemble.start_all(&CORRAL);
+    let leader = ensemble.leader();
+    let joins = leader % 3 + 1;
+    let mut client = connect(&[ensemble.address(leader)]);
+    (0..2000).for_each(|n| create(&mut client, &format!("/n{n}"), &[7; 10_000]).unwrap());
+    drop(client);
+    let writers = Writers::start(&[ensemble.address(leader)], 4);
+    for _ in 0..3 {
+        ensemble.kill(joins);
+        ensemble.forget(joins);
+        ensemble.start(joins, &CORRAL);
+        // It stands still while it is being synchronized, or just after.
+        writers.await_more(100);
+        ensemble.pause(joins);
+        writers.await_more(1500);
+        ensemble.resume(joins);
+        ensemble.await_serving(joins);
+    }
+    let high = ensemble.high_water_mib(leader);
+    assert!(high < 250, "{high} MiB, with 20 of data");
+    let promised = writers.finish();
+    ensemble.check(&promised);
+}
+
 #[test]
 fn of_five_and_an_observer_two_may_be_gone_and_one_may_come_with_nothing() {
     let mut ensemble = Ensemble::new(6, 1);
