@@ -157,6 +157,31 @@ fn of_five_and_an_observer_two_may_be_gone_and_one_may_come_with_nothing() {
     assert!(ensemble.said(other).contains("the snapshot of"), "{}", ensemble.said(other));
 }
 
+/// The two others gave its zxids, in the same epoch, to transactions of their own: it was told that it lacks nothing, and served for ever
+/// what they did not have.
+#[test]
+fn a_history_whose_zxids_are_used_again_is_noticed() {
+    let mut ensemble = Ensemble::new(3, 0);
+    ensemble.start_all(&CORRAL);
+    let fill = |ensemble: &Ensemble, name: &str, count: usize| {
+        let mut client = connect(&[ensemble.address(2)]);
+        (0..count).for_each(|n| create(&mut client, &format!("/{name}{n}"), b"").unwrap());
+    };
+    fill(&ensemble, "first", 100);
+    (1..=3).for_each(|id| ensemble.kill(id));
+    (2..=3).for_each(|id| ensemble.forget(id));
+    (2..=3).for_each(|id| ensemble.start(id, &CORRAL));
+    ensemble.await_serving(2);
+    fill(&ensemble, "second", 150);
+    ensemble.start(1, &CORRAL);
+    ensemble.await_serving(1);
+    fill(&ensemble, "third", 1);
+    let (own, others) = (dump(ensemble.address(1)), dump(ensemble.address(2)));
+    assert!(!own.contains_key("/first0") && own.contains_key("/second149"), "{:?}", own.keys());
+    assert_eq!(own.keys().collect::<Vec<_>>(), others.keys().collect::<Vec<_>>());
+    assert!(ensemble.said(1).contains("the leader knows nothing of the history here"), "{}", ensemble.said(1));
+}
+
 /// Its thousand nodes were deleted without a word.
 #[test]
 fn a_history_that_the_leader_does_not_know_is_kept_aside() {

@@ -16,7 +16,7 @@
 mod sending;
 
 use super::history::History;
-use super::learner::epoch_in;
+use super::learner::{crc_in, epoch_in};
 use super::message::{EPOCH_MAX, Message, Record, Standing};
 use super::stretch::Stretch;
 use super::{Ensemble, Quorum};
@@ -81,6 +81,8 @@ struct Learner {
     votes: bool,
     stage: Stage,
     have: Zxid,
+    /// The checksum of that transaction, if it has told.
+    have_crc: Option<u32>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -281,7 +283,7 @@ impl Leadership {
     /// A learner has connected.
     pub fn connected(&mut self, link: LinkId) {
         let (sid, is_observer, votes) = (ServerId(-1), true, false);
-        let learner = Learner { sid, is_observer, votes, stage: Stage::New, have: Zxid::ZERO };
+        let learner = Learner { sid, is_observer, votes, stage: Stage::New, have: Zxid::ZERO, have_crc: None };
         let before = self.learners.insert(link, learner);
         assert!(before.is_none(), "a link is used once");
     }
@@ -342,7 +344,7 @@ impl Leadership {
                 }
             }
             (Stage::Known, PacketKind::AckEpoch) if self.phase != Phase::Discovery => {
-                (learner.have, learner.stage) = (said.zxid, Stage::Promised);
+                (learner.have, learner.have_crc, learner.stage) = (said.zxid, crc_in(&said), Stage::Promised);
                 let (sid, votes) = (learner.sid, learner.votes);
                 match (epoch_in(&said)?, self.phase) {
                     (Some(current), Phase::Promising) => {

@@ -213,7 +213,7 @@ fn who_is_behind_all_that_is_in_memory_is_sent_the_log_up_to_there_and_then_the_
     rig.propose(Zxid::new(3, 1));
     let orders = told_with_a_log(&mut rig, have, Some(have));
     let (sid, commit) = (ServerId(2), |zxid| about(PacketKind::Commit, zxid));
-    let mut expected = vec![FromLog(B, Stretch { sid, have, upto: one, newest: three })];
+    let mut expected = vec![FromLog(B, Stretch { sid, have, have_crc: None, upto: one, newest: three })];
     let sent = [proposal(two), commit(two), proposal(three), commit(three), proposal(Zxid::new(3, 1))];
     expected.extend(sent.map(|message| Send(B, message)));
     expected.push(Send(B, about(PacketKind::NewLeader, Zxid::new(3, 0))));
@@ -289,6 +289,24 @@ fn a_log_that_fails_for_everybody_is_read_for_nobody_and_not_all_their_names_are
         rig.0.disconnected(link, &mut vec![]);
     }
     assert_eq!((offered, rig.0.log_lacks.len()), (sending::LOG_LACKS_MAX, sending::LOG_LACKS_MAX));
+}
+
+/// Two of three had begun anew with empty disks, and gave zxids of the third's history to other transactions: it was told that it lacks
+/// nothing, and served what the others did not have.
+#[test]
+fn another_transaction_under_the_same_zxid_is_noticed() {
+    let have = Zxid::new(2, 3);
+    for (own, theirs, is_same) in [(&b"one"[..], &b"one"[..], true), (b"one", b"another", false)] {
+        let mut rig = Rig::established();
+        rig.0.history.forget();
+        rig.0.history.push(have, own);
+        rig.comes(B, PacketKind::FollowerInfo, 2, 2);
+        let data = [2i32.to_be_bytes(), crc32c::crc32c(theirs).to_be_bytes()].concat();
+        let orders = rig.hear(B, Message::with(PacketKind::AckEpoch, have, data));
+        let is_diff = orders.iter().any(|order| matches!(order, Send(B, said) if said.kind == PacketKind::Diff));
+        let is_snapshot = orders.iter().any(|order| matches!(order, Snapshot(B, _)));
+        assert_eq!((is_diff, is_snapshot), (is_same, !is_same), "{orders:?}");
+    }
 }
 
 /// A quorum may be faster than the leader's own disk: what that does not have yet cannot be read from it.

@@ -83,6 +83,8 @@ pub struct Learner {
     is_observer: bool,
     /// It has not lost its history.
     has_history: bool,
+    /// The checksum of its last transaction, if that is known.
+    last_crc: Option<u32>,
     standing: Standing,
     /// The epoch of the leader that it follows, once it is named.
     epoch: u32,
@@ -115,6 +117,7 @@ impl Learner {
         Learner {
             is_observer,
             has_history: true,
+            last_crc: None,
             standing,
             epoch: standing.accepted,
             phase: Phase::Discovery,
@@ -134,6 +137,12 @@ impl Learner {
     /// whatever the leader has.
     pub fn without_history(self) -> Learner {
         Learner { has_history: false, ..self }
+    }
+
+    /// The record of its last transaction is at hand: the leader is told its checksum, behind what Apache's leaders read. Another
+    /// transaction under the same zxid is noticed by that, as when a quorum has begun anew with empty disks.
+    pub fn with_last(self, record: &[u8]) -> Learner {
+        Learner { last_crc: Some(crc32c::crc32c(record)), ..self }
     }
 
     /// The epoch of the leader that it follows, or what it has promised before it knows.
@@ -263,7 +272,10 @@ impl Learner {
             self.standing.accepted = epoch;
         }
         self.epoch = epoch;
-        out.push(Output::Send(Message::with(PacketKind::AckEpoch, last, answer.to_be_bytes().to_vec())));
+        // Apache's leaders read the first four bytes and no more.
+        let mut answer = answer.to_be_bytes().to_vec();
+        answer.extend(self.last_crc.into_iter().flat_map(u32::to_be_bytes));
+        out.push(Output::Send(Message::with(PacketKind::AckEpoch, last, answer)));
         self.phase = Phase::Choosing;
         Ok(())
     }
@@ -379,6 +391,11 @@ impl Learner {
 pub(super) fn epoch_in(said: &Message) -> Result<Option<u32>, String> {
     let number = Decoder::new(said.bytes()).int().map_err(|why| format!("ACKEPOCH: {why}"))?;
     Ok(u32::try_from(number).ok())
+}
+
+/// The checksum of the learner's last transaction in an `ACKEPOCH`, if it tells that.
+pub(super) fn crc_in(said: &Message) -> Option<u32> {
+    said.bytes().get(4..8).map(|crc| u32::from_be_bytes(crc.try_into().expect("four bytes")))
 }
 
 #[cfg(test)]

@@ -22,6 +22,8 @@ pub struct Stretch {
     pub sid: ServerId,
     /// Its own last transaction.
     pub have: Zxid,
+    /// The checksum of that, if it has told.
+    pub have_crc: Option<u32>,
     /// The last one to be sent; what comes after it is in memory.
     pub upto: Zxid,
     /// The newest in memory, which `DIFF` names.
@@ -59,8 +61,11 @@ impl Walk {
     ///
     /// # Errors
     /// The learner cannot be told from this log what it lacks.
-    pub fn next(&mut self, zxid: Zxid) -> Result<Step, String> {
-        let Stretch { have, upto, .. } = self.stretch;
+    pub fn next(&mut self, zxid: Zxid, record: &[u8]) -> Result<Step, String> {
+        let Stretch { have, have_crc, upto, .. } = self.stretch;
+        if zxid == have && have_crc.is_some_and(|theirs| theirs != crc32c::crc32c(record)) {
+            return Err(format!("the learner has another transaction {have} than this log"));
+        }
         if self.is_complete() {
             return Ok(Step { first: None, send: false });
         }
@@ -138,10 +143,10 @@ mod tests {
 
     /// What is sent to a learner with the history up to `have`, of a log that begins after `after`.
     fn walk(have: Zxid, upto: Zxid, after: Zxid, log: &[Zxid]) -> Result<(Message, Vec<Zxid>), String> {
-        let mut walk = Walk::new(Stretch { sid: ServerId(1), have, upto, newest: z(9, 9) }, after);
+        let mut walk = Walk::new(Stretch { sid: ServerId(1), have, have_crc: None, upto, newest: z(9, 9) }, after);
         let (mut told, mut sent) = (None, vec![]);
         for zxid in log {
-            let step = walk.next(*zxid)?;
+            let step = walk.next(*zxid, &[])?;
             assert!(step.first.is_none() || (told.is_none() && sent.is_empty()), "first means first");
             told = told.or(step.first);
             sent.extend(step.send.then_some(*zxid));
@@ -187,5 +192,14 @@ mod tests {
         }
         let without = [z(1, 5), z(1, 6), z(1, 10)];
         walk(z(1, 5), upto, z(1, 4), &without).expect_err("it goes on behind");
+    }
+
+    #[test]
+    fn a_log_with_another_transaction_in_the_learners_place_is_not_sent() {
+        for (theirs, is_same) in [(&b"one"[..], true), (b"another", false)] {
+            let have_crc = Some(crc32c::crc32c(theirs));
+            let stretch = Stretch { sid: ServerId(1), have: z(1, 5), have_crc, upto: z(1, 6), newest: z(1, 6) };
+            assert_eq!(Walk::new(stretch, z(1, 4)).next(z(1, 5), b"one").is_ok(), is_same);
+        }
     }
 }

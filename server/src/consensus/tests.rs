@@ -305,7 +305,7 @@ impl Cluster {
         let (mut walk, mut sent) = (Walk::new(stretch, after), vec![]);
         let mut went = Ok(());
         for (at, (zxid, bytes)) in log[..*durable].iter().enumerate().skip(from) {
-            let step = match walk.next(*zxid) {
+            let step = match walk.next(*zxid, bytes) {
                 Ok(step) if breaks_at != Some(at) => step,
                 other => {
                     went = other.and(Err("it is gone".to_owned()));

@@ -48,7 +48,7 @@ pub fn read_stretch<E>(
         let more = excerpt.next_batch(|record| {
             let zxid = record.entry.header.zxid;
             if went.is_ok() {
-                went = walk.next(zxid).map_err(Stopped::Lacking).and_then(|step| {
+                went = walk.next(zxid, record.bytes).map_err(Stopped::Lacking).and_then(|step| {
                     let proposal = Packet::with(PacketKind::Proposal, zxid, record.bytes);
                     let commit = Packet::about(PacketKind::Commit, zxid);
                     let first = step.first.map_or(Ok(()), |first| send(Packet::about(first.kind, first.zxid)));

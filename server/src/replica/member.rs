@@ -125,7 +125,12 @@ impl Replica {
                 let mut orders = Vec::new();
                 let is_observer = !self.options.ensemble.is_voter(self.options.me);
                 let learner = Learner::new(self.options.me, is_observer, self.standing, &mut orders);
-                let learner = if self.is_lost { learner.without_history() } else { learner };
+                let last = self.history.iter().next_back().filter(|(zxid, _)| *zxid == self.standing.last);
+                let learner = match last {
+                    _ if self.is_lost => learner.without_history(),
+                    Some((_, record)) => learner.with_last(record),
+                    None => learner,
+                };
                 self.role = Role::Following(Box::new(Following::new(learner, link, &self.options, now)));
                 let sends = orders.into_iter().map(|order| match order {
                     learner::Output::Send(message) => Command::Send(link, message),

@@ -43,14 +43,23 @@ impl Leadership {
 
     /// Sends a learner all that it lacks, and adds it to those that get new proposals: nothing can come between.
     pub(super) fn send_history(&mut self, link: LinkId, out: &mut Vec<Output>) {
-        let Learner { have, sid, .. } = self.learners[&link];
+        let Learner { have, have_crc, sid, .. } = self.learners[&link];
         // It may have acknowledged proposals over an earlier link, which it cuts off now, and gets again.
         if !mutation::is_on(Mutation::AcknowledgementsOutliveTheirLink) {
             self.quorum.begin_anew(sid, self.committed);
         }
         let at_hand = self.history.iter().map(|(zxid, _)| *zxid);
         let newest = self.history.newest().unwrap_or(self.committed);
-        let (from, how) = match decide(have, at_hand, self.committed) {
+        let own = self.history.iter().find(|(zxid, _)| *zxid == have).map(|(_, record)| crc32c::crc32c(record));
+        let is_another = own.zip(have_crc).is_some_and(|(own, theirs)| own != theirs);
+        if is_another {
+            tracing::error!(
+                "server {sid} has another transaction {have} than this leader: one of the two histories is of another time or ensemble. \
+                 It is sent a snapshot"
+            );
+        }
+        let decided = if is_another { Sync::Snap } else { decide(have, at_hand, self.committed) };
+        let (from, how) = match decided {
             Sync::Diff { have } => {
                 out.push(Output::Send(link, Message::about(PacketKind::Diff, newest)));
                 (have, "DIFF from memory".to_owned())
@@ -59,7 +68,7 @@ impl Leadership {
                 out.push(Output::Send(link, Message::about(PacketKind::Trunc, to)));
                 (to, format!("TRUNC to {to}"))
             }
-            Sync::Snap => match self.stretch(sid, have) {
+            Sync::Snap => match self.stretch(sid, have).filter(|_| !is_another) {
                 Some(stretch) => {
                     out.push(Output::FromLog(link, stretch));
                     (stretch.upto, format!("the log up to {}", stretch.upto))
@@ -99,6 +108,8 @@ impl Leadership {
         let is_behind = have > Zxid::ZERO && have <= upto && self.reach.is_some_and(|reach| have >= reach);
         let is_sound = !self.log_lacks.contains(&sid) && self.log_lacks.len() < LOG_LACKS_MAX;
         let may_be = is_behind && upto <= self.durable && is_sound;
-        may_be.then(|| Stretch { sid, have, upto, newest: self.history.newest().unwrap_or(upto) })
+        let newest = self.history.newest().unwrap_or(upto);
+        let have_crc = self.learners.values().find(|learner| learner.sid == sid).and_then(|learner| learner.have_crc);
+        may_be.then_some(Stretch { sid, have, have_crc, upto, newest })
     }
 }
