@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 const PATIENCE: Duration = Duration::from_secs(60);
-const TINY: [&str; 8] = ["--duration", "50ms", "--warmup", "10ms", "--connections", "4", "--outstanding", "8"];
+const TINY: [&str; 8] = ["--duration", "300ms", "--warmup", "10ms", "--connections", "4", "--outstanding", "8"];
 const LONG: [&str; 2] = ["--duration", "10m"];
 
 fn disks(dir: &Path, arguments: &[&str]) -> Command {

@@ -1,8 +1,8 @@
 //! `corral-tool sim`: whole ensembles in one thread, reproducible from a seed.
 //!
-//! The production replica (election, ZAB, preparation, sessions), the engine's log, snapshots and restore, the codecs of packets,
-//! records and frames, and the workers that serve clients run over a simulated network, disk and clock. After every step what must
-//! hold is checked: R1–R6 of the design, and ZAB's own properties.
+//! The production machine of every core of every member (`corral_server::machine`) runs over a simulated network, disk and clock, with the
+//! engine's log, snapshots and restore, the codecs of packets, records and frames, and the workers that serve clients. After every step
+//! what must hold is checked: R1–R6 of the design, ZAB's own properties, that no answer waits for time alone, and that no core spins.
 //!
 //! - [`plan`]: the faults of a run, drawn before it begins;
 //! - `world`: the time line, and what each event does; `network` and `member` are its parts;
@@ -11,8 +11,8 @@
 //!
 //! What fails is a panic: a check here, or an assertion of the production code. The program reports it and exits with 1.
 //!
-//! **Not here**: threads, sockets and real disks (`server/tests` has those), steps of a snapshot or a truncation that a power loss
-//! interrupts (`engine/tests` has those).
+//! **Not here**: threads, sockets and real disks (`server/tests` has those); a power loss within a snapshot or a truncation, which happen in
+//! one event here (`engine/tests/power_cut.rs` has those).
 
 pub mod journal;
 pub mod plan;
