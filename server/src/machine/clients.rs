@@ -6,7 +6,7 @@
 //! **Not here**: what a worker does ([`crate::clients::worker`]), sockets.
 
 use super::crossing::{Crossing, ToReplica};
-use super::port::{Direct, Queue, Route, Timed};
+use super::port::{Direct, Route, Timed};
 use crate::clients::delivery::Delivery;
 use crate::clients::worker::{Worker, WorkerOptions};
 use crate::mutation::{self, Mutation};
@@ -50,7 +50,7 @@ impl Clients {
     /// everything.
     pub(super) fn with_queue<R>(&mut self, now: Now, work: impl FnOnce(&mut Worker, &Tree, &mut Timed<'_>) -> R) -> R {
         let tree = self.crossing.tree.read();
-        let mut port = Timed::new(&self.crossing, &mut self.stages, Route::Queue(Queue(&self.crossing)));
+        let mut port = Timed::new(&self.crossing, &mut self.stages, Route::Queue);
         let catch_up = |worker: &mut Worker, port: &mut Timed<'_>| {
             while let Some(delivery) = self.crossing.lines[self.core].deliveries.pop() {
                 worker.deliver(now.uptime, &delivery);

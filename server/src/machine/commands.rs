@@ -9,7 +9,7 @@
 use super::links::{Came, LINKS_MAX};
 use super::member::Member;
 use super::peers::Peers;
-use super::{Heard, Outside, Seen};
+use super::{Heard, Outside, Piece, Seen};
 use crate::consensus::leadership::LinkId;
 use crate::consensus::message::Message;
 use crate::consensus::transfer::{self, Arrival};
@@ -22,14 +22,19 @@ use corral_engine::txnlog::{Recovered, recover_after};
 use corral_engine::{StorageError, adoption, truncation};
 use corral_proto::Zxid;
 use corral_proto::peer::{PacketKind, PeerState};
-use crossbeam::channel::bounded;
+use crossbeam::channel::{Sender, bounded};
 use std::io::{Read, Write};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 /// Pieces of what is made for a link that may wait for it.
 const PIECES: usize = 4;
 /// Bytes that a follower's log may have to write before its leader is not listened to any more.
 const BACKLOG_MAX: usize = 64 << 20;
+
+/// For the operator.
+fn said(error: StorageError) -> String {
+    error.to_string()
+}
 
 impl<D: Disk, S: Read + Write> Member<D, S> {
     pub(super) fn link_event(&mut self, link: LinkId, readable: bool, half_closed: bool) {
@@ -185,7 +190,6 @@ impl<D: Disk, S: Read + Write> Member<D, S> {
     }
 
     fn obey(&mut self, now: Now, command: Command, outside: &mut dyn Outside<D, S>) -> Result<(), String> {
-        let said = |error: StorageError| error.to_string();
         match command {
             Command::Send(link, message) => self.peers().links.send(link, message),
             Command::Notify(to, said) => outside.notify(to, said),
@@ -245,7 +249,7 @@ impl<D: Disk, S: Read + Write> Member<D, S> {
     fn stream(
         &mut self,
         link: LinkId,
-        make: impl FnOnce(crossbeam::channel::Sender<super::Piece>, std::sync::Weak<()>) -> Result<(), String>,
+        make: impl FnOnce(Sender<Piece>, Weak<()>) -> Result<(), String>,
     ) -> Result<(), String> {
         let (pieces, stream) = bounded(PIECES);
         let wanted = Arc::new(());
@@ -257,7 +261,6 @@ impl<D: Disk, S: Read + Write> Member<D, S> {
     /// The log is cut back, and the tree is what remains.
     fn truncate(&mut self, upto: Zxid, outside: &mut dyn Outside<D, S>) -> Result<(), String> {
         self.close_log(outside);
-        let said = |error: StorageError| error.to_string();
         let (snapshots, log) = (self.options.snapshots.dir.clone(), self.options.log.dir.clone());
         let cut = truncation::truncate(&snapshots, &self.options.log, upto).map_err(said)?;
         tracing::info!("cut the history back to {upto}, as the leader wants: {} transactions are gone", cut.records);
@@ -284,7 +287,6 @@ impl<D: Disk, S: Read + Write> Member<D, S> {
         let tree = arrival.finish();
         let zxid = tree.last_applied();
         tracing::info!("the snapshot of {zxid} has arrived: {} nodes", tree.len());
-        let said = |error: StorageError| error.to_string();
         if !transfer::knows(&tree, &self.crossing.tree.read()) {
             let last = self.replica.standing().last;
             let epochs = &mut self.peers.as_mut().expect("there is a leader").epochs;

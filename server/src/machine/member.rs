@@ -136,13 +136,9 @@ impl<D: Disk, S: Read + Write> Member<D, S> {
         self.log.as_ref().expect(OPEN)
     }
 
-    pub(super) fn log_mut(&mut self) -> &mut Log<D> {
-        self.log.as_mut().expect(OPEN)
-    }
-
     /// The disk, for the thread that sleeps in it.
     pub fn disk(&mut self) -> &mut D {
-        self.log_mut().disk()
+        self.log.as_mut().expect(OPEN).disk()
     }
 
     /// The disk begins with what it was given, because something else is to be done that takes a while.

@@ -135,6 +135,11 @@ pub trait Outside<D: Disk, S> {
     fn saw(&mut self, _: Seen<'_>) {}
 }
 
+/// How often what need not be done at once is done: sessions hear of their clients' pings twice a tick, as from Apache's followers.
+pub fn half_tick(tick: Duration) -> Duration {
+    (tick / 2).clamp(Duration::from_millis(1), Duration::from_secs(1))
+}
+
 /// One core.
 pub struct Machine<D: Disk, S> {
     /// Its clients.
@@ -154,9 +159,8 @@ impl<D: Disk, S: Read + Write> Machine<D, S> {
         member: Option<Member<D, S>>,
         tick: Duration,
     ) -> Machine<D, S> {
-        // Sessions hear of their clients' pings twice a tick, as from Apache's followers.
-        let heard_every = (tick / 2).clamp(Duration::from_millis(1), Duration::from_secs(1));
-        Machine { clients: Clients::new(crossing, options), member, heard_every, next_heard: Duration::ZERO }
+        let clients = Clients::new(crossing, options);
+        Machine { clients, member, heard_every: half_tick(tick), next_heard: Duration::ZERO }
     }
 
     /// Runs `work` with the worker, a tree that does not change meanwhile, and the way to the replica; before that, the worker is
@@ -187,9 +191,13 @@ impl<D: Disk, S: Read + Write> Machine<D, S> {
     /// # Errors
     /// One line for the operator. Nothing is acknowledged after it.
     pub fn turn(&mut self, now: Now, outside: &mut dyn Outside<D, S>) -> Result<(), String> {
+        let is_heard = now.uptime >= self.next_heard;
+        if is_heard {
+            self.next_heard = now.uptime + self.heard_every;
+        }
         let Machine { clients, member, .. } = self;
         if let Some(member) = member {
-            if now.uptime >= self.next_heard || member.replica.next_expiry().is_some_and(|at| at <= now.uptime) {
+            if is_heard || member.replica.next_expiry().is_some_and(|at| at <= now.uptime) {
                 // Whoever was heard of in this very turn must not expire in it, however long the one before took.
                 member.replica.touch(&clients.worker.take_heard(), now.uptime);
             }
@@ -213,11 +221,8 @@ impl<D: Disk, S: Read + Write> Machine<D, S> {
             member.submit(later, outside)?;
             member.send(later, outside)?;
             member.see_to_snapshots(later, outside);
-        } else if now.uptime >= self.next_heard {
+        } else if is_heard {
             clients.queue_heard();
-        }
-        if now.uptime >= self.next_heard {
-            self.next_heard = now.uptime + self.heard_every;
         }
         if self.clients.worker.is_stalled() || self.clients.has_deliveries() {
             self.with_tree(now, |worker, tree, port| worker.retry(tree, port, now.uptime));

@@ -43,19 +43,11 @@ impl Direct<'_> {
 /// A longer password is wrong, and is not carried around: one byte more than the right one has says as much.
 const PASSWORD_BYTES: usize = 17;
 
-/// From another core.
-pub(super) struct Queue<'a>(pub(super) &'a Crossing);
-
-impl Queue<'_> {
-    fn push(&self, message: ToReplica) -> bool {
-        self.0.push(message).is_ok()
-    }
-}
-
 /// Whichever of the two a core has.
 pub(super) enum Route<'a> {
     Direct(Direct<'a>),
-    Queue(Queue<'a>),
+    /// That of the [`Crossing`].
+    Queue,
 }
 
 /// The way to the replica for one run of requests, timed.
@@ -98,11 +90,11 @@ impl Port for Timed<'_> {
                 self.mark = direct.write(self.crossing, tree, request, std::mem::take(reads), handed);
                 true
             }
-            Route::Queue(queue) => {
+            Route::Queue => {
                 let WriteRequest { conn, session, xid, op, body, since } = *request;
                 let (body, taken_along) = (body.into(), std::mem::take(reads));
                 let message = ToReplica::Write { conn, session, xid, op, body, since, reads: taken_along, handed };
-                let refused = queue.0.push(message).err();
+                let refused = self.crossing.push(message).err();
                 let taken = refused.is_none();
                 if let Some(ToReplica::Write { reads: refused, .. }) = refused {
                     *reads = refused;
@@ -123,7 +115,7 @@ impl Port for Timed<'_> {
                 replica.open_session(tree, log, *now, conn, timeout_ms);
                 true
             }
-            Route::Queue(queue) => queue.push(ToReplica::Open { conn, timeout_ms }),
+            Route::Queue => self.crossing.push(ToReplica::Open { conn, timeout_ms }).is_ok(),
         }
     }
 
@@ -133,9 +125,9 @@ impl Port for Timed<'_> {
                 replica.renew_session(*now, conn, id, password, timeout_ms);
                 true
             }
-            Route::Queue(queue) => {
+            Route::Queue => {
                 let password = password[..password.len().min(PASSWORD_BYTES)].into();
-                queue.push(ToReplica::Renew { conn, id, password, timeout_ms })
+                self.crossing.push(ToReplica::Renew { conn, id, password, timeout_ms }).is_ok()
             }
         }
     }

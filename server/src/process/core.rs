@@ -13,7 +13,7 @@ use super::{BELL, CoreMachine, LINKS, LISTENER, Shared};
 use crate::admin::report::CoreReport;
 use crate::clients::worker::WorkerOptions;
 use crate::consensus::leadership::LinkId;
-use crate::machine::{Machine, Member};
+use crate::machine::{Machine, Member, half_tick};
 use crate::replica::Now;
 use corral_engine::disk::device::Device;
 use mio::net::TcpListener;
@@ -77,7 +77,7 @@ impl Core {
             index,
             machine: Machine::new(shared.crossing.clone(), options, member, tick),
             around: Around { shared: shared.clone(), conns, own },
-            housekeeping: (tick / 2).clamp(Duration::from_millis(1), Duration::from_secs(1)),
+            housekeeping: half_tick(tick),
             shared,
             poll,
             listener,

@@ -129,7 +129,7 @@ impl Shared {
     }
 
     fn ring_all(&self) {
-        self.lines.iter().for_each(|line| line.bell.ring());
+        self.crossing.ring_all();
     }
 
     /// Whether all cores have reported since [`Shared::reports_wanted`] was `wanted`.

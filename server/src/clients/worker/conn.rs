@@ -194,12 +194,6 @@ pub(super) struct Conn {
 }
 
 impl Conn {
-    /// Whether some held request may be handled, as far as that is known without the tree.
-    pub(super) fn may_go_on(&self) -> bool {
-        let goes = self.sent < self.waiting.len() && (self.sent == 0 || self.next_write().is_some());
-        goes && !self.is_choked() && matches!(self.phase, Phase::Open(_))
-    }
-
     /// Where the first held write is, if only a few reads are before it.
     fn next_write(&self) -> Option<usize> {
         let held = self.waiting.iter().enumerate().skip(self.sent).take(READS_MAX + 1);
@@ -207,9 +201,12 @@ impl Conn {
         held.filter(|(_, slot)| is_write(slot)).map(|(at, _)| at).next()
     }
 
-    /// Where the next request is that may be handled: with nothing sent, the first; behind what was sent, a write, if the reads before
-    /// it can go along.
+    /// Where the next held request is that may be handled: with nothing sent, the first; behind what was sent, a write, if the reads
+    /// before it can go along.
     pub(super) fn next_to_go(&self, tree: &Tree) -> Option<usize> {
+        if self.is_choked() || !matches!(self.phase, Phase::Open(_)) || self.sent == self.waiting.len() {
+            return None;
+        }
         if self.sent == 0 {
             return Some(0);
         }
@@ -231,35 +228,25 @@ impl Conn {
                 && self.waiting.range(self.sent..at).all(goes_along)
     }
 
-    /// The reads that are held before the place `at`; they keep their places.
+    /// Takes the reads that are held before the place `at`: they are sent, in their places.
     pub(super) fn take_reads(&mut self, at: usize) -> Vec<ReadBefore> {
         let read = |slot: &mut Slot| {
-            let Slot::Held { frame, .. } = slot else { unreachable!("what is sent is in front") };
+            let Slot::Held { frame, since } = slot else { unreachable!("what is sent is in front") };
             let header = RequestHeader::decode(&mut Decoder::new(frame)).expect("it may go along");
-            let op = OpCode::from_code(header.op).expect("it may go along");
-            ReadBefore { xid: header.xid, op, frame: std::mem::take(frame) }
+            let (xid, op) = (header.xid, OpCode::from_code(header.op).expect("it may go along"));
+            let (frame, since) = (std::mem::take(frame), *since);
+            *slot = Slot::Sent { xid, since, bytes: frame.len() };
+            ReadBefore { xid, op, frame }
         };
         self.waiting.range_mut(self.sent..at).map(read).collect()
     }
 
-    /// The opposite of [`Conn::take_reads`].
+    /// The opposite of [`Conn::take_reads`], as long as they are not counted as sent.
     pub(super) fn put_back_reads(&mut self, reads: Vec<ReadBefore>) {
-        for (slot, read) in self.waiting.range_mut(self.sent..).zip(reads) {
-            let Slot::Held { frame, .. } = slot else { unreachable!("what is sent is in front") };
-            *frame = read.frame;
+        for (slot, ReadBefore { frame, .. }) in self.waiting.range_mut(self.sent..).zip(reads) {
+            let Slot::Sent { since, .. } = *slot else { unreachable!("it was taken") };
+            *slot = Slot::Held { frame, since };
         }
-    }
-
-    /// The reads that were taken are with the replica: how many, and their bytes. `lens` are those of each.
-    pub(super) fn sent_reads(&mut self, at: usize, reads: &[(Xid, usize)]) -> (usize, usize) {
-        for (slot, (xid, bytes)) in self.waiting.range_mut(self.sent..at).zip(reads) {
-            let Slot::Held { since, .. } = *slot else { unreachable!("what is sent is in front") };
-            *slot = Slot::Sent { xid: *xid, since, bytes: *bytes };
-        }
-        let bytes = reads.iter().map(|(_, bytes)| bytes).sum();
-        self.held.give_back(bytes);
-        self.sent += reads.len();
-        (reads.len(), bytes)
     }
 
     /// Bytes of its writes that are on their way.

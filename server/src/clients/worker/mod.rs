@@ -290,12 +290,12 @@ impl Worker {
         let id = ConnId { core: self.options.core, slot, generation: conn.generation };
         let body = &frame[RequestHeader::LEN..];
         let mut reads = conn.take_reads(at);
-        let sizes: Vec<(Xid, usize)> = reads.iter().map(|read| (read.xid, read.frame.len())).collect();
+        let (count, bytes) = (reads.len(), reads.iter().map(|read| read.frame.len()).sum::<usize>());
         let taken = port.write(tree, &WriteRequest { conn: id, session, xid: header.xid, op, body, since }, &mut reads);
         if taken {
-            let (count, bytes) = conn.sent_reads(at, &sizes);
+            conn.held.give_back(bytes);
             conn.waiting.insert(at, Slot::Sent { xid: header.xid, since, bytes: frame.len() });
-            conn.sent += 1;
+            conn.sent += count + 1;
             self.outstanding += 1;
             self.sent += count + 1;
             self.sent_bytes.hold(bytes + frame.len());
@@ -318,10 +318,7 @@ impl Worker {
         loop {
             let conn = &mut self.conns[slot as usize];
             let sent = conn.sent;
-            if !conn.may_go_on() {
-                conn.waits_to_be_read = conn.is_choked();
-                return;
-            }
+            conn.waits_to_be_read = conn.is_choked();
             let Some(at) = conn.next_to_go(tree) else { return };
             let Some(Slot::Held { frame, since }) = conn.waiting.remove(at) else { unreachable!("just looked at") };
             conn.held.give_back(frame.len());
@@ -345,7 +342,7 @@ impl Worker {
         if conn.out.rest().is_empty() {
             conn.events.clear();
         }
-        if !conn.is_choked() && std::mem::take(&mut conn.waits_to_be_read) && conn.may_go_on() {
+        if !conn.is_choked() && std::mem::take(&mut conn.waits_to_be_read) {
             self.ready.push(slot);
         }
     }

@@ -13,7 +13,7 @@ use corral_net::put_frame;
 use corral_proto::acl::perms;
 use corral_proto::jute::StrList;
 use corral_proto::multi::{MultiReadRequest, MultiResult, ReadOp};
-use corral_proto::request::{AddWatchMode, PathWatch, RequestHeader, SetWatchesRequest};
+use corral_proto::request::{AddWatchMode, RequestHeader, SetWatchesRequest};
 use corral_proto::response::Response;
 use corral_proto::{Decoder, ErrorCode, EventType, Jute, OpCode, ReplyHeader, Request, WatcherEvent, Xid, Zxid};
 use std::collections::VecDeque;
@@ -32,16 +32,16 @@ pub(super) fn may_go_along(tree: &Tree, frame: &[u8]) -> bool {
     let mut d = Decoder::new(frame);
     let op = RequestHeader::decode(&mut d).ok().and_then(|header| OpCode::from_code(header.op));
     let Some(Ok(request)) = op.map(|op| Request::decode(op, d.rest())) else { return false };
-    let path = match request {
-        Request::Exists(PathWatch { path, watch: false }) | Request::GetData(PathWatch { path, watch: false }) => path,
-        Request::GetChildren(PathWatch { path, watch: false }) => path,
-        Request::GetChildren2(PathWatch { path, watch: false }) => path,
-        _ => return false,
+    let (Request::Exists(read) | Request::GetData(read) | Request::GetChildren(read) | Request::GetChildren2(read)) =
+        request
+    else {
+        return false;
     };
-    tree.find(path).is_none_or(|id| {
-        let stat = tree.stat(id);
-        stat.data_length as usize <= GO_ALONG_MAX.0 && stat.num_children as usize <= GO_ALONG_MAX.1
-    })
+    !read.watch
+        && tree.find(read.path).is_none_or(|id| {
+            let stat = tree.stat(id);
+            stat.data_length as usize <= GO_ALONG_MAX.0 && stat.num_children as usize <= GO_ALONG_MAX.1
+        })
 }
 
 /// Answers a request that [`may_go_along`], from the tree as it is now.
@@ -49,7 +49,7 @@ pub fn answer_unwatched(tree: &Tree, op: OpCode, frame: &[u8], xid: Xid, out: &m
     let request = Request::decode(op, &frame[RequestHeader::LEN..]).map_err(undecodable);
     let mut names = Vec::new();
     let response = request.and_then(|request| read(tree, &mut Watches::new(0), 0, request, &mut names));
-    respond(response, xid, tree.last_applied(), |body| put_frame(out, body));
+    put_frame(out, |out| encode(&response, xid, tree.last_applied(), out));
 }
 
 /// Answers one request into `out`.
@@ -72,23 +72,16 @@ pub(super) fn answer(
         Ok(request) => read(tree, watches, slot, request, &mut names),
         Err(error) => Err(error),
     };
-    respond(response, xid, zxid, |body| out.put_frame(body));
+    out.put_frame(|out| encode(&response, xid, zxid, out));
 }
 
-fn respond(
-    response: Result<Response<'_>, ErrorCode>,
-    xid: Xid,
-    zxid: Zxid,
-    put: impl FnOnce(&mut dyn FnMut(&mut Vec<u8>)),
-) {
+fn encode(response: &Result<Response<'_>, ErrorCode>, xid: Xid, zxid: Zxid, out: &mut Vec<u8>) {
     let (error, body) = match response {
         Ok(body) => (0, body),
-        Err(error) => (error.code(), Response::Empty),
+        Err(error) => (error.code(), &Response::Empty),
     };
-    put(&mut |out| {
-        ReplyHeader { xid, zxid, error }.encode(out);
-        body.encode(out);
-    });
+    ReplyHeader { xid, zxid, error }.encode(out);
+    body.encode(out);
 }
 
 fn read<'a>(
