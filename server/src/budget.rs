@@ -5,6 +5,59 @@
 //!
 //! **Invariant**: what was given back was held.
 
+use crate::mutation::{self, Mutation};
+
+/// How many bytes each other party may make this server hold. What happens there: the table in `docs/design.md`.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    /// Requests of one connection that wait for their turn.
+    pub requests: usize,
+    /// Answers that one connection has not read.
+    pub answers: usize,
+    /// Events that one connection has not read.
+    pub events: usize,
+    /// Writes that the connections of one core have on their way.
+    pub writes: usize,
+    /// The newest transactions, which are sent to learners that lack no more. Far less than what may wait for one, or it would never be
+    /// synchronized.
+    pub newest: usize,
+    /// What waits to be sent to one learner.
+    pub learner: usize,
+    /// What the log of a follower has to write.
+    pub backlog: usize,
+}
+
+impl Bounds {
+    /// Those of a server.
+    pub const PRODUCTION: Bounds = Bounds {
+        requests: 1 << 20,
+        answers: 1 << 20,
+        events: 4 << 20,
+        writes: 64 << 20,
+        newest: 64 << 20,
+        learner: 128 << 20,
+        backlog: 64 << 20,
+    };
+}
+
+/// Something that is held for another party, for whoever checks the bounds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Held {
+    /// What.
+    pub what: &'static str,
+    /// How many bytes.
+    pub bytes: usize,
+    /// How many it should be at most, but for the last item.
+    pub max: usize,
+}
+
+impl Held {
+    /// More is held than should be.
+    pub fn is_exceeded(&self) -> bool {
+        self.bytes > self.max && !mutation::is_on(Mutation::BoundsAreIgnored)
+    }
+}
+
 /// Bytes that are held, and their bound.
 #[derive(Clone, Copy, Debug)]
 pub struct Budget {
@@ -34,6 +87,16 @@ impl Budget {
         self.held = 0;
     }
 
+    /// How many bytes of `what` are held, and may be.
+    pub fn of(&self, what: &'static str) -> Held {
+        Held { what, bytes: self.held, max: self.max }
+    }
+
+    /// Bytes that may be held.
+    pub fn max(&self) -> usize {
+        self.max
+    }
+
     /// Bytes that are held.
     pub fn held(&self) -> usize {
         self.held
@@ -41,12 +104,12 @@ impl Budget {
 
     /// Nothing more should come.
     pub fn is_used_up(&self) -> bool {
-        self.held >= self.max
+        self.held >= self.max && !mutation::is_on(Mutation::BoundsAreIgnored)
     }
 
     /// More is held than should be.
     pub fn is_exceeded(&self) -> bool {
-        self.held > self.max
+        self.held > self.max && !mutation::is_on(Mutation::BoundsAreIgnored)
     }
 }
 

@@ -46,9 +46,11 @@ mutations! {
     CoresReadBeforeTheyAreTold,
     MissedEventsAreForgotten,
     PersistentWatchesFireOnce,
+    RecursiveWatchesStayAtTheTop,
     WritesOutliveTheirRole,
     LeadersWithoutADiskStay,
     ReadsSeeTheWriteBehindThem,
+    BoundsAreIgnored,
 }
 
 /// Whether this is to go wrong in this thread.

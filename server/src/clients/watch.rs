@@ -127,7 +127,8 @@ impl Watches {
             told.extend(
                 watchers.into_iter().filter(|slot| nth == 0 || !told.contains(slot)).collect::<SmallVec<[_; 2]>>(),
             );
-            if *kind == WatchKind::Data && self.recursive > 0 {
+            let stays = mutation::is_on(Mutation::RecursiveWatchesStayAtTheTop);
+            if *kind == WatchKind::Data && self.recursive > 0 && !stays {
                 self.above(&change.path, &mut told);
             }
         }

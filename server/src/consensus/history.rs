@@ -3,10 +3,11 @@
 //! A copy of its own: keeping slices of the log's batches alive would keep their whole buffers.
 //!
 //! **Invariants**: no gaps; at least [`KEEP`] of them (or another number, for simulations) are kept once there are as many, unless
-//! they are larger than [`BYTES_MAX`] together.
+//! they are larger together than they may be ([`Bounds::newest`]).
 //!
 //! **Not here**: older ones, which are in the log on disk.
 
+use crate::budget::{Bounds, Budget};
 use bytes::{Bytes, BytesMut};
 use corral_proto::Zxid;
 use std::collections::VecDeque;
@@ -14,8 +15,6 @@ use std::hash::{Hash, Hasher};
 
 /// Transactions that are kept at least (`commitLogCount`).
 const KEEP: usize = 500;
-/// Bytes of them that are kept at most.
-const BYTES_MAX: usize = 64 << 20;
 /// They are copied into pieces of this size; into smaller ones while there are few.
 const PIECE: usize = 64 << 10;
 
@@ -24,13 +23,13 @@ const PIECE: usize = 64 << 10;
 pub struct History {
     keep: usize,
     entries: VecDeque<(Zxid, Bytes)>,
-    bytes: usize,
+    held: Budget,
     piece: BytesMut,
 }
 
 impl Default for History {
     fn default() -> History {
-        History::keeping(KEEP)
+        History::keeping(KEEP, Bounds::PRODUCTION.newest)
     }
 }
 
@@ -40,37 +39,39 @@ impl History {
         History::default()
     }
 
-    /// Nothing is at hand, and at least so many will be kept.
-    pub fn keeping(keep: usize) -> History {
-        History { keep, entries: VecDeque::new(), bytes: 0, piece: BytesMut::new() }
+    /// Nothing is at hand, and at least so many will be kept, unless they have more than so many bytes.
+    pub fn keeping(keep: usize, bytes: usize) -> History {
+        History { keep, entries: VecDeque::new(), held: Budget::new(bytes), piece: BytesMut::new() }
     }
 
     /// The next transaction was added.
     pub fn push(&mut self, zxid: Zxid, record: &[u8]) {
         assert!(self.newest().is_none_or(|newest| zxid > newest), "a history grows at its end");
         if self.piece.capacity() < record.len() {
-            self.piece = BytesMut::with_capacity(PIECE.min(self.bytes).max(record.len()));
+            self.piece = BytesMut::with_capacity(PIECE.min(self.held.held()).max(record.len()));
         }
         self.piece.extend_from_slice(record);
         self.entries.push_back((zxid, self.piece.split().freeze()));
-        self.bytes += record.len();
-        let drop = match self.entries.len() >= 2 * self.keep {
-            true => self.keep,
-            false => usize::from(self.bytes > BYTES_MAX),
-        };
-        self.bytes -= self.entries.drain(..drop).map(|(_, record)| record.len()).sum::<usize>();
+        self.held.hold(record.len());
+        let drop = if self.entries.len() >= 2 * self.keep { self.keep } else { 0 };
+        self.held.give_back(self.entries.drain(..drop).map(|(_, record)| record.len()).sum());
+        while self.held.is_exceeded()
+            && let Some((_, record)) = self.entries.pop_front()
+        {
+            self.held.give_back(record.len());
+        }
     }
 
     /// Everything after `upto` was given up.
     pub fn cut(&mut self, upto: Zxid) {
         while let Some((_, record)) = self.entries.pop_back_if(|(zxid, _)| *zxid > upto) {
-            self.bytes -= record.len();
+            self.held.give_back(record.len());
         }
     }
 
     /// Another history takes its place, of which nothing is at hand.
     pub fn forget(&mut self) {
-        *self = History::keeping(self.keep);
+        *self = History::keeping(self.keep, self.held.max());
     }
 
     /// The newest.
@@ -111,18 +112,20 @@ mod tests {
         let zxids: Vec<i64> = history.iter().map(|(zxid, _)| zxid.0).collect();
         assert!(zxids.len() >= KEEP && zxids.len() < 2 * KEEP && zxids.is_sorted() && zxids.ends_with(&[2599, 2600]));
         assert!(history.iter().all(|(zxid, record)| **record == zxid.0.to_be_bytes()));
-        assert_eq!(history.bytes, 8 * zxids.len());
+        assert_eq!(history.held.held(), 8 * zxids.len());
         history.cut(Zxid(2590));
         assert_eq!(history.newest(), Some(Zxid(2590)));
         history.forget();
-        assert_eq!((history.newest(), history.bytes), (None, 0));
+        assert_eq!((history.newest(), history.held.held()), (None, 0));
     }
 
     #[test]
     fn large_ones_do_not_pile_up() {
         let mut history = History::new();
         let record = vec![7; 1 << 20];
-        (1..=200).for_each(|zxid| history.push(Zxid(zxid), &record));
-        assert!(history.bytes <= BYTES_MAX && history.iter().count() == 64);
+        // Behind many that are small.
+        (1..=900).for_each(|zxid| history.push(Zxid(zxid), &record[..64 << 10]));
+        (901..=1100).for_each(|zxid| history.push(Zxid(zxid), &record));
+        assert!(!history.held.is_exceeded() && history.iter().count() == 64);
     }
 }

@@ -28,8 +28,6 @@ use std::sync::{Arc, Weak};
 
 /// Pieces of what is made for a link that may wait for it.
 const PIECES: usize = 4;
-/// Bytes that a follower's log may have to write before its leader is not listened to any more.
-const BACKLOG_MAX: usize = 64 << 20;
 
 /// For the operator.
 fn said(error: StorageError) -> String {
@@ -96,7 +94,7 @@ impl<D: Disk, S: Read + Write> Member<D, S> {
     /// will miss the acknowledgements, and go on without this member.
     fn is_behind(&self) -> bool {
         let follows = matches!(self.replica.state(), Some((PeerState::Following | PeerState::Observing, _)));
-        follows && self.log().group.bytes() > BACKLOG_MAX
+        follows && self.backlog().is_exceeded()
     }
 
     /// Whether there is something to do for other members that no event will tell of.

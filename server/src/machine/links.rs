@@ -9,7 +9,7 @@
 //!
 //! **Not here**: what packets mean ([`crate::replica`]), who dials whom and who listens ([`super::Outside`]).
 
-use crate::budget::Budget;
+use crate::budget::{Budget, Held};
 use crate::consensus::leadership::LinkId;
 use crate::consensus::message::Message;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
@@ -26,8 +26,6 @@ use std::sync::Arc;
 const READ: usize = 256 << 10;
 /// Reads of one link before the others have their turn.
 const READS: usize = 8;
-/// Bytes of memory that what waits to be sent to one learner may hold.
-const QUEUE_MAX: usize = 128 << 20;
 /// Bytes of data that the first packet of a link may have: whoever connects has not said who it is.
 const GREETING_MAX: usize = 4 << 10;
 /// Links that may be there at a time. An ensemble has a handful.
@@ -70,21 +68,20 @@ struct Outbound {
     is_unbegun: bool,
 }
 
-impl Default for Outbound {
-    fn default() -> Outbound {
+impl Outbound {
+    /// Nothing is to be sent; what is, may hold so many bytes.
+    fn new(max: usize) -> Outbound {
         Outbound {
             parts: VecDeque::new(),
             own: BytesMut::new(),
-            held: Budget::new(QUEUE_MAX),
+            held: Budget::new(max),
             sent: 0,
             begun: false,
             broken: None,
             is_unbegun: false,
         }
     }
-}
 
-impl Outbound {
     fn own(&mut self, write: impl FnOnce(&mut BytesMut)) {
         let before = self.own.len();
         write(&mut self.own);
@@ -134,7 +131,7 @@ impl Outbound {
                     // Rung for when there is more.
                     Err(TryRecvError::Empty) => return Ok(()),
                     Ok(Piece::Broken(_)) if !self.begun => {
-                        *self = Outbound { is_unbegun: true, sent: self.sent, ..Outbound::default() };
+                        *self = Outbound { is_unbegun: true, sent: self.sent, ..Outbound::new(self.held.max()) };
                         return Ok(());
                     }
                     Ok(Piece::Broken(why)) => return Err(self.breaks_off(why)),
@@ -232,19 +229,21 @@ pub(super) enum Came {
 }
 
 /// All links of this member.
-pub struct Links<S> {
+pub(super) struct Links<S> {
     links: BTreeMap<LinkId, Link<S>>,
     next: u64,
     data_max: usize,
+    /// Bytes of memory that what waits to be sent over one may hold.
+    held_max: usize,
     /// Links that have something to send, or to be read although no event will say so.
     dirty: Vec<LinkId>,
     scratch: Box<[u8]>,
 }
 
 impl<S: Read + Write> Links<S> {
-    /// No links yet; a packet has at most `data_max` bytes of data.
-    pub fn new(data_max: usize) -> Links<S> {
-        Links { links: BTreeMap::new(), next: 1, data_max, dirty: Vec::new(), scratch: vec![0; READ].into() }
+    /// No links yet; a packet has at most `data_max` bytes of data, and what waits to be sent over one link holds at most `held_max`.
+    pub(super) fn new(data_max: usize, held_max: usize) -> Links<S> {
+        Links { links: BTreeMap::new(), next: 1, data_max, held_max, dirty: Vec::new(), scratch: vec![0; READ].into() }
     }
 
     /// How many there are.
@@ -271,7 +270,7 @@ impl<S: Read + Write> Links<S> {
         let id = LinkId(self.next);
         watch(&mut stream, id)?;
         self.next += 1;
-        let (inbound, outbound) = (BytesMut::new(), Outbound::default());
+        let (inbound, outbound) = (BytesMut::new(), Outbound::new(self.held_max));
         let (readable, half_closed) = (true, false);
         self.links.insert(id, Link { stream, remote, inbound, outbound, data_max, readable, half_closed, ended: None });
         self.dirty.push(id);
@@ -306,7 +305,7 @@ impl<S: Read + Write> Links<S> {
         }
         link.outbound.packet(message);
         if link.outbound.held.is_exceeded() && link.ended.is_none() {
-            link.ended = Some(format!("it reads too slowly: {} MiB wait for it", QUEUE_MAX >> 20));
+            link.ended = Some(format!("it reads too slowly: {} KiB wait for it", link.outbound.held.held() >> 10));
             self.dirty.push(id);
         }
     }
@@ -359,9 +358,10 @@ impl<S: Read + Write> Links<S> {
         link.outbound.sent > before
     }
 
-    /// Bytes of memory that what waits to be sent holds, over all links.
-    pub(super) fn held(&self) -> usize {
-        self.links.values().map(|link| link.outbound.held.held()).sum()
+    /// Bytes of memory that what waits to be sent over each link holds. One that has ended is about to go.
+    pub(super) fn held(&self) -> impl Iterator<Item = Held> {
+        let links = self.links.values().filter(|link| link.ended.is_none());
+        links.map(|link| link.outbound.held.of("learner"))
     }
 
     /// Reads what has come over a link. True if anything has.
@@ -435,14 +435,17 @@ const DATA: usize = 16;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::budget::Bounds;
     use crate::consensus::message::Record;
     use corral_proto::Zxid;
+
+    const QUEUE_MAX: usize = Bounds::PRODUCTION.learner;
 
     /// From the moment a record is encoded, its bytes are not copied on their way to a learner.
     #[test]
     fn what_is_proposed_goes_out_of_the_logs_own_memory() {
         let record = Bytes::from_static(b"a transaction");
-        let mut outbound = Outbound::default();
+        let mut outbound = Outbound::new(QUEUE_MAX);
         outbound.packet(Message::about(PacketKind::Commit, Zxid(1)));
         outbound.packet(Message::with(PacketKind::Proposal, Zxid(2), record.clone()));
         outbound.packet(Message::about(PacketKind::Commit, Zxid(2)));
@@ -462,7 +465,7 @@ mod tests {
     /// Counted is what a slice keeps alive, not what it shows.
     #[test]
     fn what_holds_much_memory_counts_as_much() {
-        let mut outbound = Outbound::default();
+        let mut outbound = Outbound::new(QUEUE_MAX);
         let record = Record { bytes: Bytes::from_static(b"small"), held: 4096 };
         outbound.packet(Message::carrying(PacketKind::Proposal, Zxid(1), record));
         assert_eq!(outbound.held.held(), 4096 + 16 + 4);
@@ -475,7 +478,7 @@ mod tests {
     /// One that reads nothing costs a bounded queue and then its link, and nobody else waits for it.
     #[test]
     fn who_reads_too_slowly_is_disconnected() {
-        let mut links = Links::new(1 << 20);
+        let mut links = Links::new(1 << 20, QUEUE_MAX);
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let mut connect = || {
             let ours = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
@@ -500,7 +503,7 @@ mod tests {
     /// A stranger cannot make this member wait for, and keep, megabytes of a first packet.
     #[test]
     fn a_first_packet_is_small() {
-        let mut links = Links::new(1 << 20);
+        let mut links = Links::new(1 << 20, QUEUE_MAX);
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         for (len, is_taken) in [(GREETING_MAX, true), (GREETING_MAX + 1, false)] {
             let mut theirs = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
@@ -533,7 +536,7 @@ mod tests {
             pieces.send(Piece::Bytes(Bytes::from_static(b"part"))).unwrap();
             last.into_iter().for_each(|last| pieces.send(last).unwrap());
             drop(pieces);
-            let mut outbound = Outbound::default();
+            let mut outbound = Outbound::new(QUEUE_MAX);
             outbound.parts.push_back(Part::Stream(stream, Arc::new(())));
             outbound.packet(Message::about(PacketKind::NewLeader, Zxid(1)));
             for _ in 0..2 {
@@ -562,7 +565,7 @@ mod tests {
             })
             .collect();
         for step in 1..encoded.len() {
-            let (mut outbound, mut at) = (Outbound::default(), 0);
+            let (mut outbound, mut at) = (Outbound::new(QUEUE_MAX), 0);
             packets.iter().cloned().for_each(|packet| outbound.packet(packet));
             assert_eq!(outbound.held.held(), encoded.len());
             while at < encoded.len() {

@@ -14,6 +14,7 @@ use super::port::Direct;
 use super::snapshots::Ended;
 use super::{Outside, Seen};
 use crate::admin::report::ReplicaReport;
+use crate::budget::{Bounds, Held};
 use crate::clients::delivery::Delivery;
 use crate::mutation::{self, Mutation};
 use crate::replica::{LogState, Now, Replica};
@@ -58,6 +59,8 @@ pub struct MemberOptions {
     pub slow_sync: Duration,
     /// Bytes that one piece of a snapshot from a leader may have.
     pub piece_max: usize,
+    /// What others may make it hold.
+    pub bounds: Bounds,
     /// For the order of nothing that matters ([`corral_engine::Tree::new`]), and for when snapshots are due.
     pub seed: u64,
 }
@@ -93,7 +96,7 @@ struct Figures {
 }
 
 impl<D: Disk, S: Read + Write> Member<D, S> {
-    /// Of a replica and its log; `peers` are the links to the other members, and the epochs that were promised to them.
+    /// Of a replica and its log; `epochs` are those that were promised to the other members, if there are any.
     ///
     /// # Errors
     /// One line: the snapshots cannot be looked at.
@@ -102,9 +105,10 @@ impl<D: Disk, S: Read + Write> Member<D, S> {
         options: MemberOptions,
         replica: Replica,
         log: Log<D>,
-        peers: Option<(Links<S>, Epochs)>,
+        epochs: Option<Epochs>,
     ) -> Result<Member<D, S>, String> {
         let (count, bytes) = options.snapshot_after;
+        let links = Links::new(options.piece_max, options.bounds.learner);
         let mut member = Member {
             crossing,
             schedule: Schedule::new(count, bytes, options.seed),
@@ -112,7 +116,7 @@ impl<D: Disk, S: Read + Write> Member<D, S> {
             replica,
             log: Some(log),
             timeline: Timeline::default(),
-            peers: peers.map(|(links, epochs)| Peers::new(links, epochs)),
+            peers: epochs.map(|epochs| Peers::new(links, epochs)),
             alarm: Alarm::default(),
             newest_bytes: None,
             counted: LogCounters::default(),
@@ -353,6 +357,16 @@ impl<D: Disk, S: Read + Write> Member<D, S> {
         self.log().is_idle() && !waits
     }
 
+    /// What the log of a follower has to write.
+    pub(super) fn backlog(&self) -> Held {
+        Held { what: "backlog", bytes: self.log().group.bytes(), max: self.options.bounds.backlog }
+    }
+
+    /// What waits for each learner.
+    pub(super) fn held_for_learners(&self) -> impl Iterator<Item = Held> {
+        self.peers.iter().flat_map(|peers| peers.links.held())
+    }
+
     /// The stages of writes from the log to the tree.
     pub fn timeline(&self) -> &Timeline {
         &self.timeline
@@ -374,9 +388,9 @@ impl<D: Disk, S: Read + Write> Member<D, S> {
             proposals: self.replica.outstanding(),
             log: log.counters(),
             log_room: log.room(),
-            log_backlog: log.group.bytes() as u64,
+            log_backlog: self.backlog().bytes as u64,
             log_waits_ms: log.waits_since().map_or(0, |since| now.saturating_sub(since).as_millis() as u64),
-            learner_queue: self.peers.as_ref().map_or(0, |peers| peers.held() as u64),
+            learner_queue: self.held_for_learners().map(|held| held.bytes as u64).sum(),
             histograms: log.histograms().clone(),
             slow_syncs: figures.slow_syncs,
             sync_sum_us: figures.sync_sum_us,

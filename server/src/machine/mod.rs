@@ -24,11 +24,12 @@ mod snapshots;
 
 pub use clients::Clients;
 pub use crossing::{Crossing, Host};
-pub use links::{Links, Piece};
+pub use links::Piece;
 pub use member::{Member, MemberOptions};
 pub use port::Timed;
 pub use snapshots::{Ended, take_snapshot};
 
+use crate::budget::Held;
 use crate::clients::worker::{Worker, WorkerOptions};
 use crate::consensus::leadership::LinkId;
 use crate::consensus::stretch::Stretch;
@@ -235,6 +236,12 @@ impl<D: Disk, S: Read + Write> Machine<D, S> {
         }
         outside.flush(&mut self.clients.worker, now);
         Ok(())
+    }
+
+    /// What is held for clients and other members, each with its bound.
+    pub fn held(&self) -> impl Iterator<Item = Held> {
+        let member = self.member.iter().flat_map(|member| member.held_for_learners().chain([member.backlog()]));
+        self.clients.worker.held().chain(member)
     }
 
     /// Whether another turn would find something to do at once, that no event will tell of.

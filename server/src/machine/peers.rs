@@ -29,9 +29,4 @@ impl<S: Read + Write> Peers<S> {
             replica.sent(now.uptime, link);
         }
     }
-
-    /// Bytes of memory that wait to be sent to other members.
-    pub(super) fn held(&self) -> usize {
-        self.links.held()
-    }
 }

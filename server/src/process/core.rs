@@ -11,6 +11,7 @@ use super::conns::Conns;
 use super::outside::{Around, Begin, Own};
 use super::{BELL, CoreMachine, LINKS, LISTENER, Shared};
 use crate::admin::report::CoreReport;
+use crate::budget::Bounds;
 use crate::clients::worker::WorkerOptions;
 use crate::consensus::leadership::LinkId;
 use crate::machine::{Machine, Member, half_tick};
@@ -62,6 +63,7 @@ impl Core {
             seed,
             timeouts_ms: (config.min_session_timeout_ms as i32, config.max_session_timeout_ms as i32),
             outstanding_max: config.global_outstanding_limit as usize,
+            bounds: Bounds::PRODUCTION,
         };
         let registry = || poll.registry().try_clone().map_err(|error| format!("cannot share a poll: {error}"));
         let conns = Conns::new(index, shared.clone(), registry()?);

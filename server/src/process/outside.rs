@@ -8,6 +8,7 @@ use super::election::Election;
 use super::ports::Ports;
 use super::snapshots::Snapshots;
 use super::{LINKS, Shared, transfers};
+use crate::budget::Bounds;
 use crate::clients::worker::Worker;
 use crate::config::{Config, Members};
 use crate::consensus::Ensemble;
@@ -16,7 +17,7 @@ use crate::consensus::history::History;
 use crate::consensus::leadership::LinkId;
 use crate::consensus::message::Standing;
 use crate::consensus::stretch::Stretch;
-use crate::machine::{Ended, Heard, Links, Member, MemberOptions, Outside, Piece};
+use crate::machine::{Ended, Heard, Member, MemberOptions, Outside, Piece};
 use crate::process::store::Store;
 use crate::replica::{Now, Replica, ReplicaOptions};
 use crate::requests::session;
@@ -102,15 +103,15 @@ impl Own {
         }
         let replica = replica_options(config, is_lost, now, seed, shared.lines.len());
         let replica = Replica::new(replica, standing, history, &mut shared.crossing.tree.write(), now.uptime);
-        let (peers, doors) = match membership {
+        let (epochs, doors) = match membership {
             Some(Membership { members, epochs, ports: Ports { election, quorum }, .. }) => {
                 let election = Election::start(shared, &members, election)?;
                 let doors = Doors { registry, election, quorum, listener: None };
-                (Some((Links::new(options.piece_max), epochs)), Some(doors))
+                (Some(epochs), Some(doors))
             }
             None => (None, None),
         };
-        let member = Member::new(shared.crossing.clone(), options, replica, log, peers)?;
+        let member = Member::new(shared.crossing.clone(), options, replica, log, epochs)?;
         Ok((member, Own { store, snapshots, doors }))
     }
 
@@ -142,6 +143,7 @@ fn member_options(config: &Config, store: &Store, seed: u64) -> MemberOptions {
         snapshot_size_factor: config.snapshot_size_factor,
         slow_sync: Duration::from_millis(log.slow_sync_ms),
         piece_max: 2 * config.frame_bytes_max as usize + DATA_EXTRA,
+        bounds: Bounds::PRODUCTION,
         seed,
     }
 }

@@ -5,7 +5,7 @@
 //!   anything that it asked for over a connection that it has left take effect after what it asked for later;
 //! - R2: the state that a session sees never goes back, also when it moves to another server: neither zxids nor nodes;
 //! - R3: an event comes before any answer that shows, or follows, the change; also those of a connection that was left, to whoever asks
-//!   for them again on the next, and those of persistent watches;
+//!   for them again on the next, and those of persistent and recursive watches;
 //! - R4: two nodes that are always written together are read as one;
 //! - R5: what was acknowledged is kept ([`Client::promises`] is for whoever checks it in the end).
 //!
@@ -26,7 +26,7 @@ use corral_proto::{
 };
 use rand::Rng;
 use rand::rngs::SmallRng;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// Nodes that all clients write to.
 const SHARED: [&str; 3] = ["/shared-0", "/shared-1", "/shared-2"];
@@ -51,10 +51,12 @@ enum For {
     SetTwins,
     GetTwins,
     Sync,
-    /// Whatever it watched over its last connection.
-    WatchAgain,
+    /// Whatever it watched over its last connection; these persistently.
+    WatchAgain(Vec<&'static str>),
     /// A persistent watch.
     Persist(&'static str),
+    /// A recursive one of everything.
+    WatchAll,
     Ephemeral,
     Close,
 }
@@ -94,8 +96,11 @@ pub(super) struct Client {
     watches: BTreeMap<&'static str, Zxid>,
     /// It has yet to ask for these again, over a new connection.
     watches_again: bool,
-    /// What it watches persistently over this connection, and the newest change that it was told of, or had seen then.
+    /// What it watches persistently over this connection, or recursively, and the newest change that it was told of, or had seen then.
     persistent: BTreeMap<&'static str, Zxid>,
+    /// What it has asked to watch persistently in this session, and whether it has asked for everything.
+    wants: BTreeSet<&'static str>,
+    wants_all: bool,
     pub(super) promises: Vec<Promise>,
     pub(super) answers: u64,
     ephemerals: u64,
@@ -119,6 +124,8 @@ impl Client {
             watches: BTreeMap::new(),
             watches_again: false,
             persistent: BTreeMap::new(),
+            wants: BTreeSet::new(),
+            wants_all: false,
             promises: Vec::new(),
             answers: 0,
             ephemerals: 0,
@@ -140,7 +147,7 @@ impl Client {
     pub(super) fn connect(&mut self) -> Vec<u8> {
         self.phase = Phase::ShakingHands;
         self.persistent.clear();
-        self.watches_again = !self.watches.is_empty();
+        self.watches_again = !self.watches.is_empty() || !self.wants.is_empty() || self.wants_all;
         let request = ConnectRequest {
             protocol_version: 0,
             last_zxid_seen: self.last_zxid,
@@ -165,7 +172,7 @@ impl Client {
         }
         let wish = self.wish();
         let xid = match wish {
-            For::WatchAgain => Xid::SET_WATCHES,
+            For::WatchAgain(_) => Xid::SET_WATCHES,
             _ => {
                 self.last_xid += 1;
                 Xid(self.last_xid)
@@ -176,8 +183,7 @@ impl Client {
         let create = |path, data, flags| CreateRequest { path, data: Some(data), acl: AclList::OPEN, flags };
         let set = |path, data| SetDataRequest { path, data: Some(data), version: -1 };
         let mut raw = Vec::new();
-        let (mut there, mut missing) = (Vec::new(), Vec::new());
-        let (number, ephemeral);
+        let (number, ephemeral, lists);
         let request = match &wish {
             For::CreateOwn => Request::Create(create(&own, b"0", 0)),
             For::SetOwn(tried) => {
@@ -203,28 +209,29 @@ impl Client {
                 Request::MultiRead(MultiReadRequest::from_encoded(TWINS.len(), &raw))
             }
             For::Sync => Request::Sync(Some("/")),
-            For::WatchAgain => {
-                let (mut are_there, mut are_missing) = (0, 0);
-                for (path, seen) in &self.watches {
-                    let (count, list) = match *seen {
-                        Zxid::ZERO => (&mut are_missing, &mut missing),
-                        _ => (&mut are_there, &mut there),
-                    };
-                    *count += 1;
-                    list.extend_from_slice(&(path.len() as i32).to_be_bytes());
-                    list.extend_from_slice(path.as_bytes());
+            For::WatchAgain(_) => {
+                let of = |is_there: bool| {
+                    let watches = self.watches.iter().filter(move |(_, seen)| (**seen != Zxid::ZERO) == is_there);
+                    watches.map(|(path, _)| *path)
+                };
+                let everything = self.wants_all.then_some("/");
+                lists = [
+                    encoded(of(true)),
+                    encoded(of(false)),
+                    encoded(self.wants.iter().copied()),
+                    encoded(everything.into_iter()),
+                ];
+                let [data, exist, persistent, recursive] =
+                    [0, 1, 2, 3].map(|at: usize| StrList::from_encoded(lists[at].0, &lists[at].1));
+                let (relative_zxid, child) = (self.last_zxid, StrList::from_encoded(0, &[]));
+                let again = SetWatchesRequest { relative_zxid, data, exist, child, persistent, recursive };
+                match self.wants.is_empty() && !self.wants_all {
+                    true => Request::SetWatches(again),
+                    false => Request::SetWatches2(again),
                 }
-                let list = StrList::from_encoded;
-                Request::SetWatches(SetWatchesRequest {
-                    relative_zxid: self.last_zxid,
-                    data: list(are_there, &there),
-                    exist: list(are_missing, &missing),
-                    child: list(0, &[]),
-                    persistent: list(0, &[]),
-                    recursive: list(0, &[]),
-                })
             }
             For::Persist(path) => Request::AddWatch(path, AddWatchMode::Persistent),
+            For::WatchAll => Request::AddWatch("/", AddWatchMode::Recursive),
             For::Ephemeral => {
                 self.ephemerals += 1;
                 ephemeral = format!("/ephemeral-{}-{}", self.number, self.ephemerals);
@@ -238,6 +245,11 @@ impl Client {
             RequestHeader { xid, op: op.code() }.encode(out);
             request.encode(out);
         });
+        match wish {
+            For::Persist(path) => _ = self.wants.insert(path),
+            For::WatchAll => self.wants_all = true,
+            _ => {}
+        }
         self.asked.push_back((xid, op, wish));
         Some(frame[4..].to_vec())
     }
@@ -246,7 +258,8 @@ impl Client {
         let shared = SHARED[self.random.random_range(0..SHARED.len())];
         let watch = self.random.random();
         if std::mem::take(&mut self.watches_again) {
-            return For::WatchAgain;
+            let persistent = SHARED.into_iter().filter(|path| self.wants_all || self.wants.contains(path));
+            return For::WatchAgain(persistent.collect());
         }
         let promise = self.promises.last_mut().expect("it has a session");
         if promise.acknowledged == 0 && !self.asked.iter().any(|(_, _, wish)| matches!(wish, For::CreateOwn)) {
@@ -268,7 +281,10 @@ impl Client {
             81..87 => For::SetTwins,
             87..94 => For::GetTwins,
             94..96 => For::Sync,
-            96 => For::Persist(shared),
+            96 => match watch {
+                true => For::Persist(shared),
+                false => For::WatchAll,
+            },
             97..99 => For::Ephemeral,
             _ => For::Close,
         }
@@ -305,11 +321,13 @@ impl Client {
     /// An event of a change at `zxid`; of one that it has missed, that is not known.
     fn told(&mut self, path: &str, zxid: Zxid) {
         let Some(path) = SHARED.into_iter().find(|shared| *shared == path) else {
-            panic!("R3: an event of {path}, which is never watched");
+            assert!(self.wants_all, "R3: an event of {path}, which is never watched");
+            return;
         };
         let once = self.watches.remove(path).is_some();
         let persistent = self.persistent.get_mut(path);
-        assert!(once || persistent.is_some(), "R3: an event of {path}, which is not watched");
+        let is_wanted = self.wants_all || self.wants.contains(path);
+        assert!(once || is_wanted, "R3: an event of {path}, which is not watched");
         if let Some(told) = persistent {
             *told = zxid.max(*told);
         }
@@ -328,7 +346,7 @@ impl Client {
             let path = format!("/own-{}-{}", self.number, self.sessions);
             self.promises.push(Promise { path, acknowledged: 0, tried: 0 });
             self.watches.clear();
-            self.watches_again = false;
+            (self.wants, self.wants_all, self.watches_again) = (BTreeSet::new(), false, false);
         }
         (self.session, self.password) = (response.session_id, response.password);
         format!("has session {}", self.session)
@@ -375,12 +393,18 @@ impl Client {
                 let data: Vec<_> = data.collect();
                 assert!(data[0] == data[1], "R4: the twins are read as {data:?}");
             }
-            (For::Persist(path), Some(_)) => {
-                // What it has seen so far may be older than what the server had when it was asked; only what comes later counts.
-                self.persistent.entry(path).or_insert(self.last_zxid);
-            }
+            // What it has seen so far may be older than what the server had when it was asked; only what comes later counts.
+            (For::Persist(path), Some(_)) => self.watches_from_now(&[path]),
+            (For::WatchAll, Some(_)) => self.watches_from_now(&SHARED),
+            (For::WatchAgain(persistent), Some(_)) => self.watches_from_now(persistent),
             (For::Close, Some(_)) => self.session = SessionId::NONE,
             _ => {}
+        }
+    }
+
+    fn watches_from_now(&mut self, persistent: &[&'static str]) {
+        for path in persistent {
+            self.persistent.entry(path).or_insert(self.last_zxid);
         }
     }
 
@@ -412,6 +436,17 @@ fn number(data: Option<&[u8]>) -> u64 {
 /// The number in a node of a client's own.
 pub(super) fn own_number(data: Option<&[u8]>) -> u64 {
     number(data).max(1)
+}
+
+/// How many paths there are, and a list of them.
+fn encoded<'a>(paths: impl Iterator<Item = &'a str>) -> (u32, Vec<u8>) {
+    let (mut count, mut list) = (0, Vec::new());
+    for path in paths {
+        count += 1;
+        list.extend_from_slice(&(path.len() as i32).to_be_bytes());
+        list.extend_from_slice(path.as_bytes());
+    }
+    (count, list)
 }
 
 fn framed(request: &impl Jute) -> Vec<u8> {

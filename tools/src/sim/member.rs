@@ -21,13 +21,14 @@ use corral_engine::txnlog::workshop::Workshop;
 use corral_engine::txnlog::{Log, LogOptions, Recovered};
 use corral_engine::{StorageError, adoption};
 use corral_proto::{ServerId, SessionId, Zxid};
+use corral_server::budget::Bounds;
 use corral_server::clients::worker::WorkerOptions;
 use corral_server::consensus::Ensemble;
 use corral_server::consensus::election::Patience;
 use corral_server::consensus::history::History as Newest;
 use corral_server::consensus::message::Standing;
 use corral_server::consensus::transfer::Departure;
-use corral_server::machine::{Crossing, Ended, Heard, Host, Links, Machine, Member as Voter, MemberOptions, Piece};
+use corral_server::machine::{Crossing, Ended, Heard, Host, Machine, Member as Voter, MemberOptions, Piece};
 use corral_server::process::store::set_aside;
 use corral_server::replica::{Now, Replica, ReplicaOptions};
 use corral_server::requests::session;
@@ -49,6 +50,16 @@ const SNAPSHOT_AFTER: [u64; 2] = [300, 40];
 /// Snapshots that are kept.
 pub(super) const KEEP: usize = 2;
 const PIECE_MAX: usize = 1 << 20;
+/// Bounds that are reached with the little that simulated clients write.
+const NARROW: Bounds = Bounds {
+    requests: 200,
+    answers: 300,
+    events: 200,
+    writes: 400,
+    newest: 8 << 10,
+    learner: 48 << 10,
+    backlog: 1 << 10,
+};
 
 /// One of the ensemble.
 pub(super) struct Member {
@@ -252,8 +263,9 @@ impl Member {
         workshop.resume(&mut recovered).unwrap_or_else(|error| failed(error));
         self.durable = self.entries.len();
         let (log, maker) = open(&log_options, &self.platter, &recovered);
+        let bounds = if self.random.random_ratio(1, 2) { Bounds::PRODUCTION } else { NARROW };
         // Few, so that there are learners who have missed more.
-        let mut history = Newest::keeping([4, 40, 500][self.random.random_range(0..3)]);
+        let mut history = Newest::keeping([4, 40, 500][self.random.random_range(0..3)], bounds.newest);
         newest.iter().for_each(|(zxid, record)| history.push(*zxid, record));
         self.is_rotten &= epochs.is_lost();
         let standing = Standing { accepted: epochs.accepted(), current: epochs.current(), last: recovered.last };
@@ -273,13 +285,16 @@ impl Member {
             snapshot_size_factor: Some(0.0),
             slow_sync: Duration::MAX,
             piece_max: PIECE_MAX,
+            bounds,
             seed: 1,
         };
-        let peers = (!alone).then(|| (Links::new(PIECE_MAX), epochs));
-        let voter = Voter::new(crossing.clone(), options, replica, log, peers);
+        let epochs = (!alone).then_some(epochs);
+        let voter = Voter::new(crossing.clone(), options, replica, log, epochs);
         let mut voter = Some(voter.unwrap_or_else(|error| panic!("R5: {error}")));
-        let worker =
-            |core: usize| WorkerOptions { core: core as u16, seed: 1, timeouts_ms: (100, 5000), outstanding_max: 1000 };
+        let worker = |core: usize| {
+            let (core, timeouts_ms) = (core as u16, (100, 5000));
+            WorkerOptions { core, seed: 1, timeouts_ms, outstanding_max: 1000, bounds }
+        };
         let machines = (0..cores).map(|core| Machine::new(crossing.clone(), worker(core), voter.take(), TICK));
         let machines = machines.collect();
         let rate = 1.0 + self.random.random_range(-0.05..0.05);

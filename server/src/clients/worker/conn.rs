@@ -1,7 +1,7 @@
 //! One client connection, as its worker sees it.
 
 use super::reads::may_go_along;
-use crate::budget::Budget;
+use crate::budget::{Bounds, Budget, Held};
 use crate::requests::{ReadBefore, is_write};
 use corral_engine::Tree;
 use corral_net::put_frame;
@@ -38,6 +38,8 @@ pub(super) enum Slot {
         since: Duration,
         /// Bytes of it.
         bytes: usize,
+        /// It is a read that goes along with a write.
+        goes_along: bool,
     },
     /// It waits for those before it, or for room in the replica's queue.
     Held {
@@ -179,14 +181,17 @@ pub(super) struct Conn {
     pub(super) out: Out,
     /// Of the answers to writes in `out`: when the oldest was in the tree, and how many there are.
     pub(super) unsent: Option<(Duration, u64)>,
+    /// Bytes that `out` may have before its requests wait.
+    answers_max: usize,
     /// Bytes of events in `out` since it was last empty.
     pub(super) events: Budget,
     /// Something held could go on, but for what the client has not read.
     pub(super) waits_to_be_read: bool,
     /// Requests in their order: first those that were sent, then those that are held.
     pub(super) waiting: VecDeque<Slot>,
-    /// How many of `waiting` were sent.
+    /// How many of `waiting` were sent, and how many of those are reads.
     pub(super) sent: usize,
+    pub(super) reads_sent: usize,
     pub(super) held: Budget,
     pub(super) heard: bool,
     pub(super) dirty: bool,
@@ -223,7 +228,7 @@ impl Conn {
         let reads = at - self.sent;
         reads == 0
             || is_write(op)
-                && reads <= READS_MAX
+                && self.reads_sent + reads <= READS_MAX
                 && !self.is_choked()
                 && self.waiting.range(self.sent..at).all(goes_along)
     }
@@ -235,14 +240,16 @@ impl Conn {
             let header = RequestHeader::decode(&mut Decoder::new(frame)).expect("it may go along");
             let (xid, op) = (header.xid, OpCode::from_code(header.op).expect("it may go along"));
             let (frame, since) = (std::mem::take(frame), *since);
-            *slot = Slot::Sent { xid, since, bytes: frame.len() };
+            *slot = Slot::Sent { xid, since, bytes: frame.len(), goes_along: true };
             ReadBefore { xid, op, frame }
         };
+        self.reads_sent += at - self.sent;
         self.waiting.range_mut(self.sent..at).map(read).collect()
     }
 
     /// The opposite of [`Conn::take_reads`], as long as they are not counted as sent.
     pub(super) fn put_back_reads(&mut self, reads: Vec<ReadBefore>) {
+        self.reads_sent -= reads.len();
         for (slot, ReadBefore { frame, .. }) in self.waiting.range_mut(self.sent..).zip(reads) {
             let Slot::Sent { since, .. } = *slot else { unreachable!("it was taken") };
             *slot = Slot::Held { frame, since };
@@ -258,23 +265,30 @@ impl Conn {
         self.waiting.iter().map(bytes).sum()
     }
 
-    /// The client does not read its answers: nothing more is done for it until it does.
-    pub(super) fn is_choked(&self) -> bool {
-        self.out.rest().len() >= super::UNSENT_MAX
+    /// What is held for its client.
+    pub(super) fn held_for_client(&self) -> [Held; 2] {
+        [self.held.of("requests"), self.events.of("events")]
     }
 
-    pub(super) fn new(generation: u32) -> Conn {
+    /// The client does not read its answers: nothing more is done for it until it does.
+    pub(super) fn is_choked(&self) -> bool {
+        self.out.rest().len() >= self.answers_max
+    }
+
+    pub(super) fn new(generation: u32, bounds: &Bounds) -> Conn {
         Conn {
             generation,
             phase: Phase::New,
             session: None,
             out: Out::default(),
             unsent: None,
-            events: Budget::new(super::EVENTS_MAX),
+            answers_max: bounds.answers,
+            events: Budget::new(bounds.events),
             waits_to_be_read: false,
             waiting: VecDeque::new(),
             sent: 0,
-            held: Budget::new(super::HELD_BYTES_MAX),
+            reads_sent: 0,
+            held: Budget::new(bounds.requests),
             heard: false,
             dirty: false,
             counters: ConnCounters::default(),

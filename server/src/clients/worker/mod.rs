@@ -11,8 +11,9 @@
 //! - a read sees every earlier write of its connection, and no later one;
 //! - before a read's answer, everything that happened to the tree up to what it reads has been told: the caller hands over all
 //!   queued deliveries *after* it took the tree's lock and *before* it hands over frames;
-//! - what one connection can make this keep is bounded ([`HELD_MAX`], [`HELD_BYTES_MAX`], [`UNSENT_MAX`]): after that its
-//!   socket is not read, and what was read waits.
+//! - what one connection can make this keep is bounded ([`HELD_MAX`], [`Bounds`]): after that its socket is not read, and what was read
+//!   waits; or, if it does not read its events, it is closed. Its session lives on then, and when its client comes again it is told of what
+//!   it has missed. (Apache's servers keep all events.)
 //!
 //! **Not here**: sockets and frames' limits ([`crate::process`]), what writes do (the replica), four-letter words.
 
@@ -22,7 +23,7 @@ mod reads;
 pub use conn::{ConnCounters, Latencies, Out};
 pub use reads::answer_unwatched;
 
-use crate::budget::Budget;
+use crate::budget::{Bounds, Budget, Held};
 use crate::clients::delivery::{Delivery, Item};
 use crate::clients::watch::Watches;
 use crate::mutation::{self, Mutation};
@@ -42,18 +43,6 @@ use std::time::Duration;
 
 /// Requests that one connection may have waiting, answered ones not counted.
 pub const HELD_MAX: usize = 2000;
-/// Bytes of held requests that one connection may have waiting; one more frame may come on top.
-pub const HELD_BYTES_MAX: usize = 1 << 20;
-
-/// Bytes of answers that one connection may leave unread before its requests wait; one more answer may come on top.
-pub const UNSENT_MAX: usize = 1 << 20;
-
-/// Bytes of events that one connection may leave unread. It is closed then: its session lives on, and when its client comes again it
-/// is told of what it has missed. (Apache's servers keep all of them.)
-pub const EVENTS_MAX: usize = 4 << 20;
-
-/// Bytes of writes that all connections of a worker may have on their way before sockets are not read any more.
-pub const SENT_BYTES_MAX: usize = 64 << 20;
 
 /// What a worker is made with.
 #[derive(Clone, Debug)]
@@ -67,6 +56,8 @@ pub struct WorkerOptions {
     /// Requests on their way at most, over all connections, before sockets are not read any more
     /// (`globalOutstandingLimit`).
     pub outstanding_max: usize,
+    /// What clients may make it hold.
+    pub bounds: Bounds,
 }
 
 /// The way to the replica: a call on its own core, a queue from the others.
@@ -89,7 +80,7 @@ pub struct WorkerCounters {
     pub sent: u64,
     /// How long answers took.
     pub latency: Latencies,
-    /// Connections that were closed because they left too many events unread ([`EVENTS_MAX`]).
+    /// Connections that were closed because they left too many events unread.
     pub slow_watchers: u64,
 }
 
@@ -131,6 +122,7 @@ impl Worker {
     /// Without connections.
     pub fn new(options: WorkerOptions) -> Worker {
         let watches = Watches::new(options.seed);
+        let sent_bytes = Budget::new(options.bounds.writes);
         Worker {
             options,
             conns: Slab::new(),
@@ -138,7 +130,7 @@ impl Worker {
             watches,
             outstanding: 0,
             sent: 0,
-            sent_bytes: Budget::new(SENT_BYTES_MAX),
+            sent_bytes,
             left: Vec::new(),
             dirty: Vec::new(),
             stalled: Vec::new(),
@@ -150,7 +142,7 @@ impl Worker {
     /// A connection was accepted.
     pub fn open(&mut self) -> ConnId {
         self.generations = self.generations.wrapping_add(1);
-        let slot = self.conns.insert(Conn::new(self.generations)) as u32;
+        let slot = self.conns.insert(Conn::new(self.generations, &self.options.bounds)) as u32;
         ConnId { core: self.options.core, slot, generation: self.generations }
     }
 
@@ -294,7 +286,7 @@ impl Worker {
         let taken = port.write(tree, &WriteRequest { conn: id, session, xid: header.xid, op, body, since }, &mut reads);
         if taken {
             conn.held.give_back(bytes);
-            conn.waiting.insert(at, Slot::Sent { xid: header.xid, since, bytes: frame.len() });
+            conn.waiting.insert(at, Slot::Sent { xid: header.xid, since, bytes: frame.len(), goes_along: false });
             conn.sent += count + 1;
             self.outstanding += 1;
             self.sent += count + 1;
@@ -391,11 +383,11 @@ impl Worker {
                 Item::Answer { conn, xid, op, zxid, frame, last } => {
                     if let Some(slot) = self.slot(*conn) {
                         let conn = &mut self.conns[slot as usize];
-                        let Some(Slot::Sent { xid: asked, since, bytes }) = conn.waiting.pop_front() else {
+                        let Some(Slot::Sent { xid: asked, since, bytes, goes_along }) = conn.waiting.pop_front() else {
                             panic!("an answer without a request");
                         };
-
                         conn.sent -= 1;
+                        conn.reads_sent -= usize::from(goes_along);
                         self.outstanding -= 1;
                         self.sent -= 1;
                         self.sent_bytes.give_back(bytes);
@@ -576,6 +568,12 @@ impl Worker {
     /// Counters over all connections.
     pub fn counters(&self) -> WorkerCounters {
         self.counters
+    }
+
+    /// What is held for its clients.
+    pub fn held(&self) -> impl Iterator<Item = Held> {
+        let of = |(_, conn): (usize, &Conn)| conn.held_for_client();
+        self.conns.iter().flat_map(of).chain([self.sent_bytes.of("writes")])
     }
 
     /// What is known of one connection, for `cons`: its session and timeout, its counters, requests on their way.

@@ -23,8 +23,8 @@ const CHILDREN_BYTES_MAX: usize = 64 << 20;
 /// Bytes of data and names that one multiRead may ask for in all: a small request can name the same large node thousands of times.
 const MULTI_READ_BYTES_MAX: usize = 16 << 20;
 
-/// Bytes of data, and children, of a node that is read before a write ([`may_go_along`]).
-const GO_ALONG_MAX: (usize, usize) = (64 << 10, 1000);
+/// Bytes of data and of children's names that a read before a write may answer ([`may_go_along`]), and children.
+const GO_ALONG_MAX: (usize, i32) = (64 << 10, 1000);
 
 /// Whether a request may be answered by whoever applies the write that follows it on its connection: it reads one small node, and leaves
 /// no watch.
@@ -37,11 +37,18 @@ pub(super) fn may_go_along(tree: &Tree, frame: &[u8]) -> bool {
     else {
         return false;
     };
-    !read.watch
-        && tree.find(read.path).is_none_or(|id| {
-            let stat = tree.stat(id);
-            stat.data_length as usize <= GO_ALONG_MAX.0 && stat.num_children as usize <= GO_ALONG_MAX.1
-        })
+    let asks_for_names = matches!(op, Some(OpCode::GetChildren | OpCode::GetChildren2));
+    let (bytes_max, children_max) = GO_ALONG_MAX;
+    let is_small = |id| match asks_for_names {
+        false => tree.stat(id).data_length as usize <= bytes_max,
+        true if tree.stat(id).num_children > children_max => false,
+        true => {
+            let mut names = Vec::new();
+            tree.children(id, &mut names);
+            names.len() <= bytes_max
+        }
+    };
+    !read.watch && tree.find(read.path).is_none_or(is_small)
 }
 
 /// Answers a request that [`may_go_along`], from the tree as it is now.

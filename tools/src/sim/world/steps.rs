@@ -14,6 +14,7 @@ use corral_engine::epochs::Epochs;
 use corral_engine::txnlog::{Log, LogOptions, Recovered};
 use corral_proto::Jute;
 use corral_proto::peer::Vote;
+use corral_server::budget::Held;
 use corral_server::clients::worker::Worker;
 use corral_server::consensus::stretch::Stretch;
 use corral_server::consensus::transfer::{Departure, Stopped, read_stretch};
@@ -30,6 +31,11 @@ use std::sync::atomic::AtomicBool;
 
 /// Bytes of a piece of a history that is sent.
 const PIECE: usize = 4 << 10;
+
+/// Bytes of a request or an event of the simulated clients; of a record with the block that it holds; of what a turn reads of a link.
+const ITEM_MAX: usize = 1 << 10;
+const RECORD_MAX: usize = 5 << 10;
+const READ_MAX: usize = 64 << 10;
 
 /// So many turns of a core may follow each other without anything from outside.
 const RESTLESS_MAX: u32 = 300;
@@ -69,6 +75,7 @@ impl World {
             self.members[index].life = Some(life);
             return self.stops(index, &why);
         }
+        check_bounds(machine);
         let has_work = machine.has_work(&around) || self.has_unread(machine, shell, core);
         if has_work {
             shell.bells.ring_again(core);
@@ -296,6 +303,18 @@ impl World {
             let at = self.within(us);
             self.at(at, Event::Ambush(doomed, lasts));
         }
+    }
+}
+
+/// Nobody makes a member hold more than it may, but for the last item.
+fn check_bounds(machine: &Machine<Platter, Pipe>) {
+    for Held { what, bytes, max } in machine.held() {
+        let last = match what {
+            "backlog" => READ_MAX,
+            "learner" => RECORD_MAX,
+            _ => ITEM_MAX,
+        };
+        assert!(bytes <= max + last, "bounds: {what} of {bytes} bytes are held, of {max}");
     }
 }
 

@@ -89,7 +89,7 @@ fn a_connection_with_too_many_requests_is_not_read_until_they_are_answered() {
 #[test]
 fn nothing_more_is_done_for_a_client_that_does_not_read() {
     let mut rig = Rig::new();
-    let data = vec![b'x'; UNSENT_MAX / 4];
+    let data = vec![b'x'; Bounds::PRODUCTION.answers / 4];
     rig.elsewhere(create("/a"));
     rig.elsewhere(Request::SetData(SetDataRequest { path: "/a", data: Some(&data), version: -1 }));
     let a = rig.connect();
@@ -119,7 +119,7 @@ fn nothing_more_is_done_for_a_client_that_does_not_read() {
 fn a_connection_with_too_many_held_bytes_is_not_read_until_they_are_gone() {
     let mut rig = Rig::new();
     let a = rig.connect();
-    let data = vec![b'x'; HELD_BYTES_MAX / 2];
+    let data = vec![b'x'; Bounds::PRODUCTION.requests / 2];
     let large = Request::SetData(SetDataRequest { path: "/a", data: Some(&data), version: -1 });
     rig.ask(a, 1, create("/a"));
     // Behind a write another one is sent at once, however large; it is the read that makes them wait.
@@ -231,10 +231,10 @@ fn a_watcher_that_does_not_read_is_disconnected_at_a_bound() {
         rig.told(client);
         rig.worker.sent(client);
     }
-    for _ in 0..=EVENTS_MAX / path.len() {
+    for _ in 0..=Bounds::PRODUCTION.events / path.len() {
         rig.elsewhere(set(&path));
         rig.hand_over();
-        assert!(rig.worker.output(slow).expect("an open connection").0.rest().len() <= EVENTS_MAX);
+        assert!(rig.worker.output(slow).expect("an open connection").0.rest().len() <= Bounds::PRODUCTION.events);
         let (out, _) = rig.worker.output(reads).expect("an open connection");
         let len = out.rest().len();
         assert!(len > 0);

@@ -217,7 +217,13 @@ impl Rig {
     }
 
     fn with_outstanding_max(outstanding_max: usize) -> Rig {
-        let options = WorkerOptions { core: 3, seed: 1, timeouts_ms: (4000, 40_000), outstanding_max };
+        let options = WorkerOptions {
+            core: 3,
+            seed: 1,
+            timeouts_ms: (4000, 40_000),
+            outstanding_max,
+            bounds: Bounds::PRODUCTION,
+        };
         Rig {
             worker: Worker::new(options),
             tree: Tree::new(1),
