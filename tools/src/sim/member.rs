@@ -56,8 +56,8 @@ const NARROW: Bounds = Bounds {
     answers: 300,
     events: 200,
     writes: 400,
-    newest: 8 << 10,
-    learner: 48 << 10,
+    newest: 6 << 10,
+    learner: 24 << 10,
     backlog: 1 << 10,
 };
 

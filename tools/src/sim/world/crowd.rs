@@ -38,8 +38,9 @@ impl World {
                     unread: VecDeque::new(),
                     frames: Frames::new(1 << 20),
                     to_client: VecDeque::new(),
-                    room: [600, 4 << 10, 1 << 20][self.random.random_range(0..3)],
+                    room: [100, 600, 4 << 10, 1 << 20][self.random.random_range(0..4)],
                     is_choked: false,
+                    dozes_until: Duration::ZERO,
                 };
                 self.conns.insert(id, conn);
                 self.send_to_server(id);
@@ -140,7 +141,16 @@ impl World {
     }
 
     pub(super) fn arrive_at_client(&mut self, id: u64) {
+        let late = self.now + Duration::from_millis(self.random.random_range(10..400));
+        let dozes = self.random.random_ratio(1, 300);
         let Some(conn) = self.conns.get_mut(&id) else { return };
+        if dozes {
+            conn.dozes_until = late;
+        }
+        if conn.dozes_until > self.now {
+            let at = conn.dozes_until;
+            return self.at(at, Event::ToClient(id));
+        }
         let index = conn.client;
         let frames: Vec<_> = conn.to_client.drain(..).collect();
         if conn.is_choked {

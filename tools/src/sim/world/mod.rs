@@ -98,6 +98,8 @@ struct Conn {
     room: usize,
     /// The server has more to send than there was room for.
     is_choked: bool,
+    /// Its client does not read until then.
+    dozes_until: Duration,
 }
 
 /// What a run came to.
