@@ -1,15 +1,17 @@
-//! Whose history a directory belongs to: a random number, the same in the directory of the log and in that of the snapshots.
+//! Whose history a directory belongs to: a random number, the same in the directory of the log, in the one of its segments, and in that of
+//! the snapshots.
 //!
 //! A disk that is not mounted looks like an empty directory, and two disks that were swapped like a server's own. The number tells: it
 //! was in both directories before anything was acknowledged, so a directory without it, or with another, is not the one that it was.
 //!
-//! **Invariant**: the log's directory has it first. A crash between the two leaves it there alone.
+//! **Invariant**: the directories of the log have it first. A crash before the other has it leaves it there alone.
 //!
 //! **Not here**: what a server does about it.
 
 use crate::disk::files::Files;
 use crate::disk::publish::publish;
 use crate::error::StorageError;
+use std::fmt;
 use std::fs;
 use std::io::ErrorKind;
 use std::path::Path;
@@ -20,6 +22,12 @@ pub const FILE: &str = "corral-identity";
 /// The number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Identity(pub u64);
+
+impl fmt::Display for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
 
 impl Identity {
     /// What `dir` says; `None` if it says nothing.
@@ -52,7 +60,7 @@ impl Identity {
     }
 
     fn text(self) -> String {
-        let number = format!("history={:016x}\n", self.0);
+        let number = format!("history={self}\n");
         format!("{number}crc32c={:08x}\n", crc32c::crc32c(number.as_bytes()))
     }
 }

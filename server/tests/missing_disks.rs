@@ -89,7 +89,7 @@ fn a_log_whose_disk_is_not_mounted_is_missed() {
     for gone in [&dirs.log, &corral_log] {
         let away = move_away(gone);
         let log = dirs.log.to_str().unwrap();
-        dirs.refuses(&[log, "missing", "acknowledged after 0x", "mounted", "log.acceptLoss=yes"]);
+        dirs.refuses(&[log, "missing", "acknowledged after 0x", "mounted", "log.acceptLoss="]);
         // The mount point is there, and empty.
         fs::create_dir_all(gone).unwrap();
         dirs.refuses(&[dirs.log.to_str().unwrap(), "missing"]);
@@ -116,7 +116,7 @@ fn disks_that_were_swapped_are_noticed() {
     let away = move_away(&one.log);
     fs::rename(&other.log, &one.log).unwrap();
     one.refuses(&[one.log.to_str().unwrap(), one.data.to_str().unwrap(), "swapped"]);
-    let said = one.refused_with(&["log.acceptLoss=yes"]);
+    let said = one.refused_with(&["log.acceptLoss=0123456789abcdef"]);
     assert!(said.contains("swapped"), "another's history is nothing to start with: {said}");
     fs::rename(&one.log, &other.log).unwrap();
     put_back(&away, &one.log);
@@ -124,6 +124,7 @@ fn disks_that_were_swapped_are_noticed() {
     other.has_all();
 }
 
+/// The setting names the history, so one that was left in accepts no other loss.
 #[test]
 fn a_loss_that_is_accepted_is_said_and_happens_once() {
     let dirs = Dirs::new();
@@ -132,12 +133,32 @@ fn a_loss_that_is_accepted_is_said_and_happens_once() {
     create(&mut server.client(), "/lost", b"").unwrap();
     server.kill();
     fs::remove_dir_all(&dirs.log).unwrap();
-    let server = dirs.start_with(&["log.acceptLoss=yes"]);
+    let said = dirs.refused_with(&[]);
+    let setting = said.split_whitespace().find(|word| word.starts_with("log.acceptLoss=")).expect("it says how");
+    let server = dirs.start_with(&[setting]);
     assert!(server.said().contains("is accepted as lost"), "{}", server.said());
     create(&mut server.client(), "/after", b"").unwrap();
     server.kill();
+    let server = dirs.start_with(&[setting]);
+    assert!(get(&mut server.client(), "/after").is_some(), "nothing is missing");
+    server.kill();
+    fs::remove_dir_all(&dirs.log).unwrap();
+    assert!(dirs.refused_with(&[setting]).contains("the log is missing"));
+}
+
+/// A disk for `corral-log` itself, and no snapshot yet: only the server that was there before knows that something was in it.
+#[test]
+fn a_log_that_is_empty_is_missed_before_there_is_a_snapshot() {
+    let dirs = Dirs::new();
     let server = dirs.start();
-    assert!(get(&mut server.client(), "/after").is_some(), "without the setting, it goes on");
+    create(&mut server.client(), "/a", b"").unwrap();
+    server.kill();
+    let log = dirs.log.join("corral-log");
+    let away = move_away(&log);
+    fs::create_dir(&log).unwrap();
+    dirs.refuses(&["the log is missing", "mounted"]);
+    put_back(&away, &log);
+    assert!(get(&mut dirs.start().client(), "/a").is_some());
 }
 
 /// An older copy of the log: what is in it fits, but its end is not there.

@@ -35,6 +35,8 @@ pub enum Kind {
     Bool,
     /// `yes` or `no`.
     YesNo,
+    /// The number of a history, 16 hexadecimal digits, or `no`.
+    History,
     /// A whole number, both ends included; decimal, or hexadecimal after `0x` as Java's properties allow.
     Int(i64, i64),
     /// Any number.
@@ -78,6 +80,7 @@ impl Kind {
         let ok = match self {
             Kind::Bool => truth(value, "true", "false").is_some(),
             Kind::YesNo => truth(value, "yes", "no").is_some(),
+            Kind::History => value == "no" || history(value).is_some(),
             Kind::Int(min, max) => match whole(value) {
                 None => return Some("is not a whole number"),
                 Some(number) if !(min..=max).contains(&number) => return Some("is out of range"),
@@ -97,6 +100,7 @@ impl fmt::Display for Kind {
         match self {
             Kind::Bool => f.write_str("true or false"),
             Kind::YesNo => f.write_str("yes or no"),
+            Kind::History => f.write_str("no, or the 16 hexadecimal digits that the server has named"),
             Kind::Int(i64::MIN, i64::MAX) => f.write_str("a whole number"),
             Kind::Int(min, max) => write!(f, "a whole number from {min} to {max}"),
             Kind::Number => f.write_str("a number"),
@@ -120,6 +124,12 @@ pub(super) fn whole(value: &str) -> Option<i64> {
 /// True or false as [`Kind::Bool`] and [`Kind::YesNo`] have it, in any case.
 pub(super) fn truth(value: &str, yes: &str, no: &str) -> Option<bool> {
     if value.eq_ignore_ascii_case(yes) { Some(true) } else { value.eq_ignore_ascii_case(no).then_some(false) }
+}
+
+/// A history as [`Kind::History`] has it; `None` for `no`.
+pub(super) fn history(value: &str) -> Option<u64> {
+    let is_number = value.len() == 16 && value.bytes().all(|byte| byte.is_ascii_hexdigit());
+    u64::from_str_radix(value, 16).ok().filter(|_| is_number)
 }
 
 /// The entry of `key`: the one of its own, or else that of its family.
@@ -191,8 +201,8 @@ pub const KEYS: &[Key] = &[
         "how a log write is made durable; none is unsafe"),
     supported("snapshot.compression", Kind::OneOf(&["none", "zstd", "lz4"]), "none", "how snapshots are stored"),
     supported("snapshot.rateLimitMiB", Kind::Int(0, 1 << 20), "64", "MiB a second that a snapshot writes at most; 0: no limit"),
-    supported("log.acceptLoss", Kind::YesNo, "no",
-        "start without a log or a data directory that is missing, and lose what only it holds"),
+    supported("log.acceptLoss", Kind::History, "no",
+        "start without the log or the data directory of this history, if it is missing, and lose what only that holds"),
     supported("log.pipelineDepth", Kind::Int(1, 8), "2", "log writes that may be in flight at once"),
     supported("log.groupCommitDelayUs", Kind::Int(0, 1_000_000), "0",
         "microseconds that a log write waits for company"),
@@ -441,10 +451,24 @@ mod tests {
     #[test]
     fn values() {
         let port = Kind::Int(0, 65_535);
-        for (kind, good) in [(Kind::Bool, "TRUE"), (Kind::YesNo, "No"), (port, "0xffff"), (Kind::Number, "-0.5")] {
+        for (kind, good) in [
+            (Kind::Bool, "TRUE"),
+            (Kind::YesNo, "No"),
+            (port, "0xffff"),
+            (Kind::Number, "-0.5"),
+            (Kind::History, "no"),
+            (Kind::History, "00ff00ff00ff00FF"),
+        ] {
             assert_eq!(kind.wrong(good), None, "{good}");
         }
-        for (kind, bad) in [(Kind::Bool, "yes"), (Kind::YesNo, "true"), (Kind::Number, "NaN"), (Kind::Path, "")] {
+        for (kind, bad) in [
+            (Kind::Bool, "yes"),
+            (Kind::YesNo, "true"),
+            (Kind::Number, "NaN"),
+            (Kind::Path, ""),
+            (Kind::History, "yes"),
+            (Kind::History, "+0ff00ff00ff00ff"),
+        ] {
             assert_eq!(kind.wrong(bad), Some("is none of the possible values"), "{bad}");
         }
         for bad in ["", "0x", "0x-1", "1.5", "1 2", "99999999999999999999"] {

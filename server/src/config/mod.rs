@@ -61,8 +61,8 @@ pub struct Config {
     /// Directories that are missing may be created. When not, that is a reason not to start: the disk may not be
     /// mounted.
     pub datadir_autocreate: bool,
-    /// Start although a directory of the history is missing, and lose what only it holds.
-    pub accept_loss: bool,
+    /// Start although a directory of this history is missing, and lose what only it holds.
+    pub accept_loss: Option<u64>,
 
     /// Host name or address to listen on for clients, IPv6 without brackets; `None` is all addresses.
     pub client_address: Option<String>,

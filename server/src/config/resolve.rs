@@ -104,7 +104,7 @@ pub(super) fn resolve(
         data_dir,
         log_dir,
         datadir_autocreate: given.flag("datadir.autocreate"),
-        accept_loss: given.flag("log.acceptLoss"),
+        accept_loss: keys::history(given.text("log.acceptLoss")),
         client_address,
         client_port,
         client_backlog: given.positive("clientPortListenBacklog"),

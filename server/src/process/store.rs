@@ -18,6 +18,7 @@ use corral_engine::disk::{self, Mode};
 use corral_engine::epochs::Epochs;
 use corral_engine::identity::Identity;
 use corral_engine::restore::{self, Progress, Restored};
+use corral_engine::txnlog::segment;
 use corral_engine::{StorageError, snapshot};
 use corral_proto::Zxid;
 use rand::{Rng, SeedableRng};
@@ -191,32 +192,27 @@ fn place(dir: &Path) -> Result<(u64, u64), StorageError> {
 struct Missing<'a> {
     dir: &'a Path,
     why: String,
-    /// `log.acceptLoss` lets a server start without it.
-    may_be_lost: bool,
+    /// The history that it is of, if `log.acceptLoss` lets a server start without it.
+    lost: Option<Identity>,
 }
 
 /// Sees to it that the log and the snapshots are of one history, and that neither is missing.
 fn identify(config: &Config, log_dir: &Path, snapshot_dir: &Path) -> Result<(), StorageError> {
     let found = (Identity::read(&config.data_dir)?, Identity::read(&config.log_dir)?);
     match find_missing(config, log_dir, snapshot_dir, found) {
-        Some(Missing { dir, why, may_be_lost: true }) if config.accept_loss => {
+        Some(Missing { dir, why, lost: Some(lost) }) if config.accept_loss == Some(lost.0) => {
             tracing::error!("{}: {why} It is accepted as lost (log.acceptLoss)", dir.display());
             lose_claims(config)?;
         }
-        Some(Missing { dir, why, may_be_lost }) => {
-            let way_out = match may_be_lost {
-                true => "To start without, and lose that for ever: log.acceptLoss=yes",
-                false => "To begin with nothing, move both directories away",
+        Some(Missing { dir, why, lost }) => {
+            let way_out = match lost {
+                Some(lost) => format!("To start without, and lose that for ever: log.acceptLoss={lost}"),
+                None => "To begin with nothing, move both directories away".to_owned(),
             };
             let why = format!("{why} Nothing was changed. {way_out}");
             return Err(StorageError::Refused { path: dir.to_owned(), why });
         }
         None if matches!(found, (Some(_), Some(_))) => {
-            if config.accept_loss {
-                tracing::warn!(
-                    "log.acceptLoss=yes, and nothing is missing: take it out, or the next loss is accepted, too"
-                );
-            }
             // It may have taken over a leader's history just now, or its log may be out of sight.
             if config.members.is_some() && is_without_log(log_dir, snapshot_dir) && !is_set_aside(config) {
                 tracing::error!(
@@ -233,8 +229,7 @@ fn identify(config: &Config, log_dir: &Path, snapshot_dir: &Path) -> Result<(), 
     // From when it has a name, a directory of the log that is missing is missed.
     make(log_dir, true)?;
     let identity = Identity(rand::rngs::SmallRng::from_os_rng().random());
-    identity.write(&RealFiles, &config.log_dir)?;
-    identity.write(&RealFiles, &config.data_dir)
+    [log_dir, &config.log_dir, &config.data_dir].into_iter().try_for_each(|dir| identity.write(&RealFiles, dir))
 }
 
 /// What is missing, going by the identities that the directories of the data and the log have.
@@ -245,24 +240,24 @@ fn find_missing<'a>(
     found: (Option<Identity>, Option<Identity>),
 ) -> Option<Missing<'a>> {
     let (data, log) = (config.data_dir.display(), config.log_dir.display());
-    let missing = |dir: &'a Path, why: String, may_be_lost: bool| Some(Missing { dir, why, may_be_lost });
+    let missing = |dir: &'a Path, why: String, lost| Some(Missing { dir, why, lost });
     match found {
-        (Some(_), None) => missing(&config.log_dir, without_log(config, snapshot_dir), true),
+        (Some(own), None) => missing(&config.log_dir, without_log(config, snapshot_dir), Some(own)),
         (Some(one), Some(other)) if one != other => {
             let why = format!("the log here is not the one that belongs to {data}; were disks swapped?");
-            missing(&config.log_dir, why, false)
+            missing(&config.log_dir, why, None)
         }
-        (Some(_), Some(_)) if !log_dir.exists() && !is_set_aside(config) => {
-            missing(&config.log_dir, without_log(config, snapshot_dir), true)
+        (Some(own), Some(_)) if !log_dir.exists() && !is_set_aside(config) => {
+            missing(&config.log_dir, without_log(config, snapshot_dir), Some(own))
         }
-        (Some(_), Some(_)) if config.members.is_none() && is_without_log(log_dir, snapshot_dir) => {
-            missing(&config.log_dir, without_log(config, snapshot_dir), true)
+        (Some(own), Some(_)) if config.members.is_none() && is_without_log(log_dir, snapshot_dir) => {
+            missing(&config.log_dir, without_log(config, snapshot_dir), Some(own))
         }
-        (None, Some(_)) if !is_empty(log_dir) && !snapshot_dir.exists() => {
+        (None, Some(own)) if !is_empty(log_dir) && !snapshot_dir.exists() => {
             let why =
                 format!("the snapshots are missing here, which belong to the log in {log}; is their disk mounted?");
             // What a member has promised is missing with them.
-            missing(&config.data_dir, why, config.members.is_none())
+            missing(&config.data_dir, why, config.members.is_none().then_some(own))
         }
         _ => None,
     }
@@ -277,17 +272,18 @@ fn without_log(config: &Config, snapshot_dir: &Path) -> String {
     )
 }
 
-/// There are snapshots and no segments. A server alone has some of these for as long as it has any of those.
+/// There are no segments, though there were some: there are snapshots, or the directory is not the one that was made with its history.
 fn is_without_log(log_dir: &Path, snapshot_dir: &Path) -> bool {
-    newest_snapshot(snapshot_dir).is_some() && is_empty(log_dir)
+    let was_there = || newest_snapshot(snapshot_dir).is_some() || matches!(Identity::read(log_dir), Ok(None));
+    is_empty(log_dir) && was_there()
 }
 
 fn newest_snapshot(dir: &Path) -> Option<Zxid> {
     snapshot::list(dir).ok()?.first().map(|(start, _)| *start)
 }
 
-fn is_empty(dir: &Path) -> bool {
-    !fs::read_dir(dir).is_ok_and(|mut entries| entries.next().is_some())
+fn is_empty(log_dir: &Path) -> bool {
+    !segment::list(log_dir).is_ok_and(|segments| !segments.is_empty())
 }
 
 /// A member that sets its history aside may have been stopped between moving a directory away and making it again.
