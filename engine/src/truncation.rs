@@ -109,8 +109,7 @@ pub fn truncate(snapshots: &Path, options: &LogOptions, upto: Zxid) -> Result<Tr
 fn judge_snapshots(snapshots: &Path, upto: Zxid) -> Result<(Zxid, Vec<PathBuf>), StorageError> {
     let mut needless = Vec::new();
     for (start, path) in snapshot::list(snapshots)? {
-        let is_beginning = start.counter() == 0 && start.epoch() > upto.epoch();
-        if start > upto && !is_beginning {
+        if snapshot::holds_more(start, upto) {
             needless.push(path);
             continue;
         }

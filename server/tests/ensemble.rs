@@ -13,6 +13,7 @@ use corral_proto::acl::AclList;
 use corral_proto::request::{CreateRequest, PathWatch, Request, SetDataRequest};
 use corral_proto::response::Response;
 use corral_proto::{ErrorCode, EventType};
+use std::path::Path;
 use std::time::Duration;
 
 const CORRAL: Kind = Kind::Corral;
@@ -210,6 +211,45 @@ fn a_history_that_the_leader_does_not_know_is_kept_aside() {
 }
 
 /// It voted with what its snapshot had, although its log had more.
+/// Two of three are put back to an old copy of their disks, and make a quorum while the third stands still.
+#[test]
+fn what_was_committed_and_is_cut_off_is_kept_aside() {
+    let mut ensemble = Ensemble::new(3, 0);
+    ensemble.start_all(&CORRAL);
+    let fill = |ensemble: &Ensemble, name: &str| {
+        let mut client = connect(&[ensemble.address(1)]);
+        (0..50).for_each(|n| create(&mut client, &format!("/{name}{n}"), b"").unwrap());
+    };
+    let copied = |from: &Path, to: &Path| {
+        let copy = std::process::Command::new("cp").arg("-a").args([from, to]).status();
+        assert!(copy.unwrap().success());
+    };
+    fill(&ensemble, "old");
+    (1..=3).for_each(|id| ensemble.kill(id));
+    (2..=3).for_each(|id| copied(ensemble.dir(id), &ensemble.dir(id).with_extension("old")));
+    (1..=3).for_each(|id| ensemble.start(id, &CORRAL));
+    ensemble.await_all();
+    fill(&ensemble, "new");
+    ensemble.pause(1);
+    for id in 2..=3 {
+        ensemble.kill(id);
+        std::fs::remove_dir_all(ensemble.dir(id)).unwrap();
+        std::fs::rename(ensemble.dir(id).with_extension("old"), ensemble.dir(id)).unwrap();
+    }
+    (2..=3).for_each(|id| ensemble.start(id, &CORRAL));
+    ensemble.await_serving(2);
+    ensemble.resume(1);
+    let aside = ensemble.dir(1).join("corral-log.given-up-1");
+    eventually("a copy is kept", || ensemble.said(1).contains(aside.to_str().unwrap()).then_some(()));
+    assert!(ensemble.said(1).contains("was committed: the others have lost it"), "{}", ensemble.said(1));
+    ensemble.await_serving(1);
+    let tree = dump(ensemble.address(1));
+    assert!(tree.contains_key("/old49") && !tree.contains_key("/new0"), "{:?}", tree.keys());
+    let snapshots = ensemble.dir(1).join("corral-snapshots.given-up-1");
+    let kept = corral_engine::restore::restore(&snapshots, &aside, 1, |_| ()).unwrap();
+    assert!(kept.tree.find("/new49").is_some(), "what was cut off is in the copy");
+}
+
 #[test]
 fn a_member_without_its_log_does_not_vote_until_it_has_a_leaders_history() {
     let mut ensemble = Ensemble::new(3, 0);

@@ -6,7 +6,7 @@ use corral_engine::disk::files::{Files, real};
 use corral_engine::disk::simulated::Platter;
 use corral_engine::epochs::Epochs;
 use corral_proto::Zxid;
-use corral_server::process::store::{give_up, set_aside};
+use corral_server::process::store::{give_up, keep_copy, set_aside};
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
@@ -74,4 +74,34 @@ fn a_history_that_is_given_up_is_kept_whenever_the_power_fails() {
         let mut epochs = Epochs::open(files.clone(), home, Zxid::ZERO)?;
         give_up(&*files, &mut epochs, &home.join("log"), &home.join("snapshots")).map(drop)
     });
+}
+
+/// The history itself is left as it is, whatever there is of the copy.
+#[test]
+fn a_copy_that_is_kept_is_whole_when_it_is_said_to_be() {
+    let all = |dir: &str, found: &[(String, Vec<String>)]| {
+        let names = found.iter().filter(|(name, _)| name == dir).flat_map(|(_, names)| names.clone());
+        names.collect::<Vec<_>>()
+    };
+    let mut is_done = false;
+    for step in 0.. {
+        for draw in 0..20 {
+            let home = member();
+            let platter = Platter::new(home.path(), draw);
+            platter.set_fuse(Some(step));
+            is_done = keep_copy(&platter, &home.path().join("log"), &home.path().join("snapshots")).is_ok();
+            platter.lose_power();
+            let found = contents(home.path());
+            assert_eq!(all("log", &found), ["log-1", "log-2"], "step {step}");
+            assert_eq!(all("snapshots", &found), ["snapshot-1"], "step {step}");
+            if is_done {
+                assert_eq!(all("log.given-up-1", &found), ["log-1", "log-2"]);
+                assert_eq!(all("snapshots.given-up-1", &found), ["snapshot-1"]);
+            }
+        }
+        if is_done {
+            assert!(step > 6, "hardly anything was done");
+            return;
+        }
+    }
 }

@@ -42,5 +42,12 @@ pub fn list(dir: &Path) -> Result<Vec<(Zxid, PathBuf)>, StorageError> {
     Ok(snapshots)
 }
 
+/// Whether a tree as of `start` holds something beyond `upto`. One of the beginning of an epoch counts as one of the last
+/// transaction before.
+pub fn holds_more(start: Zxid, upto: Zxid) -> bool {
+    let is_beginning = start.counter() == 0 && start.epoch() > upto.epoch();
+    start > upto && !is_beginning
+}
+
 #[cfg(test)]
 mod tests;

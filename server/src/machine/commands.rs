@@ -19,7 +19,7 @@ use bytes::Buf;
 use corral_engine::disk::Disk;
 use corral_engine::restore::restore;
 use corral_engine::txnlog::{Recovered, recover_after};
-use corral_engine::{StorageError, adoption, truncation};
+use corral_engine::{StorageError, adoption, snapshot, truncation};
 use corral_proto::Zxid;
 use corral_proto::peer::{PacketKind, PeerState};
 use crossbeam::channel::{Sender, bounded};
@@ -232,6 +232,7 @@ impl<D: Disk, S: Read + Write> Member<D, S> {
             Command::Truncate(upto) => self.truncate(upto, outside)?,
             Command::Serve => {
                 self.replica.serve(&mut self.crossing.tree.write(), now.uptime);
+                self.served = self.crossing.tree.read().last_applied();
                 if !mutation::is_on(Mutation::WritesOutliveTheirRole) {
                     self.timeline.forget();
                 }
@@ -260,6 +261,17 @@ impl<D: Disk, S: Read + Write> Member<D, S> {
     fn truncate(&mut self, upto: Zxid, outside: &mut dyn Outside<D, S>) -> Result<(), String> {
         self.close_log(outside);
         let (snapshots, log) = (self.options.snapshots.dir.clone(), self.options.log.dir.clone());
+        let newest = snapshot::list(&snapshots).map_err(said)?.first().map_or(Zxid::ZERO, |(start, _)| *start);
+        let committed = self.served.max(newest);
+        if snapshot::holds_more(committed, upto) {
+            let aside = outside.keep_copy().map_err(said)?;
+            tracing::error!(
+                "the leader wants the history cut back to {upto}, but {committed} was committed: the others have lost it. A copy of all is kept \
+                 as {}; `corral-tool log` can look into it",
+                aside.display()
+            );
+        }
+        self.served = self.served.min(upto);
         let cut = truncation::truncate(&snapshots, &self.options.log, upto).map_err(said)?;
         tracing::info!("cut the history back to {upto}, as the leader wants: {} transactions are gone", cut.records);
         let restored = restore(&snapshots, &log, self.options.seed, |_| ()).map_err(said)?;
@@ -296,6 +308,7 @@ impl<D: Disk, S: Read + Write> Member<D, S> {
             );
         }
         *self.crossing.tree.write() = tree;
+        self.served = Zxid::ZERO;
         let log = self.options.log.dir.clone();
         adoption::adopt(&self.options.snapshots, &log, &self.crossing.tree, now.wall_ms).map_err(said)?;
         let recovered = recover_after(&log, zxid, |_| ()).map_err(said)?;

@@ -77,6 +77,8 @@ pub struct Member<D: Disk, S> {
     pub(super) peers: Option<Peers<S>>,
     schedule: Schedule,
     alarm: Alarm,
+    /// The newest transaction that was applied because it was committed, in this life and this history.
+    pub(super) served: Zxid,
     /// The size of the newest snapshot.
     newest_bytes: Option<u64>,
     counted: LogCounters,
@@ -118,6 +120,7 @@ impl<D: Disk, S: Read + Write> Member<D, S> {
             timeline: Timeline::default(),
             peers: epochs.map(|epochs| Peers::new(links, epochs)),
             alarm: Alarm::default(),
+            served: Zxid::ZERO,
             newest_bytes: None,
             counted: LogCounters::default(),
             last_turn: Duration::ZERO,
@@ -254,6 +257,7 @@ impl<D: Disk, S: Read + Write> Member<D, S> {
             self.replica.apply(&mut tree, APPLY, now.uptime, anybody.then_some(&mut changes));
             let applied = crossing.host.uptime();
             if tree.last_applied() > before {
+                self.served = tree.last_applied();
                 let leads = matches!(self.replica.state(), Some((PeerState::Leading, _)));
                 outside.saw(Seen::Applied(&tree, leads));
             }

@@ -131,6 +131,11 @@ pub trait Outside<D: Disk, S> {
     /// # Errors
     /// What the system answered.
     fn give_up(&mut self, epochs: &mut Epochs) -> Result<PathBuf, StorageError>;
+    /// Gives the files of the whole history other names as well, and says where.
+    ///
+    /// # Errors
+    /// What the system answered.
+    fn keep_copy(&mut self) -> Result<PathBuf, StorageError>;
 
     /// Something was done.
     fn saw(&mut self, _: Seen<'_>) {}

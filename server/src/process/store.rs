@@ -167,11 +167,42 @@ pub fn give_up(
     move_aside(files, log_dir, "given-up")
 }
 
-/// Gives a directory another name, which says why and which nobody reads, and makes an empty one in its place.
-fn move_aside(files: &dyn Files, dir: &Path, why: &str) -> Result<PathBuf, StorageError> {
+/// Keeps the whole history under another name besides its own, because a part of it is about to go that was committed. Returns where the
+/// log is there.
+///
+/// # Errors
+/// [`StorageError`]; the history is as it was.
+pub fn keep_copy(files: &dyn Files, log_dir: &Path, snapshot_dir: &Path) -> Result<PathBuf, StorageError> {
+    link_aside(files, snapshot_dir)?;
+    link_aside(files, log_dir)
+}
+
+/// Makes a directory in which the files of another have their names again.
+fn link_aside(files: &dyn Files, dir: &Path) -> Result<PathBuf, StorageError> {
+    let aside = free_name(dir, "given-up");
+    let link = || {
+        files.make_dir(&aside)?;
+        for entry in fs::read_dir(dir)? {
+            let name = entry?.file_name();
+            files.link(&dir.join(&name), &aside.join(&name))?;
+        }
+        files.sync_dir(&aside)
+    };
+    link().map_err(StorageError::io("keep a copy of", dir))?;
+    sync_dir(files, dir.parent().unwrap_or(dir))?;
+    Ok(aside)
+}
+
+/// A name beside `dir` that says why, and that nobody reads.
+fn free_name(dir: &Path, why: &str) -> PathBuf {
     let name = dir.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let mut free = (1..).map(|number| dir.with_file_name(format!("{name}.{why}-{number}")));
-    let aside = free.find(|place| !place.exists()).expect("there is always another number");
+    let mut names = (1..).map(|number| dir.with_file_name(format!("{name}.{why}-{number}")));
+    names.find(|place| !place.exists()).expect("there is always another number")
+}
+
+/// Gives a directory another name, which says why, and makes an empty one in its place.
+fn move_aside(files: &dyn Files, dir: &Path, why: &str) -> Result<PathBuf, StorageError> {
+    let aside = free_name(dir, why);
     let io = StorageError::io("set aside", dir);
     files.rename(dir, &aside).and_then(|()| files.make_dir(dir)).map_err(io)?;
     sync_dir(files, dir.parent().unwrap_or(dir))?;

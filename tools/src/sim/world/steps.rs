@@ -451,6 +451,10 @@ impl Outside<Platter, Pipe> for Around<'_> {
         store::give_up(&*self.shell.snapshots.files, epochs, &self.shell.log_dir, &self.shell.snapshots.dir)
     }
 
+    fn keep_copy(&mut self) -> Result<PathBuf, StorageError> {
+        panic!("R5: server {} is to cut off what was committed", self.index() + 1);
+    }
+
     fn saw(&mut self, seen: Seen<'_>) {
         let (index, id) = (self.index(), self.shell.id);
         let world = &mut *self.world;
