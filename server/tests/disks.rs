@@ -231,7 +231,7 @@ fn every_mode_works_or_is_refused(kind: &str) {
             let dir = image.path().join(format!("{io}-{sync}"));
             let settings = [format!("log.io={io}"), format!("log.sync={sync}")];
             let settings = [&settings[0], &settings[1], "preAllocSize=64", "snapCount=100"];
-            if let Err(why) = Mode::choose(image.path(), wished, sync_wished) {
+            if let Err(why) = Mode::choose(image.path(), wished, sync_wished, None) {
                 let (code, said) = run_to_end(&dir, &settings);
                 assert!(code == Some(3) && said.contains(&format!("log.io={io}")), "{why}: {said}");
                 continue;

@@ -6,7 +6,8 @@ mod common;
 use common::*;
 use corral_engine::StorageError;
 use corral_engine::disk::device::Device;
-use corral_engine::disk::{BLOCK, LogSync, Mode};
+use corral_engine::disk::{BlockSize, LogSync, Mode};
+use corral_engine::txnlog::format::FIRST_BATCH;
 use corral_engine::txnlog::reader::OpenSegment;
 use corral_engine::txnlog::{recover, recover_after, segment};
 use corral_proto::{TxnEntry, Zxid};
@@ -15,6 +16,8 @@ use rand::rngs::SmallRng;
 use rand::{Rng, RngCore, SeedableRng};
 use std::fs;
 use std::path::{Path, PathBuf};
+
+const BLOCK: usize = BlockSize::MAX.bytes();
 
 /// Three writes are in flight when the server dies, and only the second and third reach the disk. The next life goes on
 /// without them, with the same zxids.
@@ -171,7 +174,7 @@ fn trim(dir: &Path, rng: &mut SmallRng) {
 fn beginnings(dir: &Path) -> Vec<u32> {
     let first = |path: PathBuf| {
         let (open, _) = OpenSegment::open_as_it_is(0, path).unwrap();
-        open.batch(BLOCK as u32).unwrap().is_ok().then_some(open.header().number)
+        open.batch(FIRST_BATCH).unwrap().is_ok().then_some(open.header().number)
     };
     segment::list(dir).unwrap().into_iter().filter_map(|(_, path)| first(path)).collect()
 }

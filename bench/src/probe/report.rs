@@ -100,6 +100,8 @@ pub(crate) struct Report {
     pub is_volatile: bool,
     /// What a server picks that is not told a mode.
     pub auto: String,
+    /// In blocks of so many bytes.
+    pub auto_block_bytes: usize,
     /// The lines at the end of the table.
     pub verdict: Vec<String>,
     /// Where the directory lies.
@@ -389,6 +391,7 @@ mod tests {
             flush_is_free: false,
             is_volatile: true,
             auto: "uring-direct/dsync".into(),
+            auto_block_bytes: 4096,
             verdict: vec![],
             file_system: Some(file_system),
             block_device: Some(device),

@@ -6,7 +6,7 @@
 #![allow(dead_code, reason = "each test binary uses its part")]
 
 use corral_engine::disk::device::Device;
-use corral_engine::disk::{Completion, Disk, LogIo, LogSync, Mode, Write};
+use corral_engine::disk::{BlockSize, Completion, Disk, LogIo, LogSync, Mode, Write};
 use corral_engine::txnlog::{Log, LogOptions, recover_after, segment};
 use corral_proto::acl::{Acl, encode_acls, perms};
 use corral_proto::jute::{StrList, put_string};
@@ -38,7 +38,7 @@ pub(crate) fn tempdir() -> TempDir {
 }
 
 pub(crate) fn mode() -> Mode {
-    Mode { io: LogIo::Pwrite, sync: LogSync::Fdatasync, why: String::new() }
+    Mode { io: LogIo::Pwrite, sync: LogSync::Fdatasync, block: BlockSize::MAX, why: String::new() }
 }
 
 /// A transaction in its own bytes.
