@@ -17,7 +17,7 @@ use rand::{Rng, RngCore, SeedableRng};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-const BLOCK: usize = BlockSize::MAX.bytes();
+const SECTOR: usize = BlockSize::MIN.bytes();
 
 /// Three writes are in flight when the server dies, and only the second and third reach the disk. The next life goes on
 /// without them, with the same zxids.
@@ -115,7 +115,7 @@ fn the_survey_judges_as_recovery_does() {
             let Some(bytes) = fs::read(file).ok().filter(|bytes| !bytes.is_empty()) else { continue };
             let used = bytes.iter().rposition(|byte| *byte != 0).unwrap_or(0) + 1;
             let at = rng.random_range(0..used);
-            let mut garbage = vec![0; rng.random_range(1..3 * BLOCK).min(bytes.len() - at)];
+            let mut garbage = vec![0; rng.random_range(1..24 * SECTOR).min(bytes.len() - at)];
             match rng.random_range(0..12) {
                 0 if segment::list(dir.path()).unwrap().len() > 1 => fs::remove_file(file).unwrap(),
                 1 => fs::File::options().write(true).open(file).unwrap().set_len(at as u64).unwrap(),
@@ -124,7 +124,7 @@ fn the_survey_judges_as_recovery_does() {
                     rng.fill_bytes(&mut garbage);
                     overwrite(file, at as u64, &garbage);
                 }
-                4 => overwrite(file, (at / BLOCK * BLOCK) as u64, &[0; BLOCK]),
+                4 => overwrite(file, (at / SECTOR * SECTOR) as u64, &[0; SECTOR]),
                 _ => flip(file, at as u64),
             }
         }
@@ -144,7 +144,8 @@ fn some_lives(dir: &Path, rng: &mut SmallRng) {
             last += rng.random_range(1..4);
             (first..=last).map(|zxid| set(zxid, rng.random_range(0..5000))).collect::<Vec<_>>()
         };
-        let mut life = life(dir);
+        let block = |rng: &mut SmallRng| BlockSize::ALL[rng.random_range(0..4)];
+        let mut life = Life::start_in(dir, Device::open(&mode()).unwrap(), block(rng), 1, 0);
         life.commit(&batch(rng));
         in_flight.land_some(rng);
         for _ in 0..rng.random_range(0..20) {
@@ -153,7 +154,7 @@ fn some_lives(dir: &Path, rng: &mut SmallRng) {
         drop(life);
         if rng.random_range(0..2) == 0 {
             in_flight = Held::default();
-            let mut life = Life::start(dir, in_flight.clone(), 3, 0);
+            let mut life = Life::start_in(dir, in_flight.clone(), block(rng), 3, 0);
             (0..rng.random_range(1..4)).for_each(|_| life.submit(&batch(rng)));
             drop(life);
             in_flight.land_some(rng);

@@ -192,6 +192,7 @@ impl Report {
             Some(device) => put_device(out, "device", device),
             None => line(out, "device", "unknown (no block device, or none that the kernel tells of)"),
         }
+        line(out, "log", &format!("a server writes {} there in blocks of {} B", self.auto, self.auto_block_bytes));
         let m = &self.environment;
         let machine = format!(
             "corral-bench {} ({}), Linux {}, {} x {}",
@@ -439,6 +440,7 @@ mod tests {
             "device     dm-0: model unknown",
             "  on       sda: model unknown",
             "blocks 4096 B logical, unknown physical",
+            "log        a server writes uring-direct/dsync there in blocks of 4096 B",
             "uring-direct/dsync           190.0 (0.95)                -     100.0 (0.50)                -\n",
             "<- best",
             "uring-direct/dsync, 4 KiB, zeroed, 8 in flight",

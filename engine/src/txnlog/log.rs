@@ -348,6 +348,12 @@ impl<D: Disk> Log<D> {
         reach
     }
 
+    /// Bytes of the full segments that hold something after transaction `after`.
+    pub fn bytes_after(&self, after: Zxid) -> u64 {
+        let full = self.inherited.iter().chain(&self.retired);
+        full.filter(|kept| kept.last > after).map(|kept| kept.extent.bytes).sum()
+    }
+
     /// A snapshot that will be kept holds everything up to `upto`: segments with nothing newer are not needed any more. One of
     /// them stays as long as nothing after it is durable: what remains of the log must begin with a batch that no power loss can
     /// take, or its beginning could not be told from damage.

@@ -94,7 +94,8 @@ impl Workshop {
         // The name first: a shorter file without it would be a damaged one.
         sync_dir(&*self.files, &self.dir)?;
         let shrunk = self.files.open(&closed, None).and_then(|file| {
-            self.files.set_len(&file, offset.into())?;
+            // Of a block that it keeps a part of, a file system zeros the rest, and so writes again what was acknowledged.
+            self.files.set_len(&file, round_up(offset as usize) as u64)?;
             self.files.sync(&file)
         });
         shrunk.map_err(StorageError::io("give back the end of", &closed))

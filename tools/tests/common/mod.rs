@@ -97,12 +97,17 @@ pub(crate) struct Life<D: Disk> {
 impl<D: Disk> Life<D> {
     /// Recovers what is in `dir` behind transaction `from`, and goes on there.
     pub(crate) fn start(dir: &Path, disk: D, depth: usize, from: i64) -> Life<D> {
+        Life::start_in(dir, disk, BlockSize::MAX, depth, from)
+    }
+
+    /// The same in blocks of this size.
+    pub(crate) fn start_in(dir: &Path, disk: D, block: BlockSize, depth: usize, from: i64) -> Life<D> {
         let recovered = recover_after(dir, Zxid(from), |_| ()).unwrap();
         let (wake, ready) = channel();
         let options = LogOptions {
             files: corral_engine::disk::files::real(),
             dir: dir.to_owned(),
-            mode: mode(),
+            mode: Mode { block, ..mode() },
             segment_bytes: SEGMENT,
             pipeline_depth: depth,
             group_commit_delay: Duration::ZERO,
