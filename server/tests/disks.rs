@@ -196,9 +196,9 @@ fn small_disk() {
     assert!(server.metric("zk_log_written_bytes") > 96e6 && server.metric("zk_log_segment_failures") == 0.0);
 }
 
-/// A device takes nothing smaller than its sectors.
+/// A device takes nothing smaller than its sectors. (The file system is large enough to have blocks of that size.)
 fn small_blocks() {
-    let image = Image::new("ext4", 64);
+    let image = Image::new("ext4", 640);
     image.unmount();
     image.mount_with_sectors(4096);
     let (code, said) = run_to_end(&image.path().join("small"), &["log.io=uring-direct", "log.blockBytes=512"]);
