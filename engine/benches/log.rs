@@ -7,7 +7,7 @@
 #![expect(clippy::disallowed_methods, reason = "a bench asks where to write, and measures time")]
 
 use corral_engine::disk::device::Device;
-use corral_engine::disk::{LogIo, LogSync, Mode};
+use corral_engine::disk::{BlockSize, LogIo, LogSync, Mode};
 use corral_engine::txnlog::{Group, Log, LogOptions, recover};
 use corral_proto::{Jute, SessionId, Txn, TxnEntry, TxnHeader, Xid, Zxid};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
@@ -43,7 +43,7 @@ fn encode(c: &mut Criterion) {
         });
     }
     // Into the open batch, with its head and checksum; the batch is cut whenever it is full.
-    let (data, mut log, mut zxid) = (vec![7; 100], Group::new(Zxid(0), Duration::ZERO), 0);
+    let (data, mut log, mut zxid) = (vec![7; 100], Group::new(Zxid(0), BlockSize::MAX, Duration::ZERO), 0);
     group.bench_function("append to the batch", |b| {
         b.iter(|| {
             zxid += 1;
@@ -116,7 +116,7 @@ fn commit(c: &mut Criterion) {
     for io in [LogIo::UringDirect, LogIo::UringBuffered, LogIo::Pwrite] {
         for sync in [LogSync::Dsync, LogSync::Fdatasync, LogSync::Fsync, LogSync::None] {
             let dir = temp_dir();
-            let mode = match Mode::choose(dir.path(), Some(io), Some(sync)) {
+            let mode = match Mode::choose(dir.path(), Some(io), Some(sync), None) {
                 Ok(mode) => mode,
                 Err(why) => {
                     eprintln!("commit/{io}/{sync} is left out: {why}");
@@ -135,7 +135,7 @@ fn commit(c: &mut Criterion) {
 
 fn recovery(c: &mut Criterion) {
     let dir = temp_dir();
-    let mode = Mode { io: LogIo::Pwrite, sync: LogSync::None, why: String::new() };
+    let mode = Mode { io: LogIo::Pwrite, sync: LogSync::None, block: BlockSize::MAX, why: String::new() };
     let path = dir.path().to_owned();
     let mut rig = Rig::new(&mode, dir);
     let data = [7; 100];

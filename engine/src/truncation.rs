@@ -19,12 +19,13 @@
 
 use crate::adoption;
 use crate::disk::publish::sync_dir;
-use crate::disk::{BLOCK, removal};
+use crate::disk::{removal, round_up};
 use crate::error::StorageError;
 use crate::snapshot::format::Compression;
 use crate::snapshot::writer::SnapshotOptions;
 use crate::snapshot::{self, reader};
 use crate::tree::Tree;
+use crate::txnlog::format::FIRST_BATCH;
 use crate::txnlog::recovery::follow;
 use crate::txnlog::workshop::Workshop;
 use crate::txnlog::{Group, LogOptions, Position, Recovered};
@@ -128,15 +129,15 @@ fn go_on(options: &LogOptions, recovered: &Recovered, cut: Cut) -> Result<(), St
     let mut workshop = Workshop::new(options, SmallRng::from_os_rng());
     // What the new segment is built on must be on the disk first.
     workshop.adopt(&Recovered { unused: Vec::new(), ..recovered.clone() })?;
-    let mut group = Group::new(cut.prev_last, Duration::ZERO);
+    let mut group = Group::new(cut.prev_last, options.mode.block, Duration::ZERO);
     cut.kept.iter().for_each(|(zxid, bytes)| group.append_encoded(*zxid, bytes, Duration::ZERO));
     let batch = group.take(Duration::ZERO).expect("something of the batch is kept");
     assert!(group.is_empty(), "a part of a batch is no more than one");
-    let room = (BLOCK + batch.padded_len()) as u64;
+    let room = round_up(FIRST_BATCH as usize + batch.padded_len()) as u64;
     let segment = workshop.make(recovered.next_segment, options.segment_bytes.max(room))?;
-    let at = Position { segment: segment.header.number, offset: BLOCK as u32 };
+    let at = Position { segment: segment.header.number, offset: FIRST_BATCH };
     let placed = batch.place(segment.header.salt, at, cut.prev, cut.prev_crc, cut.prev);
-    let written = options.files.write(&segment.file, &placed.bytes, BLOCK as u64);
+    let written = options.files.write(&segment.file, &placed.bytes, FIRST_BATCH.into());
     let synced = written.and_then(|()| options.files.sync(&segment.file));
     synced.map_err(StorageError::io("write the log", &segment.path))
 }

@@ -9,12 +9,12 @@ use common::*;
 use corral_engine::StorageError;
 use corral_engine::disk::device::Device;
 use corral_engine::disk::simulated::Platter;
-use corral_engine::disk::{BLOCK, LogIo, LogSync, Mode, round_up};
+use corral_engine::disk::{BlockSize, LogIo, LogSync, Mode, round_up};
 use corral_engine::txnlog::format::SegmentHeader;
 use corral_engine::txnlog::group::BATCH_BYTES;
 use corral_engine::txnlog::segment::file_name;
 use corral_engine::txnlog::workshop::Workshop;
-use corral_engine::txnlog::{Log, LogOptions, Position, segment};
+use corral_engine::txnlog::{Excerpt, Log, LogOptions, Position, segment};
 use corral_proto::Zxid;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
@@ -29,10 +29,16 @@ use std::time::Duration;
 /// The smallest segment that the tests use, so that switches are frequent.
 const SMALL: u64 = 64 << 10;
 
-/// What this machine can do of the mode that a server picks by itself, and of the one that works everywhere.
+/// What this machine can do of the mode that a server picks by itself, and of the one that works everywhere, with the largest and the
+/// smallest blocks.
 fn main_modes(dir: &Path) -> Vec<Mode> {
+    modes_in(dir, &[BlockSize::MAX, BlockSize::MIN])
+}
+
+fn modes_in(dir: &Path, blocks: &[BlockSize]) -> Vec<Mode> {
     let wanted = [(LogIo::UringDirect, LogSync::Dsync), (LogIo::Pwrite, LogSync::Fdatasync)];
-    wanted.into_iter().filter_map(|(io, sync)| mode_if_possible(dir, io, sync)).collect()
+    let in_blocks = |block: &BlockSize| wanted.map(|(io, sync)| mode_if_possible(dir, io, sync, *block));
+    blocks.iter().flat_map(in_blocks).flatten().collect()
 }
 
 /// Several lives, each a few batches of a few records. After each the log is dropped without any goodbye, what is read back
@@ -41,7 +47,7 @@ fn live_on(mode: &Mode, segment_bytes: u64, depth: usize, lives: usize, size: im
     let (dir, mut rng) = (tempdir(), seeded());
     let mut history: Vec<Vec<u8>> = Vec::new();
     for life in 0..lives {
-        let what = format!("life {life} of {}/{}, segments of {segment_bytes}", mode.io, mode.sync);
+        let what = format!("life {life} of {}/{}/{}, segments of {segment_bytes}", mode.io, mode.sync, mode.block);
         let mut log = Life::on_device(dir.path(), mode, segment_bytes, depth);
         assert_same(&log.history, &history, &what);
         let recovered = log.recovered.clone();
@@ -128,25 +134,33 @@ fn every_mode_of_io_and_sync_recovers_what_it_reported() {
     let dir = tempdir();
     for io in [LogIo::UringDirect, LogIo::UringBuffered, LogIo::Pwrite] {
         for sync in [LogSync::Dsync, LogSync::Fdatasync, LogSync::Fsync, LogSync::None] {
-            let Some(mode) = mode_if_possible(dir.path(), io, sync) else { continue };
+            let Some(mode) = mode_if_possible(dir.path(), io, sync, BlockSize::MAX) else { continue };
             live_on(&mode, SMALL, 2, 2, |rng| rng.random_range(0..12_000));
         }
     }
 }
 
-/// A server may be moved to another mode between two starts; the bytes are the same.
+/// A server may be moved to another mode between two starts, or its directory to a disk with other blocks.
 #[test]
-fn a_log_goes_on_in_another_mode() {
+fn a_log_goes_on_in_another_mode_and_in_other_blocks() {
     let dir = tempdir();
-    let modes = main_modes(dir.path());
+    let modes = modes_in(dir.path(), &BlockSize::ALL);
     let mut wanted = Vec::new();
-    for life in 0..4 {
-        let mut log = Life::on_device(dir.path(), &modes[life % modes.len()], SMALL, 1);
+    for mode in modes.iter().chain(modes.iter().rev()) {
+        let mut log = Life::on_device(dir.path(), mode, SMALL, 1);
         assert_same(&log.history, &wanted, "another mode");
-        (0..5).for_each(|_| log.commit_one(7000));
+        (0..12).for_each(|n| log.commit_one(if n % 2 == 0 { 10 } else { 12_000 }));
         wanted = log.history;
     }
     assert_same(&read_back(dir.path()).unwrap().0, &wanted, "the end");
+    let found = batches(dir.path());
+    for block in BlockSize::ALL {
+        assert!(found.iter().any(|batch| batch.block == block && batch.end() - batch.at == block.bytes()), "{block}");
+    }
+    let (mut excerpt, mut read) = (Excerpt::open(dir.path(), Zxid(20)).unwrap(), Vec::new());
+    let first = excerpt.last().0 as usize;
+    while excerpt.next_batch(|record| read.push(record.bytes.to_vec())).unwrap() {}
+    assert_same(&read, &wanted[first..], "an excerpt");
 }
 
 #[test]
@@ -322,7 +336,7 @@ fn a_recycled_segment_shows_nothing_of_what_it_held() {
             let segments = segment::list(dir.path()).unwrap();
             assert!(segments.len() < 20, "what is not needed goes: {segments:?}");
             let bytes: Vec<u8> = segments.iter().flat_map(|(_, path)| fs::read(path).unwrap()).collect();
-            let begun = bytes.chunks(BLOCK).filter(|block| block.starts_with(b"CoBt")).count();
+            let begun = bytes.chunks(mode.block.bytes()).filter(|block| block.starts_with(b"CoBt")).count();
             stale += begun - batches(dir.path()).len();
             let without = read_back(dir.path()).map(|(_, recovered)| recovered);
             assert!(matches!(without, Err(StorageError::Corrupt { .. })), "the snapshot is needed now: {without:?}");

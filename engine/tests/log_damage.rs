@@ -9,7 +9,7 @@ mod common;
 
 use common::*;
 use corral_engine::StorageError;
-use corral_engine::disk::{BLOCK, LogIo, LogSync, Mode};
+use corral_engine::disk::{BlockSize, LogIo, LogSync, Mode};
 use corral_engine::txnlog::format::{BatchHeader, SegmentHeader};
 use corral_engine::txnlog::segment::{self, file_name};
 use rand::Rng;
@@ -20,15 +20,15 @@ use tempfile::TempDir;
 
 const SEGMENT: u64 = 64 << 10;
 
-fn plain() -> Mode {
-    mode(LogIo::Pwrite, LogSync::Fdatasync)
+fn plain(block: BlockSize) -> Mode {
+    Mode { block, ..mode(LogIo::Pwrite, LogSync::Fdatasync) }
 }
 
 /// A log of two lives and four or more segments, and its records. `last` are the lengths of the records of the last batch.
-fn sample(rng: &mut SmallRng, last: &[usize]) -> (TempDir, Vec<Vec<u8>>) {
+fn sample(rng: &mut SmallRng, block: BlockSize, last: &[usize]) -> (TempDir, Vec<Vec<u8>>) {
     let dir = tempdir();
     for life in 0..2 {
-        let mut log = Life::on_device(dir.path(), &plain(), SEGMENT, 1);
+        let mut log = Life::on_device(dir.path(), &plain(block), SEGMENT, 1);
         for _ in 0..12 {
             log.append(rng.random_range(4000..9000));
             (0..rng.random_range(0..3)).for_each(|_| log.append(rng.random_range(0..3000)));
@@ -46,10 +46,10 @@ fn sample(rng: &mut SmallRng, last: &[usize]) -> (TempDir, Vec<Vec<u8>>) {
 }
 
 /// Goes on in `dir` with batches of many sizes, one of them of `len` bytes, and restarts twice: old and new, nothing else.
-fn go_on(dir: &Path, wanted: &[Vec<u8>], len: usize) {
+fn go_on(dir: &Path, block: BlockSize, wanted: &[Vec<u8>], len: usize) {
     let mut wanted = wanted.to_vec();
     for _ in 0..2 {
-        let mut log = Life::on_device(dir, &plain(), SEGMENT, 1);
+        let mut log = Life::on_device(dir, &plain(block), SEGMENT, 1);
         assert_same(&log.history, &wanted, "before going on");
         [len, 10, 9000].into_iter().for_each(|len| log.commit_one(len));
         wanted = log.history;
@@ -68,7 +68,7 @@ fn check_torn(dir: &Path, history: &[Vec<u8>], last: &Found, whole: bool, what: 
     assert_eq!(recovered.end, if whole { last.end_position() } else { last.header.prev }, "{what}");
     let path = moved(&last.path, dir);
     let (end, beyond) = (if whole { last.end() } else { last.at }, &before[&path]);
-    if beyond[end..].iter().take(BLOCK).any(|byte| *byte != 0) {
+    if beyond[end..].iter().take(last.block.bytes()).any(|byte| *byte != 0) {
         assert_eq!(recovered.torn, Some((path, end as u64)), "{what}: something unreadable is there");
     } else if beyond[end..].iter().all(|byte| *byte == 0) {
         assert_eq!(recovered.torn, None, "{what}: nothing unreadable is there");
@@ -80,19 +80,27 @@ fn check_torn(dir: &Path, history: &[Vec<u8>], last: &Found, whole: bool, what: 
 
 /// The last batch is cut, zeroed or garbled at every block and at many bytes of it: a write that a power loss interrupted.
 fn tear_everywhere(last: &[usize], rng: &mut SmallRng) {
-    let (dir, history) = sample(rng, last);
+    for block in [BlockSize::MIN, BlockSize::MAX] {
+        tear(block, last, rng);
+    }
+}
+
+fn tear(size: BlockSize, last: &[usize], rng: &mut SmallRng) {
+    let (dir, history) = sample(rng, size, last);
     let last = batches(dir.path()).pop().unwrap();
+    assert_eq!(last.block, size);
     assert!(last.at == BLOCK || last.header.len < 14 * BLOCK as u32 - 100);
     let intact = fs::read(&last.path).unwrap();
     let mut places: Vec<usize> = (last.at..last.end()).step_by(BLOCK).collect();
     let blocks = places.len();
     places.extend((0..24).map(|_| rng.random_range(last.at..last.data_end())));
+    places.extend((0..24).map(|_| rng.random_range(last.at..last.data_end()) / size.bytes() * size.bytes()));
     places.extend([last.end(), last.at + 1, last.at + BatchHeader::LEN, last.data_end() - 1]);
     for (index, from) in places.into_iter().enumerate() {
         if from == intact.len() {
             continue;
         }
-        let (block, end) = ((from + 1).next_multiple_of(BLOCK), last.end().max(from));
+        let (block, end) = ((from + 1).next_multiple_of(size.bytes()), last.end().max(from));
         let until = rng.random_range(from..intact.len()) + 1;
         let ways = [
             (end, true, "zeros from here to the end of the batch"),
@@ -113,7 +121,7 @@ fn tear_everywhere(last: &[usize], rng: &mut SmallRng) {
             let records = check_torn(dir.path(), &history, &last, whole, &what);
             // Restarts cost syncs: at every block, but not in every way at each.
             if (index < blocks || index % 16 == 0) && (index + way) % 3 == 0 {
-                go_on(copy(dir.path()).path(), &records, last.heads[0].1 - record_overhead());
+                go_on(copy(dir.path()).path(), size, &records, last.heads[0].1 - record_overhead());
             }
         }
     }
@@ -144,7 +152,7 @@ fn a_torn_batch_in_a_new_segment_is_left_out() {
 #[test]
 fn damage_in_the_padding_is_harmless() {
     let rng = &mut seeded();
-    let (dir, history) = sample(rng, &[100]);
+    let (dir, history) = sample(rng, BlockSize::MAX, &[100]);
     for batch in batches(dir.path()) {
         let mut bytes = fs::read(&batch.path).unwrap();
         bytes[batch.data_end()..batch.end()].fill_with(|| rng.random());
@@ -153,7 +161,7 @@ fn damage_in_the_padding_is_harmless() {
     let (records, recovered) = read_back(dir.path()).unwrap();
     assert_same(&records, &history, "with damaged padding");
     assert_eq!(recovered.torn, None);
-    go_on(dir.path(), &history, 100);
+    go_on(dir.path(), BlockSize::MAX, &history, 100);
 }
 
 /// Asserts that the log is reported damaged, in which file and where, and that nothing was changed.
@@ -173,8 +181,14 @@ fn check_corrupt(dir: &Path, file: &Path, offsets: impl std::ops::RangeBounds<u6
 
 /// Flips a bit in every byte of the header and of the heads of the records, and in some of the records' own bytes.
 fn flip_everywhere(first_of_segment: bool) {
+    for block in [BlockSize::MIN, BlockSize::MAX] {
+        flip_in(block, first_of_segment);
+    }
+}
+
+fn flip_in(block: BlockSize, first_of_segment: bool) {
     let rng = &mut seeded();
-    let (dir, history) = sample(rng, &[100, 200]);
+    let (dir, history) = sample(rng, block, &[100, 200]);
     let found = batches(dir.path());
     let last = found.len() - 1;
     let mut tried = 0;
@@ -216,7 +230,7 @@ fn a_flipped_bit_in_the_first_batch_of_a_later_segment_is_damage_of_that_segment
 #[test]
 fn the_report_of_damage_says_what_was_lost_and_what_to_do() {
     let rng = &mut seeded();
-    let (dir, _) = sample(rng, &[100]);
+    let (dir, _) = sample(rng, BlockSize::MAX, &[100]);
     let batch = batches(dir.path()).remove(2);
     overwrite(&batch.path, batch.at + 60, &[0xaa; 4]);
     let why = check_corrupt(dir.path(), &batch.path, batch.at as u64..batch.data_end() as u64, "a damaged record");
@@ -229,7 +243,7 @@ fn the_report_of_damage_says_what_was_lost_and_what_to_do() {
 #[test]
 fn a_whole_batch_that_was_zeroed_is_damage() {
     let rng = &mut seeded();
-    let (dir, _) = sample(rng, &[100]);
+    let (dir, _) = sample(rng, BlockSize::MAX, &[100]);
     let found = batches(dir.path());
     for batch in &found[..found.len() - 1] {
         let damaged = copy(dir.path());
@@ -241,7 +255,7 @@ fn a_whole_batch_that_was_zeroed_is_damage() {
 #[test]
 fn a_missing_segment_in_the_middle_is_damage() {
     let rng = &mut seeded();
-    let (dir, _) = sample(rng, &[100]);
+    let (dir, _) = sample(rng, BlockSize::MAX, &[100]);
     let last = batches(dir.path()).last().unwrap().segment;
     for (number, path) in segment::list(dir.path()).unwrap() {
         let without = copy(dir.path());
@@ -254,7 +268,7 @@ fn a_missing_segment_in_the_middle_is_damage() {
 #[test]
 fn a_damaged_segment_header_is_damage_of_that_segment() {
     let rng = &mut seeded();
-    let (dir, history) = sample(rng, &[100]);
+    let (dir, history) = sample(rng, BlockSize::MAX, &[100]);
     for (_, path) in segment::list(dir.path()).unwrap() {
         let intact = fs::read(&path).unwrap();
         for place in 0..40 {
@@ -273,7 +287,7 @@ fn a_damaged_segment_header_is_damage_of_that_segment() {
 #[test]
 fn a_segment_file_of_another_length_is_damage() {
     let rng = &mut seeded();
-    let (dir, _) = sample(rng, &[9000]);
+    let (dir, _) = sample(rng, BlockSize::MAX, &[9000]);
     for (_, path) in segment::list(dir.path()).unwrap() {
         for len in [0, 1, 39, 40, BLOCK as u64, SEGMENT / 2, SEGMENT - 1, SEGMENT + 1, 2 * SEGMENT] {
             let cut = copy(dir.path());
@@ -294,7 +308,7 @@ fn a_segment_file_of_another_length_is_damage() {
 #[test]
 fn a_segment_under_another_ones_name_is_damage() {
     let rng = &mut seeded();
-    let (dir, _) = sample(rng, &[100]);
+    let (dir, _) = sample(rng, BlockSize::MAX, &[100]);
     let segments = segment::list(dir.path()).unwrap();
     for (number, path) in &segments {
         for (other, source) in &segments {
@@ -313,7 +327,7 @@ fn a_segment_under_another_ones_name_is_damage() {
 #[test]
 fn batches_under_another_salt_are_damage() {
     let rng = &mut seeded();
-    let (dir, _) = sample(rng, &[100]);
+    let (dir, _) = sample(rng, BlockSize::MAX, &[100]);
     let found = batches(dir.path());
     let salted = found[0].path.clone();
     let header = SegmentHeader::parse(&fs::read(&salted).unwrap()).unwrap();
@@ -328,7 +342,7 @@ fn batches_under_another_salt_are_damage() {
 fn a_segment_of_another_log_is_damage() {
     let logs = [7, 8].map(|cxid| {
         let dir = tempdir();
-        let mut log = Life::on_device(dir.path(), &plain(), SEGMENT, 1);
+        let mut log = Life::on_device(dir.path(), &plain(BlockSize::MAX), SEGMENT, 1);
         log.cxid = cxid;
         (0..40).for_each(|_| log.commit_one(5000));
         dir

@@ -10,9 +10,10 @@ mod common;
 
 use common::*;
 use corral_engine::StorageError;
-use corral_engine::disk::{BLOCK, Write};
+use corral_engine::disk::{BlockSize, Mode, Write};
 use corral_engine::txnlog::segment::file_name;
 use proptest::prelude::*;
+use proptest::sample::select;
 use std::path::Path;
 use tempfile::TempDir;
 
@@ -20,8 +21,12 @@ const SEGMENT: u64 = 64 << 10;
 
 /// A life over a held-back device.
 fn start(dir: &Path, depth: usize) -> (Life<Held>, Held) {
+    start_in(dir, BlockSize::MAX, depth)
+}
+
+fn start_in(dir: &Path, block: BlockSize, depth: usize) -> (Life<Held>, Held) {
     let held = Held::default();
-    (Life::start(dir, held.clone(), &held_mode(), SEGMENT, depth), held)
+    (Life::start(dir, held.clone(), &Mode { block, ..held_mode() }, SEGMENT, depth), held)
 }
 
 /// A batch of one record, durable.
@@ -40,7 +45,7 @@ fn hole(before: usize, blocks: usize, reaches: impl Fn(usize) -> bool) -> (TempD
     life.submit_one(data_len(blocks, 10));
     life.submit_one(data_len(2, 10));
     let writes: [Write; 2] = held.take().try_into().expect("both are in flight");
-    land_blocks(&writes[0], reaches);
+    land_blocks(&writes[0], BlockSize::MAX, reaches);
     land(&writes[1]);
     (dir, life.history[..before].to_vec(), writes)
 }
@@ -295,9 +300,9 @@ fn step(late: bool) -> impl Strategy<Value = Step> {
 /// The model is a list of records: recovery gives a prefix of what was appended on top of what the life began with, and at
 /// least everything that was reported durable. Only where a write lands late, and the life that began without it reported
 /// nothing that would contradict it, it may be the prefix of an earlier life.
-fn run(depth: usize, steps: Vec<Step>) -> Result<(), TestCaseError> {
+fn run(depth: usize, block: BlockSize, steps: Vec<Step>) -> Result<(), TestCaseError> {
     let dir = tempdir();
-    let (mut life, mut held) = start(dir.path(), depth);
+    let (mut life, mut held) = start_in(dir.path(), block, depth);
     let (mut lives, mut late, mut landed): (Vec<Vec<Vec<u8>>>, Vec<Write>, bool) = Default::default();
     for step in steps.into_iter().chain([Step::Crash(u64::MAX / 3)]) {
         match step {
@@ -311,10 +316,10 @@ fn run(depth: usize, steps: Vec<Step>) -> Result<(), TestCaseError> {
             Step::Complete(_) | Step::Late(_) => {}
             Step::Reap => drop(life.complete().unwrap()),
             Step::Crash(bits) => {
-                let mut block = 0;
+                let mut before = 0;
                 for write in held.take() {
-                    land_blocks(&write, |index| bits >> ((block + index) % 64) & 1 == 1);
-                    block += write.data.len() / BLOCK;
+                    land_blocks(&write, block, |index| bits >> ((before + index) % 64) & 1 == 1);
+                    before += write.data.len() / block.bytes();
                     late.push(write);
                 }
                 let (appended, durable) = (life.history.clone(), life.durable);
@@ -327,7 +332,7 @@ fn run(depth: usize, steps: Vec<Step>) -> Result<(), TestCaseError> {
                 prop_assert!(other || appended.starts_with(&found), "not a prefix of what was appended");
                 lives.push(appended);
                 prop_assert_eq!(&read_back(dir.path()).unwrap().1, &recovered, "twice gives the same");
-                (life, held) = start(dir.path(), depth);
+                (life, held) = start_in(dir.path(), block, depth);
             }
         }
     }
@@ -339,15 +344,15 @@ proptest! {
 
     #[test]
     fn after_any_power_losses_recovery_gives_a_prefix_with_all_that_was_durable(
-        depth in 1..4usize, steps in prop::collection::vec(step(false), 1..120),
+        depth in 1..4usize, block in select(&BlockSize::ALL), steps in prop::collection::vec(step(false), 1..120),
     ) {
-        run(depth, steps)?;
+        run(depth, block, steps)?;
     }
 
     #[test]
     fn the_same_holds_when_writes_of_dead_processes_land_late(
-        depth in 1..4usize, steps in prop::collection::vec(step(true), 1..120),
+        depth in 1..4usize, block in select(&BlockSize::ALL), steps in prop::collection::vec(step(true), 1..120),
     ) {
-        run(depth, steps)?;
+        run(depth, block, steps)?;
     }
 }

@@ -10,7 +10,7 @@ use corral_engine::adoption::{self, adopt};
 use corral_engine::disk::files::{Files, RealFiles, real};
 use corral_engine::disk::removal;
 use corral_engine::disk::simulated::Platter;
-use corral_engine::disk::{LogIo, LogSync};
+use corral_engine::disk::{BlockSize, LogIo, LogSync, Mode};
 use corral_engine::epochs::Epochs;
 use corral_engine::identity::Identity;
 use corral_engine::restore::{restore, retain};
@@ -38,8 +38,8 @@ const DRAWS: u64 = 12;
 /// Transactions of the history that everything begins with.
 const OLD: Zxid = Zxid(12);
 
-/// A server's directories.
-struct Home(TempDir);
+/// A server's directories, and the blocks that it writes its log in.
+struct Home(TempDir, BlockSize);
 
 impl Home {
     fn log(&self) -> PathBuf {
@@ -60,7 +60,7 @@ impl Home {
         let log = LogOptions {
             files,
             dir: self.log(),
-            mode: mode(LogIo::Pwrite, LogSync::None),
+            mode: Mode { block: self.1, ..mode(LogIo::Pwrite, LogSync::None) },
             segment_bytes: SEGMENT_BYTES,
             pipeline_depth: 1,
             group_commit_delay: Duration::ZERO,
@@ -70,7 +70,7 @@ impl Home {
 
     /// Twelve transactions in two lives and several segments, with a snapshot of three and one of six.
     fn new() -> Home {
-        let home = Home(tempdir());
+        let home = Home(tempdir(), BlockSize::MAX);
         [home.log(), home.snapshots()].iter().for_each(|dir| fs::create_dir(dir).unwrap());
         let (snapshots, log) = home.options(real());
         for (life, count) in [3, 3, 6].into_iter().enumerate() {
@@ -87,7 +87,7 @@ impl Home {
     }
 
     fn copy(&self) -> Home {
-        let home = Home(tempdir());
+        let home = Home(tempdir(), BlockSize::MAX);
         copy(self.0.path(), home.0.path());
         home
     }
@@ -124,8 +124,10 @@ fn at_every_step(
     let mut is_done = false;
     while !is_done {
         for draw in 0..DRAWS {
-            let home = home.copy();
+            let mut home = home.copy();
+            home.1 = BlockSize::ALL[draw as usize % 4];
             let platter = Platter::new(home.0.path(), draw);
+            platter.set_physical(home.1);
             platter.set_fuse(Some(steps));
             is_done = work(&home, Arc::new(platter.clone())).is_ok();
             assert!(is_done || !platter.has_power(), "nothing else fails");
@@ -246,7 +248,7 @@ fn a_history_is_cut_back_or_is_as_it_was() {
 
 #[test]
 fn an_epoch_is_promised_and_taken_over_or_is_not() {
-    let home = Home(tempdir());
+    let home = Home(tempdir(), BlockSize::MAX);
     let path = |home: &Home| home.0.path().to_owned();
     Epochs::open(real(), &path(&home), Zxid::new(3, 1)).unwrap();
     let work = |home: &Home, files| {
@@ -263,7 +265,7 @@ fn an_epoch_is_promised_and_taken_over_or_is_not() {
 
 #[test]
 fn a_directory_has_an_identity_or_has_none() {
-    let home = Home(tempdir());
+    let home = Home(tempdir(), BlockSize::MAX);
     let work = |home: &Home, files: Arc<dyn Files>| Identity(7).write(&*files, home.0.path());
     at_every_step(&home, work, |home, is_done| {
         let found = Identity::read(home.0.path()).unwrap();

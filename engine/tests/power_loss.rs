@@ -8,7 +8,7 @@
 
 use corral_engine::StorageError;
 use corral_engine::disk::simulated::Platter;
-use corral_engine::disk::{BLOCK, LogIo, LogSync, Mode};
+use corral_engine::disk::{BlockSize, LogIo, LogSync, Mode};
 use corral_engine::txnlog::supply::Supply;
 use corral_engine::txnlog::workshop::Workshop;
 use corral_engine::txnlog::{Log, LogOptions, Recovered, recover_after};
@@ -22,6 +22,8 @@ use std::sync::Arc;
 use std::time::Duration;
 use tempfile::TempDir;
 
+/// The unit of what is drawn here, in bytes.
+const BLOCK: usize = BlockSize::MAX.bytes();
 const NOW: Duration = Duration::from_secs(1);
 
 /// One log through its lives, and what must be true of it.
@@ -29,6 +31,7 @@ struct Case {
     dir: TempDir,
     rng: SmallRng,
     platter: Platter,
+    physical: BlockSize,
     options: LogOptions,
     /// Everything that was appended and may still be there: the record with zxid `z` is `history[z - 1]`.
     history: Vec<Vec<u8>>,
@@ -47,17 +50,20 @@ impl Case {
         let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
         let mut rng = SmallRng::seed_from_u64(seed);
         let platter = Platter::new(dir.path(), rng.random());
+        let physical = BlockSize::ALL[rng.random_range(0..4)];
+        platter.set_physical(physical);
         let options = LogOptions {
             files: Arc::new(platter.clone()),
             dir: dir.path().to_owned(),
-            mode: Mode { io: LogIo::Pwrite, sync: LogSync::Dsync, why: String::new() },
+            mode: Mode { io: LogIo::Pwrite, sync: LogSync::Dsync, block: physical, why: String::new() },
             segment_bytes: (rng.random_range(4..12) * BLOCK) as u64,
             pipeline_depth: rng.random_range(1..=8),
             group_commit_delay: Duration::ZERO,
         };
-        let events = vec![format!("segments of {}, depth {}", options.segment_bytes, options.pipeline_depth)];
+        let (size, depth) = (options.segment_bytes, options.pipeline_depth);
+        let events = vec![format!("physical blocks of {physical}, segments of {size}, depth {depth}")];
         let (history, batch_ends) = (Vec::new(), Vec::new());
-        Case { dir, rng, platter, options, history, durable: 0, batch_ends, snapshot: 0, released: 0, events }
+        Case { dir, rng, platter, physical, options, history, durable: 0, batch_ends, snapshot: 0, released: 0, events }
     }
 
     fn run(&mut self) {
@@ -88,6 +94,10 @@ impl Case {
 
     /// One life, up to its end.
     fn live(&mut self, life: u32, recovered: &Recovered) {
+        // No smaller than the disk's, and not always the same.
+        let blocks: Vec<BlockSize> = BlockSize::ALL.into_iter().filter(|block| *block >= self.physical).collect();
+        self.options.mode.block = blocks[self.rng.random_range(0..blocks.len())];
+        self.events.push(format!("a life in blocks of {}", self.options.mode.block));
         let salts = SmallRng::seed_from_u64(self.rng.random());
         let mut workshop = Workshop::new(&self.options, salts);
         self.platter.set_fuse(self.rng.random_bool(0.4).then(|| self.rng.random_range(0..24)));

@@ -6,7 +6,7 @@ mod common;
 use common::{Life, assert_same, contents, copy, mode, read_back_after, tempdir};
 use corral_engine::adoption::adopt;
 use corral_engine::disk::device::Device;
-use corral_engine::disk::{LogIo, LogSync, Mode};
+use corral_engine::disk::{BlockSize, LogIo, LogSync, Mode};
 use corral_engine::restore::restore;
 use corral_engine::snapshot::format::Compression;
 use corral_engine::snapshot::writer::{SnapshotOptions, take};
@@ -52,8 +52,9 @@ impl Store {
         }
     }
 
-    /// One life that writes these batches, each of so many records of so many bytes.
+    /// One life that writes these batches, each of so many records of so many bytes, in other blocks than the life before.
     fn write(&mut self, batches: &[(usize, usize)]) {
+        self.mode.block = BlockSize::new(self.mode.block.bytes() as u32 / 2).unwrap_or(BlockSize::MAX);
         let device = Device::open(&self.mode).unwrap();
         let mut life = Life::after(self.log.path(), self.from, device, &self.mode, SEGMENT_BYTES, 1);
         assert_same(&life.history[self.from..], &self.history[self.from..], "at the start of a life");

@@ -7,7 +7,7 @@ mod common;
 mod image;
 
 use common::ensemble::{Ensemble, Kind, Writers};
-use common::{Server, create, eventually, get, run_to_end, segments, set, temp_dir};
+use common::{Server, command_with_default_segments, create, eventually, get, run_to_end, segments, set, temp_dir};
 use corral_engine::disk::{LogIo, LogSync, Mode};
 use corral_net::client::BlockingClient;
 use image::{Image, can_make, with_own_mounts};
@@ -31,6 +31,8 @@ fn main() {
         trial("a_full_log_disk_makes_writes_wait_and_loses_nothing".into(), "ext4", Box::new(full_log_disk)),
         trial("a_leader_whose_log_disk_is_full_hands_over".into(), "ext4", Box::new(full_disk_of_a_leader)),
         trial("a_leader_whose_log_disk_hangs_hands_over".into(), "ext4", Box::new(hanging_disk_of_a_leader)),
+        trial("single_writes_do_not_fill_a_small_disk".into(), "ext4", Box::new(small_disk)),
+        trial("blocks_that_direct_writes_cannot_have_are_refused".into(), "ext4", Box::new(small_blocks)),
         trial("a_full_data_disk_delays_snapshots_only".into(), "ext4", Box::new(full_data_disk)),
     ];
     tests.push(trial("what_goes_through_the_page_cache_is_not_called_direct".into(), "ext4", Box::new(not_direct)));
@@ -69,7 +71,7 @@ fn value(client: &mut BlockingClient) -> u64 {
 fn full_log_disk() {
     let (image, data) = (Image::new("ext4", 64), temp_dir());
     let log_dir = format!("dataLogDir={}", image.path().display());
-    let settings = [log_dir.as_str(), "preAllocSize=4096", "snapCount=1000000"];
+    let settings = [log_dir.as_str(), "preAllocSize=4096", "snapCount=1000000", "snapSizeLimitInKb=0"];
     let acknowledged = AtomicU64::new(0);
     let mut server = Server::start(data.path(), &settings);
     create(&mut server.client(), "/value", b"0 ").unwrap();
@@ -117,7 +119,7 @@ fn full_log_disk() {
 fn on_small_disks() -> (Vec<Image>, Ensemble) {
     let images: Vec<Image> = (0..3).map(|_| Image::new("ext4", 64)).collect();
     let mut ensemble = Ensemble::new(3, 0);
-    ensemble.set("snapCount=1000000");
+    ensemble.set("snapCount=1000000\nsnapSizeLimitInKb=0");
     for (id, image) in (1..).zip(&images) {
         ensemble.set_of(id, &format!("dataLogDir={}", image.path().display()));
     }
@@ -182,6 +184,29 @@ fn not_direct() {
     assert!(std::process::Command::new("umount").arg("--lazy").arg(memory.path()).status().unwrap().success());
 }
 
+/// With the default sizes: a snapshot is due before the log has filled the disk, and what is not needed any more goes.
+fn small_disk() {
+    let image = Image::new("ext4", 64);
+    let server = Server::run(command_with_default_segments(image.path(), &["log.blockBytes=4096"]));
+    let mut client = server.client();
+    create(&mut client, "/value", b"").unwrap();
+    // Two blocks each: a half more than the disk has room for.
+    let data = [7; 5000];
+    (0..12_000).for_each(|n| set(&mut client, "/value", &data).unwrap_or_else(|error| panic!("write {n}: {error}")));
+    assert!(server.metric("zk_log_written_bytes") > 96e6 && server.metric("zk_log_segment_failures") == 0.0);
+}
+
+/// A device takes nothing smaller than its sectors. (The file system is large enough to have blocks of that size.)
+fn small_blocks() {
+    let image = Image::new("ext4", 640);
+    image.unmount();
+    image.mount_with_sectors(4096);
+    let (code, said) = run_to_end(&image.path().join("small"), &["log.io=uring-direct", "log.blockBytes=512"]);
+    assert!(code == Some(3) && said.contains("log.blockBytes=512 is less than the 4096 B"), "{said}");
+    let server = Server::start(&image.path().join("auto"), &[]);
+    assert!(server.banner.contains("blocks of 4096 B: "), "{}", server.banner);
+}
+
 fn full_data_disk() {
     let (image, log) = (Image::new("ext4", 32), temp_dir());
     let log_dir = format!("dataLogDir={}", log.path().display());
@@ -231,7 +256,7 @@ fn every_mode_works_or_is_refused(kind: &str) {
             let dir = image.path().join(format!("{io}-{sync}"));
             let settings = [format!("log.io={io}"), format!("log.sync={sync}")];
             let settings = [&settings[0], &settings[1], "preAllocSize=64", "snapCount=100"];
-            if let Err(why) = Mode::choose(image.path(), wished, sync_wished) {
+            if let Err(why) = Mode::choose(image.path(), wished, sync_wished, None) {
                 let (code, said) = run_to_end(&dir, &settings);
                 assert!(code == Some(3) && said.contains(&format!("log.io={io}")), "{why}: {said}");
                 continue;

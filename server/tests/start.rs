@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{PATIENCE, Server, command, create, run_to_end, segments, temp_dir, wait};
+use common::{PATIENCE, Server, command, create, eventually, run_to_end, segments, temp_dir, wait};
 use corral_net::client::four_letter_word;
 use corral_proto::request::{PathWatch, Request};
 use std::fs;
@@ -133,6 +133,24 @@ fn sigterm_finishes_what_is_in_flight_and_exits_with_0() {
         let server = Server::start(dir.path(), &[]);
         let found = server.client().request(&Request::Exists(PathWatch { path: "/kept", watch: false })).is_ok();
         assert!(found, "what was acknowledged is there");
+    }
+}
+
+/// Each life logs less than a snapshot is due after, and the log would grow for ever.
+#[test]
+fn restarts_do_not_put_a_snapshot_off() {
+    let dir = temp_dir();
+    let settings = ["log.blockBytes=4096", "snapSizeLimitInKb=256"];
+    let snapshots = || fs::read_dir(dir.path().join("corral-snapshots")).unwrap().count();
+    for life in 0..8 {
+        let server = Server::start(dir.path(), &settings);
+        let mut client = server.client();
+        (0..4).for_each(|n| create(&mut client, &format!("/{life}-{n}"), &[7; 5000]).unwrap());
+        if life < 7 {
+            server.kill();
+        } else {
+            eventually("a snapshot is taken", || (snapshots() > 0).then_some(()));
+        }
     }
 }
 

@@ -5,12 +5,14 @@
 mod common;
 
 use common::*;
-use corral_engine::disk::BLOCK;
+use corral_engine::disk::BlockSize;
 use corral_engine::txnlog::{recover, recover_after};
 use corral_proto::Zxid;
 use corral_tools::log::survey::Survey;
 use std::fs;
 use std::path::Path;
+
+const BLOCK: usize = BlockSize::MAX.bytes();
 
 /// A batch takes one block, with five transactions each; the 16th batch is the first of the second segment.
 fn sample(dir: &Path) -> Vec<Vec<u8>> {

@@ -6,7 +6,8 @@ mod common;
 use common::*;
 use corral_engine::StorageError;
 use corral_engine::disk::device::Device;
-use corral_engine::disk::{BLOCK, LogSync, Mode};
+use corral_engine::disk::{BlockSize, LogSync, Mode};
+use corral_engine::txnlog::format::FIRST_BATCH;
 use corral_engine::txnlog::reader::OpenSegment;
 use corral_engine::txnlog::{recover, recover_after, segment};
 use corral_proto::{TxnEntry, Zxid};
@@ -15,6 +16,8 @@ use rand::rngs::SmallRng;
 use rand::{Rng, RngCore, SeedableRng};
 use std::fs;
 use std::path::{Path, PathBuf};
+
+const SECTOR: usize = BlockSize::MIN.bytes();
 
 /// Three writes are in flight when the server dies, and only the second and third reach the disk. The next life goes on
 /// without them, with the same zxids.
@@ -112,7 +115,7 @@ fn the_survey_judges_as_recovery_does() {
             let Some(bytes) = fs::read(file).ok().filter(|bytes| !bytes.is_empty()) else { continue };
             let used = bytes.iter().rposition(|byte| *byte != 0).unwrap_or(0) + 1;
             let at = rng.random_range(0..used);
-            let mut garbage = vec![0; rng.random_range(1..3 * BLOCK).min(bytes.len() - at)];
+            let mut garbage = vec![0; rng.random_range(1..24 * SECTOR).min(bytes.len() - at)];
             match rng.random_range(0..12) {
                 0 if segment::list(dir.path()).unwrap().len() > 1 => fs::remove_file(file).unwrap(),
                 1 => fs::File::options().write(true).open(file).unwrap().set_len(at as u64).unwrap(),
@@ -121,7 +124,7 @@ fn the_survey_judges_as_recovery_does() {
                     rng.fill_bytes(&mut garbage);
                     overwrite(file, at as u64, &garbage);
                 }
-                4 => overwrite(file, (at / BLOCK * BLOCK) as u64, &[0; BLOCK]),
+                4 => overwrite(file, (at / SECTOR * SECTOR) as u64, &[0; SECTOR]),
                 _ => flip(file, at as u64),
             }
         }
@@ -141,7 +144,8 @@ fn some_lives(dir: &Path, rng: &mut SmallRng) {
             last += rng.random_range(1..4);
             (first..=last).map(|zxid| set(zxid, rng.random_range(0..5000))).collect::<Vec<_>>()
         };
-        let mut life = life(dir);
+        let block = |rng: &mut SmallRng| BlockSize::ALL[rng.random_range(0..4)];
+        let mut life = Life::start_in(dir, Device::open(&mode()).unwrap(), block(rng), 1, 0);
         life.commit(&batch(rng));
         in_flight.land_some(rng);
         for _ in 0..rng.random_range(0..20) {
@@ -150,7 +154,7 @@ fn some_lives(dir: &Path, rng: &mut SmallRng) {
         drop(life);
         if rng.random_range(0..2) == 0 {
             in_flight = Held::default();
-            let mut life = Life::start(dir, in_flight.clone(), 3, 0);
+            let mut life = Life::start_in(dir, in_flight.clone(), block(rng), 3, 0);
             (0..rng.random_range(1..4)).for_each(|_| life.submit(&batch(rng)));
             drop(life);
             in_flight.land_some(rng);
@@ -171,7 +175,7 @@ fn trim(dir: &Path, rng: &mut SmallRng) {
 fn beginnings(dir: &Path) -> Vec<u32> {
     let first = |path: PathBuf| {
         let (open, _) = OpenSegment::open_as_it_is(0, path).unwrap();
-        open.batch(BLOCK as u32).unwrap().is_ok().then_some(open.header().number)
+        open.batch(FIRST_BATCH).unwrap().is_ok().then_some(open.header().number)
     };
     segment::list(dir).unwrap().into_iter().filter_map(|(_, path)| first(path)).collect()
 }

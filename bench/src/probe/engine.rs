@@ -34,7 +34,7 @@ pub(crate) fn measure(parent: &Path, time: Duration, stop: &AtomicBool) -> Resul
 
 fn commits(dir: &Path, time: Duration, stop: &AtomicBool) -> Result<Sample, String> {
     let text = |error: corral_engine::StorageError| error.to_string();
-    let mode = Mode::choose(dir, None, None)?;
+    let mode = Mode::choose(dir, None, None, None)?;
     let recovered = recover(dir, |_| ()).map_err(text)?;
     let options = LogOptions {
         files: corral_engine::disk::files::real(),

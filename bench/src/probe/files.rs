@@ -12,7 +12,7 @@
 
 use super::plan::{Cell, State};
 use corral_engine::disk::aligned::AlignedBuf;
-use corral_engine::disk::{LogIo, LogSync, Mode};
+use corral_engine::disk::{BlockSize, LogIo, LogSync, Mode};
 use rand::rngs::SmallRng;
 use rand::{RngCore, SeedableRng};
 use rustix::fs::{Advice, FallocateFlags, fadvise, fallocate, statvfs};
@@ -169,7 +169,9 @@ impl<'a> Files<'a> {
         let first = if state == State::Recycled { unnamed.as_path() } else { path };
         let refused = if direct { "O_DIRECT" } else { "making the file" };
         File::create(first).map_err(said("making the file"))?;
-        let file = Mode { io, sync: LogSync::None, why: String::new() }.open(first).map_err(said(refused))?;
+        let file = Mode { io, sync: LogSync::None, block: BlockSize::MAX, why: String::new() }
+            .open(first)
+            .map_err(said(refused))?;
         let mut chunk = AlignedBuf::zeroed(CHUNK);
         if state == State::Recycled {
             self.random.fill_bytes(chunk.as_mut_slice());
@@ -208,7 +210,7 @@ fn said(what: &'static str) -> impl FnOnce(io::Error) -> String {
 
 /// The mode of a cell, for the device.
 pub(crate) fn mode(cell: &Cell) -> Mode {
-    Mode { io: cell.io, sync: cell.sync, why: String::new() }
+    Mode { io: cell.io, sync: cell.sync, block: BlockSize::MAX, why: String::new() }
 }
 
 /// All files together take half of what is free at most: others may be using the disk.

@@ -108,7 +108,7 @@ fn probe(dir: &Path, plan: &Plan, extent: &str, seed: u64, stop: &AtomicBool) ->
     let (file_system, block_device) = (FileSystem::of(dir), BlockDevice::of(dir));
     let load_average = fs::read_to_string("/proc/loadavg").unwrap_or_default();
     let load_average = load_average.split(' ').next().unwrap_or_default().to_owned();
-    let auto = Mode::choose(files.dir(), None, None)?;
+    let auto = Mode::choose(files.dir(), None, None, None)?;
     let bar = progress(plan);
     let outcome = carry_out(plan, seed, &mut files, stop, &bar);
     bar.set_message("removing the files");
@@ -148,6 +148,7 @@ fn probe(dir: &Path, plan: &Plan, extent: &str, seed: u64, stop: &AtomicBool) ->
         flush_is_free: facts.flush_is_free(),
         is_volatile: facts.is_volatile,
         auto: facts.auto.to_owned(),
+        auto_block_bytes: auto.block.bytes(),
         verdict: said.iter().map(|(name, text)| format!("{name}: {text}")).collect(),
         refused: refused.collect(),
         file_system,

@@ -100,6 +100,8 @@ pub(crate) struct Report {
     pub is_volatile: bool,
     /// What a server picks that is not told a mode.
     pub auto: String,
+    /// In blocks of so many bytes.
+    pub auto_block_bytes: usize,
     /// The lines at the end of the table.
     pub verdict: Vec<String>,
     /// Where the directory lies.
@@ -190,6 +192,7 @@ impl Report {
             Some(device) => put_device(out, "device", device),
             None => line(out, "device", "unknown (no block device, or none that the kernel tells of)"),
         }
+        line(out, "log", &format!("a server writes {} there in blocks of {} B", self.auto, self.auto_block_bytes));
         let m = &self.environment;
         let machine = format!(
             "corral-bench {} ({}), Linux {}, {} x {}",
@@ -389,6 +392,7 @@ mod tests {
             flush_is_free: false,
             is_volatile: true,
             auto: "uring-direct/dsync".into(),
+            auto_block_bytes: 4096,
             verdict: vec![],
             file_system: Some(file_system),
             block_device: Some(device),
@@ -436,6 +440,7 @@ mod tests {
             "device     dm-0: model unknown",
             "  on       sda: model unknown",
             "blocks 4096 B logical, unknown physical",
+            "log        a server writes uring-direct/dsync there in blocks of 4096 B",
             "uring-direct/dsync           190.0 (0.95)                -     100.0 (0.50)                -\n",
             "<- best",
             "uring-direct/dsync, 4 KiB, zeroed, 8 in flight",

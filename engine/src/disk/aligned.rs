@@ -1,4 +1,4 @@
-//! Memory that direct I/O accepts: aligned to the block, zeroed, and recycled instead of freed.
+//! Memory that direct I/O accepts: aligned to the largest block, zeroed, and recycled instead of freed.
 //!
 //! Memory comes in chunks, because fresh pages from the kernel for each batch would cost more than the write. A chunk is handed out
 //! as [`Region`]s, one behind the other: whoever has written the beginning of a region splits the rest off and goes on there. Many
@@ -7,7 +7,7 @@
 //! **Invariants**: no two regions of a chunk overlap; a frozen region never changes; a chunk goes back to its [`Pool`] when the last
 //! region, and the last slice of any, is gone.
 
-use super::BLOCK;
+use super::BlockSize;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
@@ -36,7 +36,7 @@ impl AlignedBuf {
     }
 
     fn layout(len: usize) -> Layout {
-        Layout::from_size_align(len, BLOCK).expect("a buffer is far smaller than the address space")
+        Layout::from_size_align(len, BlockSize::MAX.bytes()).expect("a buffer is far smaller than the address space")
     }
 
     /// All of it.
@@ -51,7 +51,7 @@ impl AlignedBuf {
         unsafe { std::slice::from_raw_parts_mut(self.memory.as_ptr(), self.len) }
     }
 
-    /// Bytes there are, a multiple of [`BLOCK`].
+    /// Bytes there are, whole blocks of the largest size.
     pub fn len(&self) -> usize {
         self.len
     }
@@ -132,7 +132,7 @@ pub struct Region {
 }
 
 impl Region {
-    /// Bytes there are, a multiple of [`BLOCK`].
+    /// Bytes there are, whole blocks of the log that they were split into.
     pub fn len(&self) -> usize {
         self.len
     }
@@ -157,7 +157,7 @@ impl Region {
 
     /// Keeps the first `len` bytes, which are whole blocks, and returns the rest.
     pub fn split_off(&mut self, len: usize) -> Region {
-        assert!(len.is_multiple_of(BLOCK) && len <= self.len, "a region is whole blocks");
+        assert!(len.is_multiple_of(BlockSize::MIN.bytes()) && len <= self.len, "a region is whole blocks");
         let rest = Region { chunk: self.chunk.clone(), start: self.start + len, len: self.len - len };
         self.len = len;
         rest
@@ -179,11 +179,13 @@ impl AsRef<[u8]> for Region {
 mod tests {
     use super::*;
 
+    const BLOCK: usize = BlockSize::MIN.bytes();
+
     #[test]
     fn chunks_are_aligned_and_come_back() {
         let pool = Pool::new(10_000);
         let mut region = pool.take(1);
-        assert_eq!((region.len(), region.as_slice().as_ptr() as usize % BLOCK), (12_288, 0));
+        assert_eq!((region.len(), region.as_slice().as_ptr() as usize % BlockSize::MAX.bytes()), (12_288, 0));
         region.as_mut_slice()[0] = 7;
         let address = region.as_slice().as_ptr();
         let frozen = region.freeze();
@@ -197,14 +199,14 @@ mod tests {
 
     #[test]
     fn the_rest_of_a_chunk_is_used_on_while_its_beginning_is_read() {
-        let pool = Pool::new(3 * BLOCK);
+        let pool = Pool::new(8 * BLOCK);
         let mut first = pool.take(1);
         first.as_mut_slice().fill(1);
         let mut second = first.split_off(BLOCK);
         let first = first.freeze();
         second.as_mut_slice().fill(2);
-        let third = second.split_off(2 * BLOCK);
-        assert!(third.is_empty() && first.iter().all(|byte| *byte == 1) && second.as_slice().len() == 2 * BLOCK);
+        let third = second.split_off(7 * BLOCK);
+        assert!(third.is_empty() && first.iter().all(|byte| *byte == 1) && second.as_slice().len() == 7 * BLOCK);
         assert_eq!(first.as_ptr() as usize + BLOCK, second.as_slice().as_ptr() as usize);
         drop((first, third));
         assert_eq!(pool.idle.lock().len(), 0, "one region is still out");

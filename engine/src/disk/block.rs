@@ -51,6 +51,16 @@ impl BlockDevice {
     pub fn of(path: &Path) -> Option<BlockDevice> {
         find(Path::new("/sys"), path, DEPTH_MAX)
     }
+
+    /// The largest physical block of this device and of all below it. None where that is not known: a loop device, for one, says
+    /// nothing of what its file lies on.
+    pub fn largest_physical_block(&self) -> Option<u64> {
+        if self.file.is_some() && self.below.is_empty() {
+            return None;
+        }
+        let below: Option<Vec<u64>> = self.below.iter().map(BlockDevice::largest_physical_block).collect();
+        below?.into_iter().chain(self.physical_block_bytes).max()
+    }
 }
 
 fn find(sys: &Path, path: &Path, depth: usize) -> Option<BlockDevice> {

@@ -6,6 +6,12 @@ use serde::Serialize;
 use std::fs;
 use std::path::Path;
 
+/// Size in bytes of the file system that holds `dir`, used or not; none where the system does not say.
+pub fn volume_bytes(dir: &Path) -> Option<u64> {
+    let system = rustix::fs::statvfs(dir).ok()?;
+    system.f_blocks.checked_mul(system.f_frsize).filter(|bytes| *bytes > 0)
+}
+
 /// Where a directory lies.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct FileSystem {

@@ -11,18 +11,21 @@
 
 #![expect(unsafe_code, reason = "the ring and aligned memory need it; each block says why it is sound")]
 
+use block::BlockDevice;
+use block_size::Reach;
 use bytes::Bytes;
 use rustix::fs::{AtFlags, StatxFlags};
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 pub mod aligned;
 pub mod block;
+pub mod block_size;
 pub mod device;
 pub mod files;
 pub mod filesystem;
@@ -33,13 +36,11 @@ pub mod ring;
 #[cfg(feature = "simulated-disk")]
 pub mod simulated;
 
-/// Offsets, lengths and addresses of direct I/O are multiples of this many bytes. It is also the unit of the log: the
-/// physical block of every disk in use today, so that no write touches a block that holds acknowledged data.
-pub const BLOCK: usize = 4096;
+pub use block_size::BlockSize;
 
-/// Rounds up to whole blocks.
+/// Rounds up to whole blocks of the largest size, which direct I/O accepts everywhere.
 pub const fn round_up(len: usize) -> usize {
-    len.div_ceil(BLOCK) * BLOCK
+    BlockSize::MAX.round_up(len)
 }
 
 /// How the bytes get to the device (`log.io`).
@@ -94,19 +95,26 @@ pub struct Mode {
     pub io: LogIo,
     /// How they become durable.
     pub sync: LogSync,
+    /// The blocks that they are written in.
+    pub block: BlockSize,
     /// Why this one, in the operator's words.
     pub why: String,
 }
 
 impl Mode {
-    /// Picks what `io` and `sync` leave open (`None` = `auto`) by trying, in `dir`, what the kernel and the file system
+    /// Picks what `io`, `sync` and `block` leave open (`None` = `auto`) by trying, in `dir`, what the kernel and the file system
     /// support. Direct I/O with a durable write each was measured best wherever it works (`docs/design.md`).
     ///
     /// # Errors
     /// When something was asked for by name that does not work here; the message says why and what does work.
-    pub fn choose(dir: &Path, io: Option<LogIo>, sync: Option<LogSync>) -> Result<Mode, String> {
+    pub fn choose(
+        dir: &Path,
+        io: Option<LogIo>,
+        sync: Option<LogSync>,
+        block: Option<BlockSize>,
+    ) -> Result<Mode, String> {
         let ring = ring::supported();
-        let direct = direct_io_works(dir);
+        let direct = write_direct(dir, BlockSize::MAX);
         let (io, mut why) = match io {
             Some(LogIo::UringDirect | LogIo::UringBuffered) if ring.is_err() => {
                 let error = ring.expect_err("just checked");
@@ -124,7 +132,7 @@ impl Mode {
             }
             Some(io) => (io, format!("log.io={io} as configured")),
             None => match (&ring, &direct) {
-                (Ok(()), Ok(())) => (LogIo::UringDirect, "io_uring and O_DIRECT work here".to_owned()),
+                (Ok(()), Ok(_)) => (LogIo::UringDirect, "io_uring and O_DIRECT work here".to_owned()),
                 (Ok(()), Err(error)) => (LogIo::Pwrite, format!("O_DIRECT does not work here ({error})")),
                 (Err(error), _) => (LogIo::Pwrite, format!("io_uring is refused here ({error})")),
             },
@@ -138,10 +146,22 @@ impl Mode {
             // Buffered durable writes are punted to kernel worker threads and cost twice; a blocking fdatasync does not.
             (None, _) => LogSync::Fdatasync,
         };
+        let reach = match (io, direct) {
+            (LogIo::UringDirect, Ok(needed)) => Reach::Direct(needed),
+            _ => Reach::Buffered,
+        };
+        let (block, why_block) = block_size::choose(block, reach, BlockDevice::of(dir).as_ref())?;
+        if matches!(reach, Reach::Direct(_)) && write_direct(dir, block).is_err() {
+            return Err(format!(
+                "direct writes of {block} B are refused in {}; log.blockBytes=auto works",
+                dir.display()
+            ));
+        }
+        let _ = write!(why, "; blocks of {block} B: {why_block}");
         if sync == LogSync::None {
             why.push_str("; NOT DURABLE: a power loss takes acknowledged writes with it");
         }
-        Ok(Mode { io, sync, why })
+        Ok(Mode { io, sync, block, why })
     }
 
     /// Opens an existing segment for writing in this mode.
@@ -164,9 +184,10 @@ impl Mode {
     }
 }
 
-/// Whether what is written to `file`, which was opened with `O_DIRECT`, goes past the page cache. Some file systems take the flag and do
-/// not honour it: those in memory, and ext4 where it journals data.
-fn is_direct(file: &File) -> io::Result<()> {
+/// Makes sure that what is written to `file`, which was opened with `O_DIRECT`, goes past the page cache. Some file systems take the flag
+/// and do not honour it: those in memory, and ext4 where it journals data. Returns what offsets, lengths and memory must be multiples of, in
+/// bytes, where that is known.
+fn is_direct(file: &File) -> io::Result<Option<u64>> {
     const TMPFS: u64 = 0x0102_1994;
     const RAMFS: u64 = 0x8584_58f6;
     let seen = rustix::fs::statx(file, "", AtFlags::EMPTY_PATH, StatxFlags::DIOALIGN)?;
@@ -176,17 +197,19 @@ fn is_direct(file: &File) -> io::Result<()> {
     if (says && seen.stx_dio_offset_align == 0) || kind == TMPFS || kind == RAMFS {
         return Err(io::Error::other("the file system takes O_DIRECT, and writes through its page cache all the same"));
     }
-    Ok(())
+    Ok(says.then(|| seen.stx_dio_offset_align.max(seen.stx_dio_mem_align).into()))
 }
 
-fn direct_io_works(dir: &Path) -> io::Result<()> {
+/// Writes the second block of a file with direct I/O, out of memory that is aligned to no more than the block.
+fn write_direct(dir: &Path, block: BlockSize) -> io::Result<Option<u64>> {
     let path = dir.join(".corral-direct-io-probe");
     let tried = (|| {
         let file =
             OpenOptions::new().write(true).create(true).truncate(true).custom_flags(libc::O_DIRECT).open(&path)?;
-        is_direct(&file)?;
-        let block = aligned::AlignedBuf::zeroed(BLOCK);
-        std::os::unix::fs::FileExt::write_all_at(&file, block.as_slice(), 0)
+        let needed = is_direct(&file)?;
+        let blocks = aligned::AlignedBuf::zeroed(2 * block.bytes());
+        file.write_all_at(&blocks.as_slice()[block.bytes()..2 * block.bytes()], block.bytes() as u64)?;
+        Ok(needed)
     })();
     let _ = std::fs::remove_file(&path);
     tried
@@ -199,9 +222,9 @@ pub struct Write {
     pub token: u64,
     /// Where to.
     pub file: Arc<File>,
-    /// Byte offset, a multiple of [`BLOCK`].
+    /// Byte offset, a multiple of the segment's block.
     pub offset: u64,
-    /// Whole blocks, aligned to [`BLOCK`] in memory.
+    /// Whole blocks, aligned to one in memory.
     pub data: Bytes,
 }
 

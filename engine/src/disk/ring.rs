@@ -211,11 +211,12 @@ impl Drop for Ring {
 
 #[cfg(test)]
 mod tests {
-    use super::super::aligned::AlignedBuf;
-    use super::super::{BLOCK, LogIo, Mode};
+    use super::super::{BlockSize, LogIo, Mode};
     use super::*;
     use bytes::Bytes;
     use std::sync::Arc;
+
+    const BLOCK: usize = BlockSize::MIN.bytes();
 
     /// Needs a kernel that allows io_uring; where it does not, there is nothing to test and the fallback is used.
     #[test]
@@ -227,14 +228,13 @@ mod tests {
         for sync in [LogSync::Dsync, LogSync::Fdatasync, LogSync::Fsync, LogSync::None] {
             let path = dir.path().join(sync.to_string());
             std::fs::write(&path, vec![0; 4 * BLOCK]).unwrap();
-            let mode = Mode { io: LogIo::UringBuffered, sync, why: String::new() };
+            let mode = Mode { io: LogIo::UringBuffered, sync, block: BlockSize::MIN, why: String::new() };
             let file = Arc::new(mode.open(&path).unwrap());
             let mut ring = Ring::new(sync).unwrap();
             for token in 0..3u64 {
-                let mut buf = AlignedBuf::zeroed(BLOCK);
-                buf.as_mut_slice().fill(token as u8 + 1);
+                let block = [token as u8 + 1; BLOCK];
                 let offset = token * BLOCK as u64;
-                ring.submit(Write { token, file: file.clone(), offset, data: Bytes::from_owner(buf) });
+                ring.submit(Write { token, file: file.clone(), offset, data: Bytes::from_owner(block) });
             }
             let mut done = Vec::new();
             while done.len() < 3 {

@@ -8,6 +8,8 @@
 //! What is drawn keeps to what every file system promises: a rename is done or is not; a name that another file has taken over belongs to
 //! one of the two; what was done to the names of one file is done in that order.
 //!
+//! A write that is not whole blocks of the disk may tear what stands beside it, however durable that was.
+//!
 //! **Invariants**: everything is drawn from one seed; a write of the log that completed is durable.
 //!
 //! It is for tests and simulations: what goes wrong with its directory is a panic, but for what it was told to let fail.
@@ -15,7 +17,7 @@
 //! **Not here**: writes of a dead process that land after its successor has read the log (`tests/log_pipeline.rs`).
 
 use super::files::Files;
-use super::{BLOCK, Completion, Disk, Mode, Took, Write};
+use super::{BlockSize, Completion, Disk, Mode, Took, Write};
 use parking_lot::Mutex;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
@@ -24,6 +26,7 @@ use std::ffi::OsString;
 use std::fmt;
 use std::fs::{self, File};
 use std::io;
+use std::ops::Range;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -47,6 +50,7 @@ type Entry = (u64, OsString);
 struct State {
     root: PathBuf,
     rng: SmallRng,
+    physical: BlockSize,
     nodes: Vec<Node>,
     /// Names that went from one node to another, and with which change of that.
     taken: Vec<Taken>,
@@ -116,8 +120,19 @@ impl Node {
         self.names.last().expect("one at least").1.clone()
     }
 
+    /// A disk that writes larger blocks reads what stands beside a write, and writes it again: that may be torn, too.
+    fn tear_beside(&mut self, write: Range<usize>, rng: &mut SmallRng, physical: BlockSize) {
+        let first = write.start / physical.bytes() * physical.bytes();
+        for beside in [first..write.start, write.end..physical.round_up(write.end)] {
+            if !beside.is_empty() && rng.random() {
+                let end = beside.end.min(self.durable.len());
+                self.durable[beside.start.min(end)..end].fill(0xa5);
+            }
+        }
+    }
+
     /// What is left of it: all, none or any sectors of what was not synced.
-    fn lose_power(&mut self, rng: &mut SmallRng) {
+    fn lose_power(&mut self, rng: &mut SmallRng, physical: BlockSize) {
         let before = self.durable.len();
         for change in std::mem::take(&mut self.pending) {
             match change {
@@ -128,6 +143,7 @@ impl Node {
                             self.put(at + index * SECTOR, sector);
                         }
                     }
+                    self.tear_beside(at..at + bytes.len(), rng, physical);
                 }
                 Change::Len(len) if rng.random() => self.durable.resize(len, 0),
                 Change::Len(_) => {}
@@ -260,6 +276,7 @@ impl Platter {
         let platter = Platter(Arc::new(Mutex::new(State {
             root: root.to_owned(),
             rng: SmallRng::seed_from_u64(seed),
+            physical: BlockSize::MAX,
             nodes: Vec::new(),
             taken: Vec::new(),
             changes: 0,
@@ -280,6 +297,11 @@ impl Platter {
         (state.in_flight, state.done, state.nodes, state.taken) = Default::default();
         let root = state.root.clone();
         state.settle(&root);
+    }
+
+    /// From now on it writes blocks of this size, and not of the largest.
+    pub fn set_physical(&self, block: BlockSize) {
+        self.0.lock().physical = block;
     }
 
     /// Lets the power fail after so many more steps on files.
@@ -326,18 +348,18 @@ impl Platter {
         state.done.push(Completion { token: write.token, result: Ok(()), took: Took::default() });
     }
 
-    /// The process dies and the system does not: of the writes in flight, any blocks can be read from now on, and none is
+    /// The process dies and the system does not: of the writes in flight, any sectors can be read from now on, and none is
     /// durable.
     pub fn kill(&self) {
         let state = &mut *self.0.lock();
         state.done.clear();
         for write in std::mem::take(&mut state.in_flight) {
             let odds = [0.0, 0.7, 1.0][state.rng.random_range(0..3)];
-            for (index, block) in write.data.chunks(BLOCK).enumerate() {
+            for (index, sector) in write.data.chunks(SECTOR).enumerate() {
                 if state.rng.random_bool(odds) {
-                    let at = write.offset + (index * BLOCK) as u64;
-                    write.file.write_all_at(block, at).unwrap();
-                    state.node(&write.file).pending.push(Change::Write(at as usize, block.to_vec()));
+                    let at = write.offset + (index * SECTOR) as u64;
+                    write.file.write_all_at(sector, at).unwrap();
+                    state.node(&write.file).pending.push(Change::Write(at as usize, sector.to_vec()));
                 }
             }
         }
@@ -354,7 +376,7 @@ impl Platter {
         }
         let names = state.draw_names();
         for node in &mut state.nodes {
-            node.lose_power(&mut state.rng);
+            node.lose_power(&mut state.rng, state.physical);
         }
         for entry in fs::read_dir(&state.root).unwrap() {
             let path = entry.unwrap().path();
@@ -521,8 +543,10 @@ impl Files for Platter {
 
 impl Disk for Platter {
     fn submit(&mut self, write: Write) {
-        assert!(write.offset.is_multiple_of(BLOCK as u64) && write.data.len().is_multiple_of(BLOCK), "whole blocks");
-        self.0.lock().in_flight.push(write);
+        let state = &mut *self.0.lock();
+        let block = state.physical.bytes();
+        assert!(write.offset.is_multiple_of(block as u64) && write.data.len().is_multiple_of(block), "whole blocks");
+        state.in_flight.push(write);
     }
 
     fn has_completions(&self) -> bool {
@@ -531,5 +555,31 @@ impl Disk for Platter {
 
     fn completions(&mut self, out: &mut Vec<Completion>) {
         out.append(&mut self.0.lock().done);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whether a durable byte survives every power loss in the middle of a write of 512 bytes that begins 512 behind it.
+    fn survives(physical: BlockSize) -> bool {
+        let dir = tempfile::tempdir_in(".").unwrap();
+        (0..20).all(|seed| {
+            let path = dir.path().join("file");
+            fs::write(&path, [1; 4096]).unwrap();
+            let platter = Platter::new(dir.path(), seed);
+            platter.set_physical(physical);
+            let file = Files::open(&platter, &path, None).unwrap();
+            Files::write(&platter, &file, &[2; 512], 512).unwrap();
+            platter.lose_power();
+            fs::read(&path).unwrap()[..512] == [1; 512]
+        })
+    }
+
+    #[test]
+    fn a_write_of_a_part_of_a_block_may_tear_the_rest() {
+        assert!(survives(BlockSize::MIN));
+        assert!(!survives(BlockSize::MAX));
     }
 }

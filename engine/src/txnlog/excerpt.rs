@@ -10,11 +10,10 @@
 //!
 //! **Not here**: whether a log that ends is torn or damaged ([`super::recovery`]); who wants to read it.
 
-use super::format::BatchHeader;
+use super::format::{BatchHeader, FIRST_BATCH};
 use super::reader::OpenSegment;
 use super::recovery::{Chain, LogRecord, Successors};
 use super::segment;
-use crate::disk::BLOCK;
 use crate::error::StorageError;
 use corral_proto::Zxid;
 use std::path::{Path, PathBuf};
@@ -39,7 +38,7 @@ impl Excerpt {
         for (number, path) in segment::list(dir)?.into_iter().rev() {
             let segment = OpenSegment::open_in_use(number, path)?;
             // The newest may hold nothing yet, or a batch that is just being written and that nobody wants.
-            let first = segment.batch(BLOCK as u32)?.ok().map(|batch| batch.header);
+            let first = segment.batch(FIRST_BATCH)?.ok().map(|batch| batch.header);
             if firsts.iter().any(Option::is_some) {
                 segment.read_ahead();
             }
@@ -84,12 +83,14 @@ impl Excerpt {
 mod tests {
     use super::*;
     use crate::disk::device::Device;
-    use crate::disk::{LogIo, LogSync, Mode};
+    use crate::disk::{BlockSize, LogIo, LogSync, Mode};
     use crate::txnlog::{Log, LogOptions, recover, recover_after};
     use corral_proto::{SessionId, Txn, TxnEntry, TxnHeader, Xid};
     use std::sync::Arc;
     use std::sync::mpsc::{Receiver, channel};
     use std::time::Duration;
+
+    const BLOCK: usize = BlockSize::MAX.bytes();
 
     struct Rig {
         log: Log<Device>,
@@ -101,7 +102,7 @@ mod tests {
         let options = LogOptions {
             files: crate::disk::files::real(),
             dir: dir.to_owned(),
-            mode: Mode { io: LogIo::Pwrite, sync: LogSync::Fdatasync, why: String::new() },
+            mode: Mode { io: LogIo::Pwrite, sync: LogSync::Fdatasync, block: BlockSize::MAX, why: String::new() },
             segment_bytes: 3 * BLOCK as u64,
             pipeline_depth: 1,
             group_commit_delay: Duration::ZERO,

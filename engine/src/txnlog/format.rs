@@ -1,7 +1,7 @@
 //! The bytes of the log, as pure functions over slices.
 //!
-//! A segment is a header block, then batches. A batch starts on a block and is written by one call: a header, then records,
-//! then zeros up to the next block. A record is a length, a checksum and the transaction's own bytes.
+//! A segment is a header, then batches from [`FIRST_BATCH`] on. A batch starts on one of the segment's blocks and is written by one
+//! call: a header, then records, then zeros up to the next block. A record is a length, a checksum and the transaction's own bytes.
 //!
 //! What makes a batch belong where it is: its checksum covers the segment's random salt and its own offset, so bytes that a
 //! recycled file or an earlier life left behind never parse. What makes a record belong to its batch: the batch's checksum
@@ -11,11 +11,11 @@
 //!
 //! **Invariants**: big-endian throughout, as jute; parsing never panics and never allocates.
 
-use crate::disk::BLOCK;
+use crate::disk::BlockSize;
 use corral_proto::Zxid;
 use std::fmt;
 
-/// A place in the log: a segment's number and a byte offset in it, in the order of the log. Always at a block.
+/// A place in the log: a segment's number and a byte offset in it, in the order of the log. Always at a block of that segment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Position {
     /// The segment's number, from 1.
@@ -43,15 +43,21 @@ impl fmt::Display for Position {
     }
 }
 
-/// What the first block of a segment says.
+/// Where the first batch of a segment begins, in bytes. The header has as much room as the largest block, whatever the block of the segment
+/// is: so the first batch is found even where the header cannot be read.
+pub const FIRST_BATCH: u32 = BlockSize::MAX.bytes() as u32;
+
+/// What the beginning of a segment says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SegmentHeader {
     /// Its number; also in its name.
     pub number: u32,
     /// Random, new each time the file is made or recycled.
     pub salt: u64,
-    /// Size of the file in bytes, a multiple of [`BLOCK`].
+    /// Size of the file in bytes, whole blocks of the largest size.
     pub size: u64,
+    /// Where batches begin and end.
+    pub block: BlockSize,
 }
 
 const SEGMENT_MAGIC: &[u8; 8] = b"CORRALTL";
@@ -59,15 +65,15 @@ const FORMAT_VERSION: u32 = 1;
 const SEGMENT_HEADER_LEN: usize = 40;
 
 impl SegmentHeader {
-    /// The header block.
-    pub fn encode(&self) -> [u8; BLOCK] {
-        let mut block = [0; BLOCK];
+    /// The header, with the zeros up to the first batch.
+    pub fn encode(&self) -> [u8; FIRST_BATCH as usize] {
+        let mut block = [0; FIRST_BATCH as usize];
         block[0..8].copy_from_slice(SEGMENT_MAGIC);
         block[8..12].copy_from_slice(&FORMAT_VERSION.to_be_bytes());
         block[12..16].copy_from_slice(&self.number.to_be_bytes());
         block[16..24].copy_from_slice(&self.salt.to_be_bytes());
         block[24..32].copy_from_slice(&self.size.to_be_bytes());
-        block[32..36].copy_from_slice(&(BLOCK as u32).to_be_bytes());
+        block[32..36].copy_from_slice(&(self.block.bytes() as u32).to_be_bytes());
         let crc = crc32c::crc32c(&block[..36]);
         block[36..SEGMENT_HEADER_LEN].copy_from_slice(&crc.to_be_bytes());
         block
@@ -89,16 +95,31 @@ impl SegmentHeader {
         if crc32c::crc32c(&header[..36]) != u32_at(header, 36) {
             return Err("the checksum of the segment header is wrong".to_owned());
         }
-        let (version, block) = (u32_at(header, 8), u32_at(header, 32));
-        if version != FORMAT_VERSION || block as usize != BLOCK {
-            return Err(format!("format version {version} with blocks of {block} bytes is not known here"));
+        let (version, bytes) = (u32_at(header, 8), u32_at(header, 32));
+        match BlockSize::new(bytes).filter(|_| version == FORMAT_VERSION) {
+            Some(block) => Ok(SegmentHeader {
+                number: u32_at(header, 12),
+                salt: u64_at(header, 16),
+                size: u64_at(header, 24),
+                block,
+            }),
+            None => Err(format!("format version {version} with blocks of {bytes} bytes is not known here")),
         }
-        Ok(SegmentHeader { number: u32_at(header, 12), salt: u64_at(header, 16), size: u64_at(header, 24) })
     }
 
     /// The salt as it stands in a header block that does not check out. A batch that parses with it proves it.
     pub fn salt_as_it_is(block: &[u8]) -> u64 {
         if block.len() < SEGMENT_HEADER_LEN { 0 } else { u64_at(block, 16) }
+    }
+
+    /// The block size as it stands in a header that does not check out. Where it is none, the one with which the header would check out;
+    /// and else the smallest, with which every batch is found.
+    pub fn block_as_it_is(block: &[u8]) -> BlockSize {
+        let Some(header) = block.get(..SEGMENT_HEADER_LEN) else { return BlockSize::MIN };
+        let crc = crc32c::crc32c(&header[..32]);
+        let fits =
+            |size: &BlockSize| crc32c::crc32c_append(crc, &(size.bytes() as u32).to_be_bytes()) == u32_at(header, 36);
+        BlockSize::new(u32_at(header, 32)).or_else(|| BlockSize::ALL.into_iter().find(fits)).unwrap_or(BlockSize::MIN)
     }
 }
 
@@ -264,7 +285,7 @@ fn u64_at(bytes: &[u8], at: usize) -> u64 {
     u64::from_be_bytes(bytes[at..at + 8].try_into().expect("eight bytes"))
 }
 
-const _: () = assert!(SEGMENT_HEADER_LEN <= BLOCK && BatchHeader::LEN < BLOCK);
+const _: () = assert!(SEGMENT_HEADER_LEN <= FIRST_BATCH as usize && BatchHeader::LEN < BlockSize::MIN.bytes());
 
 #[cfg(test)]
 mod tests {
@@ -297,13 +318,28 @@ mod tests {
 
     #[test]
     fn a_segment_header_survives_and_every_flipped_bit_is_found() {
-        let header = SegmentHeader { number: 7, salt: 0xfeed, size: 1 << 26 };
-        let block = header.encode();
-        assert_eq!(SegmentHeader::parse(&block), Ok(header));
-        for bit in 0..SEGMENT_HEADER_LEN * 8 {
-            let mut broken = block;
-            broken[bit / 8] ^= 1 << (bit % 8);
-            assert!(SegmentHeader::parse(&broken).is_err(), "bit {bit}");
+        for block in BlockSize::ALL {
+            let header = SegmentHeader { number: 7, salt: 0xfeed, size: 1 << 26, block };
+            let bytes = header.encode();
+            assert_eq!(SegmentHeader::parse(&bytes), Ok(header));
+            for bit in 0..SEGMENT_HEADER_LEN * 8 {
+                let mut broken = bytes;
+                broken[bit / 8] ^= 1 << (bit % 8);
+                assert!(SegmentHeader::parse(&broken).is_err(), "bit {bit}");
+                assert_eq!(SegmentHeader::block_as_it_is(&broken), block, "bit {bit}");
+            }
+        }
+    }
+
+    #[test]
+    fn no_other_block_sizes_are_known() {
+        for bytes in [0u32, 1, 256, 513, 8192, u32::MAX] {
+            let mut header = SegmentHeader { number: 7, salt: 0xfeed, size: 1 << 26, block: BlockSize::MAX }.encode();
+            header[32..36].copy_from_slice(&bytes.to_be_bytes());
+            let crc = crc32c::crc32c(&header[..36]);
+            header[36..SEGMENT_HEADER_LEN].copy_from_slice(&crc.to_be_bytes());
+            let wrong = SegmentHeader::parse(&header).unwrap_err();
+            assert_eq!(wrong, format!("format version 1 with blocks of {bytes} bytes is not known here"));
         }
     }
 
@@ -328,6 +364,7 @@ mod tests {
         fn arbitrary_bytes_never_panic(bytes: Vec<u8>, salt: u64, offset: u32) {
             let _ = Batch::parse(&bytes, salt, offset);
             let _ = SegmentHeader::parse(&bytes);
+            let _ = SegmentHeader::block_as_it_is(&bytes);
         }
     }
 }

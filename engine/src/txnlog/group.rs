@@ -12,8 +12,8 @@
 //! **Not here**: which segment and offset, the disk, what is durable ([`super::log`]).
 
 use super::format::{BatchHeader, Position, RECORD_HEAD, record_head};
+use crate::disk::BlockSize;
 use crate::disk::aligned::{Pool, Region};
-use crate::disk::round_up;
 use bytes::Bytes;
 use corral_proto::{Jute, TxnEntry, Zxid};
 use std::collections::VecDeque;
@@ -31,6 +31,7 @@ pub struct Group {
     pool: Pool,
     /// What is left of the chunk that the newest sealed batch lies in.
     rest: Option<Region>,
+    block: BlockSize,
     delay: Duration,
     open: Option<OpenBatch>,
     sealed: VecDeque<SealedBatch>,
@@ -54,9 +55,9 @@ struct Record {
 }
 
 impl Group {
-    /// Batches for a log whose last record is `last`; `delay` is `log.groupCommitDelayUs`.
-    pub fn new(last: Zxid, delay: Duration) -> Group {
-        Group { pool: Pool::new(BATCH_BYTES), rest: None, delay, open: None, sealed: VecDeque::new(), last }
+    /// Batches for segments with such blocks, of a log whose last record is `last`; `delay` is `log.groupCommitDelayUs`.
+    pub fn new(last: Zxid, block: BlockSize, delay: Duration) -> Group {
+        Group { pool: Pool::new(BATCH_BYTES), rest: None, block, delay, open: None, sealed: VecDeque::new(), last }
     }
 
     /// Encodes a transaction into the open batch.
@@ -141,7 +142,7 @@ impl Group {
 
     fn seal(&mut self) {
         let Some(mut open) = self.open.take() else { return };
-        let padded = round_up(open.len);
+        let padded = self.block.round_up(open.len);
         open.buf.as_mut_slice()[open.len..padded].fill(0);
         self.rest = Some(open.buf.split_off(padded)).filter(|rest| rest.len() >= BATCH_ROOM_MIN);
         self.sealed.push_back(SealedBatch {
@@ -230,7 +231,7 @@ mod tests {
 
     #[test]
     fn what_arrives_while_a_write_is_in_flight_is_one_batch() {
-        let mut group = Group::new(Zxid(0), Duration::ZERO);
+        let mut group = Group::new(Zxid(0), BlockSize::MAX, Duration::ZERO);
         assert!(group.take(Duration::ZERO).is_none());
         for zxid in 1..=10 {
             group.append(&set(zxid, b"x"), Duration::ZERO);
@@ -247,7 +248,7 @@ mod tests {
     /// that the disk is written from.
     #[test]
     fn records_are_sliced_and_never_copied() {
-        let mut group = Group::new(Zxid(0), Duration::ZERO);
+        let mut group = Group::new(Zxid(0), BlockSize::MAX, Duration::ZERO);
         group.append(&set(1, b"payload"), Duration::ZERO);
         let sealed = group.take(Duration::ZERO).unwrap();
         let before = sealed.buf.as_slice().as_ptr_range();
@@ -261,23 +262,25 @@ mod tests {
     /// A batch of one small record holds its block, not the chunk that it lies in.
     #[test]
     fn small_batches_share_a_chunk_and_what_each_record_holds_adds_up() {
-        let mut group = Group::new(Zxid(0), Duration::ZERO);
-        let at = Position { segment: 1, offset: 4096 };
-        let mut placed = Vec::new();
-        for zxid in [1, 10, 20] {
-            (zxid..zxid + 3).for_each(|zxid| group.append(&set(zxid, b"small"), Duration::ZERO));
-            assert!(group.bytes() > 0);
-            placed.push(group.take(Duration::ZERO).unwrap().place(9, at, Position::START, 0, Position::START));
-            assert_eq!(group.bytes(), 0);
+        for block in BlockSize::ALL {
+            let mut group = Group::new(Zxid(0), block, Duration::ZERO);
+            let (at, block) = (Position { segment: 1, offset: 4096 }, block.bytes());
+            let mut placed = Vec::new();
+            for zxid in [1, 10, 20] {
+                (zxid..zxid + 3).for_each(|zxid| group.append(&set(zxid, b"small"), Duration::ZERO));
+                assert!(group.bytes() > 0);
+                placed.push(group.take(Duration::ZERO).unwrap().place(9, at, Position::START, 0, Position::START));
+                assert_eq!(group.bytes(), 0);
+            }
+            let begins: Vec<usize> = placed.iter().map(|batch| batch.bytes.as_ptr() as usize).collect();
+            assert_eq!([begins[1] - begins[0], begins[2] - begins[1]], [block, block]);
+            assert!(placed.iter().all(|batch| batch.held().count() == 3 && batch.held().sum::<usize>() == block));
         }
-        let begins: Vec<usize> = placed.iter().map(|batch| batch.bytes.as_ptr() as usize).collect();
-        assert_eq!([begins[1] - begins[0], begins[2] - begins[1]], [4096, 4096]);
-        assert!(placed.iter().all(|batch| batch.held().count() == 3 && batch.held().sum::<usize>() == 4096));
     }
 
     #[test]
     fn a_full_batch_is_cut_and_a_huge_record_gets_a_buffer_of_its_own() {
-        let mut group = Group::new(Zxid(0), Duration::ZERO);
+        let mut group = Group::new(Zxid(0), BlockSize::MAX, Duration::ZERO);
         let half = vec![1; BATCH_BYTES / 2];
         let huge = vec![2; 3 * BATCH_BYTES];
         for (zxid, data) in [(1, &half), (2, &half), (3, &huge), (4, &half)] {
@@ -291,7 +294,7 @@ mod tests {
 
     #[test]
     fn the_delay_holds_a_batch_back_only_until_it_is_due() {
-        let mut group = Group::new(Zxid(0), Duration::from_micros(200));
+        let mut group = Group::new(Zxid(0), BlockSize::MAX, Duration::from_micros(200));
         let now = Duration::from_secs(1);
         group.append(&set(1, b""), now);
         assert_eq!(group.due(), Some(now + Duration::from_micros(200)));

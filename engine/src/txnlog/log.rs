@@ -9,7 +9,7 @@
 //!
 //! **Not here**: how a batch is put together ([`super::group`]), how a write reaches the device ([`crate::disk`]).
 
-use super::format::{Position, batch_crc};
+use super::format::{FIRST_BATCH, Position, batch_crc};
 use super::group::{Group, PlacedBatch};
 use super::options::LogOptions;
 use super::recovery::{Extent, Recovered};
@@ -17,7 +17,7 @@ use super::segment::{Segment, file_name};
 use super::supply::{Shortage, Supply, Wake};
 use super::workshop::Workshop;
 use crate::disk::device::Device;
-use crate::disk::{BLOCK, Completion, Disk, LogIo, LogSync, Write};
+use crate::disk::{Completion, Disk, LogIo, LogSync, Write};
 use crate::error::StorageError;
 use crate::histogram::Histogram;
 use corral_proto::Zxid;
@@ -169,7 +169,7 @@ impl<D: Disk> Log<D> {
     /// Goes on where recovery found the end, with segments from `supply`, whose workshop has adopted what was recovered.
     pub fn over(options: &LogOptions, disk: D, recovered: &Recovered, supply: Supply) -> Log<D> {
         Log {
-            group: Group::new(recovered.last, options.group_commit_delay),
+            group: Group::new(recovered.last, options.mode.block, options.group_commit_delay),
             dir: options.dir.clone(),
             disk,
             supply,
@@ -324,7 +324,7 @@ impl<D: Disk> Log<D> {
             tracing::debug!(waited_ms = (now - since).as_millis() as u64, "a log segment became ready");
         }
         self.counters.segments += 1;
-        let full = self.current.replace(Current { segment, after: self.placed, at: BLOCK as u32 });
+        let full = self.current.replace(Current { segment, after: self.placed, at: FIRST_BATCH });
         // Whatever was placed so far was placed before this segment; a batch that is put back was not.
         self.retired.extend(full.map(|full| Kept {
             extent: full.extent(),
@@ -346,6 +346,12 @@ impl<D: Disk> Log<D> {
             reach = extent.after;
         }
         reach
+    }
+
+    /// Bytes of the full segments that hold something after transaction `after`.
+    pub fn bytes_after(&self, after: Zxid) -> u64 {
+        let full = self.inherited.iter().chain(&self.retired);
+        full.filter(|kept| kept.last > after).map(|kept| kept.extent.bytes).sum()
     }
 
     /// A snapshot that will be kept holds everything up to `upto`: segments with nothing newer are not needed any more. One of

@@ -10,9 +10,9 @@
 //!
 //! **Not here**: which batches follow each other and where the log ends ([`super::recovery`]).
 
-use super::format::{Batch, BatchHeader, Position, RECORD_HEAD, SegmentHeader, batch_crc};
+use super::format::{Batch, BatchHeader, FIRST_BATCH, Position, RECORD_HEAD, SegmentHeader, batch_crc};
 use super::segment::{self, SEGMENT_BYTES_MAX};
-use crate::disk::BLOCK;
+use crate::disk::BlockSize;
 use crate::error::StorageError;
 use corral_proto::Zxid;
 use parking_lot::Mutex;
@@ -21,6 +21,9 @@ use std::fs::File;
 use std::ops::ControlFlow;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+
+/// So much is read of a batch at first, in bytes: most need no more.
+const FIRST_READ: usize = 4096;
 
 /// A segment, opened for reading.
 #[derive(Debug)]
@@ -191,7 +194,7 @@ impl OpenSegment {
 
     fn examine(number: u32, path: PathBuf, file: File) -> Result<(OpenSegment, Option<String>), StorageError> {
         let len = file.metadata().map_err(StorageError::io("look at", &path))?.len();
-        let mut block = vec![0; (BLOCK as u64).min(len) as usize];
+        let mut block = vec![0; u64::from(FIRST_BATCH).min(len) as usize];
         file.read_exact_at(&mut block, 0).map_err(StorageError::io("read", &path))?;
         let end = segment::parse_name(&path).and_then(|(_, end)| end).map(u64::from);
         if let Some(version) = SegmentHeader::other_version(&block) {
@@ -209,7 +212,10 @@ impl OpenSegment {
                 (header, Some(format!("the file has {len} bytes but says that it has {}", header.size)))
             }
             Ok(header) => (header, None),
-            Err(why) => (SegmentHeader { number, salt: SegmentHeader::salt_as_it_is(&block), size: len }, Some(why)),
+            Err(why) => {
+                let salt = SegmentHeader::salt_as_it_is(&block);
+                (SegmentHeader { number, salt, size: len, block: SegmentHeader::block_as_it_is(&block) }, Some(why))
+            }
         };
         let len = len.min(end.unwrap_or(SEGMENT_BYTES_MAX)).min(SEGMENT_BYTES_MAX);
         let file = Mutex::new(Some(file));
@@ -221,7 +227,7 @@ impl OpenSegment {
         &self.path
     }
 
-    /// What its first block says.
+    /// What its header says.
     pub fn header(&self) -> &SegmentHeader {
         &self.header
     }
@@ -241,6 +247,12 @@ impl OpenSegment {
         Position { segment: self.header.number, offset: at }
     }
 
+    /// Where a batch of `len` bytes that begins at `at` ends, with its padding.
+    pub fn end_of(&self, at: u32, len: u32) -> Position {
+        let end = u64::from(at) + self.header.block.round_up(len as usize) as u64;
+        self.position(u32::try_from(end).unwrap_or(u32::MAX))
+    }
+
     fn read(&self, at: u32, len: usize) -> Result<Vec<u8>, StorageError> {
         let mut bytes = vec![0; len.min((self.len.saturating_sub(u64::from(at))) as usize)];
         let file = &mut *self.file.lock();
@@ -257,13 +269,13 @@ impl OpenSegment {
     /// # Errors
     /// When the system fails.
     pub fn batch(&self, at: u32) -> Result<Result<Loaded, Unreadable>, StorageError> {
-        let block = self.read(at, BLOCK)?;
-        let header = match BatchHeader::parse(&block, self.header.salt, at) {
+        let begin = self.read(at, FIRST_READ)?;
+        let header = match BatchHeader::parse(&begin, self.header.salt, at) {
             Ok(header) => header,
             Err(why) => return Ok(Err(Unreadable { offset: u64::from(at), why, partial: None })),
         };
         // Its checksum is right, so its length can be believed; it is bounded by the file all the same.
-        let bytes = if header.len as usize <= block.len() { block } else { self.read(at, header.len as usize)? };
+        let bytes = if header.len as usize <= begin.len() { begin } else { self.read(at, header.len as usize)? };
         Ok(match Batch::parse(&bytes, self.header.salt, at) {
             Ok(_) => Ok(Loaded { header, salt: self.header.salt, at, bytes }),
             Err((offset, why)) => Err(Unreadable { offset, why, partial: Some(PartialBatch { header, bytes }) }),
@@ -280,7 +292,7 @@ impl OpenSegment {
         from: u32,
         mut each: impl FnMut(u32, &BatchHeader) -> ControlFlow<T>,
     ) -> Result<Option<T>, StorageError> {
-        self.blocks(from, |at, block| match BatchHeader::parse(block, self.header.salt, at) {
+        self.blocks(from, self.header.block, |at, block| match BatchHeader::parse(block, self.header.salt, at) {
             Ok(header) => each(at, &header),
             Err(_) => ControlFlow::Continue(()),
         })
@@ -289,18 +301,19 @@ impl OpenSegment {
     fn blocks<T>(
         &self,
         from: u32,
+        size: BlockSize,
         mut each: impl FnMut(u32, &[u8]) -> ControlFlow<T>,
     ) -> Result<Option<T>, StorageError> {
-        const CHUNK: usize = 256 * BLOCK;
-        let mut at = from;
+        const CHUNK: usize = 1 << 20;
+        let (size, mut at) = (size.bytes(), from);
         while u64::from(at) < self.len {
             let chunk = self.read(at, CHUNK)?;
-            for (index, block) in chunk.chunks(BLOCK).enumerate() {
-                if let ControlFlow::Break(found) = each(at + (index * BLOCK) as u32, block) {
+            for (index, block) in chunk.chunks(size).enumerate() {
+                if let ControlFlow::Break(found) = each(at + (index * size) as u32, block) {
                     return Ok(Some(found));
                 }
             }
-            at += chunk.len().max(BLOCK) as u32;
+            at += chunk.len().max(size) as u32;
         }
         Ok(None)
     }
@@ -325,11 +338,11 @@ impl OpenSegment {
         if self.is_zero_at(at)? {
             return Ok(Trace::Nothing);
         }
-        if let Some(found) = BatchHeader::last_as_it_is(&self.read(at, BLOCK)?) {
+        if let Some(found) = BatchHeader::last_as_it_is(&self.read(at, BatchHeader::LEN)?) {
             return Ok(if found <= last { Trace::Earlier } else { Trace::Something });
         }
-        // In the middle of an earlier batch: another one may follow.
-        let earlier = self.blocks(at, |_, block| match BatchHeader::last_as_it_is(block) {
+        // In the middle of an earlier batch: another one may follow, at a block of whatever size the file had then.
+        let earlier = self.blocks(at, BlockSize::MIN, |_, block| match BatchHeader::last_as_it_is(block) {
             Some(found) if found <= last => ControlFlow::Break(()),
             _ => ControlFlow::Continue(()),
         })?;
@@ -341,7 +354,7 @@ impl OpenSegment {
     /// # Errors
     /// When the system fails.
     pub fn is_zero_at(&self, at: u32) -> Result<bool, StorageError> {
-        Ok(self.read(at, BLOCK)?.iter().all(|byte| *byte == 0))
+        Ok(self.read(at, self.header.block.bytes())?.iter().all(|byte| *byte == 0))
     }
 }
 
@@ -354,11 +367,14 @@ mod tests {
     use std::time::Duration;
 
     const SALT: u64 = 77;
-    const FIRST: u32 = BLOCK as u32;
+    const BLOCK: usize = BlockSize::MAX.bytes();
+    const FIRST: u32 = FIRST_BATCH;
+    const HEADER: SegmentHeader =
+        SegmentHeader { number: 1, salt: SALT, size: 4 * BLOCK as u64, block: BlockSize::MAX };
 
     /// A segment of four blocks with one batch: three transactions, from 5 on, with 100 bytes of data each.
     fn segment(dir: &Path) -> (PathBuf, Vec<u8>) {
-        let mut group = Group::new(Zxid(4), Duration::ZERO);
+        let mut group = Group::new(Zxid(4), BlockSize::MAX, Duration::ZERO);
         for zxid in 5..8 {
             let header = TxnHeader { session: SessionId(1), cxid: Xid(2), zxid: Zxid(zxid), time_ms: 3 };
             let txn = Txn::SetData { path: "/a", data: Some(&[zxid as u8; 100]), version: 1 };
@@ -366,7 +382,7 @@ mod tests {
         }
         let at = Position { segment: 1, offset: FIRST };
         let batch = group.take(Duration::ZERO).unwrap().place(SALT, at, Position::START, 0, Position::START);
-        let mut bytes = SegmentHeader { number: 1, salt: SALT, size: 4 * BLOCK as u64 }.encode().to_vec();
+        let mut bytes = HEADER.encode().to_vec();
         bytes.extend_from_slice(&batch.bytes);
         bytes.resize(4 * BLOCK, 0);
         (dir.join("log-0000000001"), bytes)
@@ -433,7 +449,7 @@ mod tests {
         let (path, mut bytes) = segment(dir.path());
         assert_eq!(open(&path, &bytes).trace(2 * FIRST, Zxid(7)).unwrap(), Trace::Nothing);
         // Another salt: the batch was written in an earlier life.
-        bytes[..BLOCK].copy_from_slice(&SegmentHeader { number: 1, salt: 1, size: 4 * BLOCK as u64 }.encode());
+        bytes[..BLOCK].copy_from_slice(&SegmentHeader { salt: 1, ..HEADER }.encode());
         let segment = open(&path, &bytes);
         assert_eq!(segment.trace(FIRST, Zxid(7)).unwrap(), Trace::Earlier);
         assert_eq!(segment.trace(FIRST, Zxid(6)).unwrap(), Trace::Something, "nothing earlier has such a zxid");

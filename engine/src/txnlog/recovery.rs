@@ -17,10 +17,9 @@
 //!
 //! **Not here**: how a segment is read ([`super::reader`]); what transactions do (the caller applies them); snapshots.
 
-use super::format::{Batch, BatchHeader, Position};
+use super::format::{Batch, BatchHeader, FIRST_BATCH, Position};
 use super::reader::{Loaded, OpenSegment, Trace};
 use super::segment;
-use crate::disk::{BLOCK, round_up};
 use crate::error::StorageError;
 use corral_proto::{TxnEntry, Zxid};
 use std::collections::BTreeMap;
@@ -108,7 +107,7 @@ pub(crate) fn follow(
         if index >= newest {
             segment.drop_cache();
         }
-        firsts.push(segment.batch(BLOCK as u32)?.ok().map(|batch| batch.header));
+        firsts.push(segment.batch(FIRST_BATCH)?.ok().map(|batch| batch.header));
         segment.park();
         segments.push(segment);
     }
@@ -147,11 +146,11 @@ pub(crate) fn follow(
             }
         }
     }
-    let (first_beyond, at_beyond) = successors.stop.unwrap_or((begin, BLOCK as u32));
+    let (first_beyond, at_beyond) = successors.stop.unwrap_or((begin, FIRST_BATCH));
     let last = chain.last.max(from);
     let mut torn = None;
     for (index, segment) in segments.iter().enumerate().skip(first_beyond) {
-        let from = if index == first_beyond { at_beyond } else { BLOCK as u32 };
+        let from = if index == first_beyond { at_beyond } else { FIRST_BATCH };
         if let Some(claim) = segment.claim_beyond(from, chain.end)? {
             let (broken, offset, mut why) = first_unreadable(&segments[first_beyond..], at_beyond, chain.last)?;
             if last == Zxid::ZERO && firsts.iter().flatten().next().is_some_and(|first| first.prev_last > last) {
@@ -213,21 +212,21 @@ fn first_unreadable(
     let unwritten = |segment: &OpenSegment, at| Ok(segment.trace(at, last)? != Trace::Something);
     let ended = unwritten(&segments[0], at)? && segments[0].claim_beyond(at, Position::START)?.is_none();
     for next in segments[1..].iter().filter(|_| ended) {
-        if next.batch(BLOCK as u32)?.is_ok() {
+        if next.batch(FIRST_BATCH)?.is_ok() {
             break;
         }
         // A segment that was too small for a batch stays empty.
-        if !unwritten(next, BLOCK as u32)? || next.claim_beyond(BLOCK as u32, Position::START)?.is_some() {
-            place = (next, BLOCK as u32);
+        if !unwritten(next, FIRST_BATCH)? || next.claim_beyond(FIRST_BATCH, Position::START)?.is_some() {
+            place = (next, FIRST_BATCH);
             break;
         }
     }
     // Sure where a header can still be read that names the end: what stands at the end itself never was part of the log.
     for next in &segments[1..] {
-        if let Err(unreadable) = next.batch(BLOCK as u32)?
+        if let Err(unreadable) = next.batch(FIRST_BATCH)?
             && unreadable.partial.is_some_and(|partial| partial.header.prev == segments[0].position(at))
         {
-            place = (next, BLOCK as u32);
+            place = (next, FIRST_BATCH);
         }
     }
     let (segment, at) = place;
@@ -252,14 +251,14 @@ fn begin(segments: &[OpenSegment], firsts: &[Option<BatchHeader>], from: Zxid) -
         }
         (None, Some((index, header))) => {
             // If older segments are there, the first batch of the oldest cannot be read. One that was too small stays empty.
-            let is_empty = |segment: &OpenSegment| segment.is_zero_at(BLOCK as u32);
+            let is_empty = |segment: &OpenSegment| segment.is_zero_at(FIRST_BATCH);
             let mut broken = &segments[index];
             for older in segments[..index].iter().rev() {
                 broken = if is_empty(older)? { broken } else { older };
             }
             Err(StorageError::Corrupt {
                 file: broken.path().to_owned(),
-                offset: BLOCK as u64,
+                offset: FIRST_BATCH.into(),
                 why: format!(
                     "the log can be read only after transaction {}, but no snapshot holds more than those up to {from}",
                     header.prev_last
@@ -296,7 +295,7 @@ impl Successors {
     ) -> Result<Option<(usize, u32, Loaded)>, StorageError> {
         let linked = self.links.get(&(chain.end, chain.crc));
         let linked = linked.filter(|index| self.stop.is_none_or(|(at, _)| at < **index));
-        let Some((index, at)) = linked.map(|index| (*index, BLOCK as u32)).or(self.stop) else { return Ok(None) };
+        let Some((index, at)) = linked.map(|index| (*index, FIRST_BATCH)).or(self.stop) else { return Ok(None) };
         let batch = segments[index].batch(at)?.ok();
         let follows = |batch: &Loaded| batch.header.prev == chain.end && batch.header.prev_crc == chain.crc;
         Ok(batch.filter(follows).map(|batch| (index, at, batch)))
@@ -336,7 +335,7 @@ impl Chain {
             each(&batch.header, LogRecord { entry, bytes });
         }
         self.crc = batch.crc();
-        self.end = segment.position(at + round_up(batch.header.len as usize) as u32);
+        self.end = segment.end_of(at, batch.header.len);
         Ok(())
     }
 }

@@ -25,7 +25,7 @@ use std::sync::Arc;
 /// A segment that is ready to be appended to.
 #[derive(Clone, Debug)]
 pub struct Segment {
-    /// What its first block says.
+    /// What its header says.
     pub header: SegmentHeader,
     /// Its name.
     pub path: PathBuf,

@@ -7,9 +7,10 @@
 
 #![expect(clippy::disallowed_methods, reason = "the thread that prepares segments is part of the engine's I/O")]
 
+use super::format::FIRST_BATCH;
 use super::segment::{SEGMENT_BYTES_MAX, Segment};
 use super::workshop::Workshop;
-use crate::disk::{BLOCK, round_up};
+use crate::disk::round_up;
 use crate::error::StorageError;
 use crossbeam::channel::{Receiver, Sender, bounded};
 use std::path::{Path, PathBuf};
@@ -209,7 +210,7 @@ impl Supply {
 
     /// Bytes of batches that the segment that is ready takes.
     pub fn room(&self) -> u64 {
-        self.made.as_ref().map_or(0, |segment| segment.header.size - BLOCK as u64)
+        self.made.as_ref().map_or(0, |segment| segment.header.size - u64::from(FIRST_BATCH))
     }
 
     /// Hands over segments that nobody needs any more, to be used again or to be deleted. False if they could not be taken just
@@ -223,7 +224,7 @@ impl Supply {
     /// The next segment, if it is ready, with room for at least `room` bytes of batches; the one after it is ordered at
     /// once. `None`: [`Supply::poll`] when woken, or at the deadline, and call again.
     pub fn take(&mut self, room: usize, now: Duration) -> Option<Segment> {
-        let needed = (room + BLOCK) as u64;
+        let needed = round_up(room + FIRST_BATCH as usize) as u64;
         match self.made.take() {
             Some(made) if made.header.size >= needed => {
                 self.order(self.size, now);
@@ -273,7 +274,7 @@ mod tests {
     use super::super::format::SegmentHeader;
     use super::super::segment::list;
     use super::*;
-    use crate::disk::{LogIo, LogSync, Mode};
+    use crate::disk::{BlockSize, LogIo, LogSync, Mode};
     use crate::txnlog::LogOptions;
     use rand::SeedableRng;
     use rand::rngs::SmallRng;
@@ -283,7 +284,7 @@ mod tests {
         let options = LogOptions {
             files: crate::disk::files::real(),
             dir: dir.to_owned(),
-            mode: Mode { io: LogIo::Pwrite, sync: LogSync::Fdatasync, why: String::new() },
+            mode: Mode { io: LogIo::Pwrite, sync: LogSync::Fdatasync, block: BlockSize::MIN, why: String::new() },
             segment_bytes: 100_000,
             pipeline_depth: 1,
             group_commit_delay: Duration::ZERO,
@@ -309,7 +310,7 @@ mod tests {
         let bytes = fs::read(&five.path).unwrap();
         assert_eq!(bytes.len(), round_up(100_000));
         assert_eq!(SegmentHeader::parse(&bytes), Ok(five.header));
-        assert!(bytes[BLOCK..].iter().all(|byte| *byte == 0));
+        assert!(bytes[FIRST_BATCH as usize..].iter().all(|byte| *byte == 0));
         let names: Vec<_> = list(dir.path()).unwrap().into_iter().map(|(number, _)| number).collect();
         assert!(names.starts_with(&[5, 7]), "what was too small is used again: {names:?}");
     }

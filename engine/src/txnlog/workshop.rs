@@ -5,14 +5,14 @@
 //!
 //! **Not here**: when a segment is made, and the thread that does it ([`super::supply`]).
 
-use super::format::{Position, SegmentHeader};
+use super::format::{FIRST_BATCH, Position, SegmentHeader};
 use super::options::LogOptions;
 use super::recovery::Recovered;
 use super::segment::{Segment, closed_name, file_name, parse_name};
 use crate::disk::aligned::AlignedBuf;
 use crate::disk::files::Files;
 use crate::disk::publish::sync_dir;
-use crate::disk::{BLOCK, LogIo, Mode, removal, round_up};
+use crate::disk::{LogIo, Mode, removal, round_up};
 use crate::error::StorageError;
 use rand::Rng;
 use rand::rngs::SmallRng;
@@ -94,7 +94,8 @@ impl Workshop {
         // The name first: a shorter file without it would be a damaged one.
         sync_dir(&*self.files, &self.dir)?;
         let shrunk = self.files.open(&closed, None).and_then(|file| {
-            self.files.set_len(&file, offset.into())?;
+            // Of a block that it keeps a part of, a file system zeros the rest, and so writes again what was acknowledged.
+            self.files.set_len(&file, round_up(offset as usize) as u64)?;
             self.files.sync(&file)
         });
         shrunk.map_err(StorageError::io("give back the end of", &closed))
@@ -135,7 +136,7 @@ impl Workshop {
     fn make_of(&mut self, number: u32, size: u64) -> Result<Segment, StorageError> {
         let path = self.dir.join(file_name(number));
         let unnamed = self.dir.join(format!("{}.new", file_name(number)));
-        let header = SegmentHeader { number, salt: self.salts.random(), size };
+        let header = SegmentHeader { number, salt: self.salts.random(), size, block: self.mode.block };
         let mut written = self.reuse(&header, &unnamed).map_or_else(|| self.write_out(&header, &unnamed), Ok);
         if written.is_err() && !self.spares.is_empty() {
             let spares = std::mem::take(&mut self.spares);
@@ -165,7 +166,7 @@ impl Workshop {
         let spare = self.spares.swap_remove(self.spares.iter().position(fits)?);
         self.files.rename(&spare, unnamed).ok()?;
         let file = self.files.open(unnamed, Some(&self.mode)).ok()?;
-        let mut block = AlignedBuf::zeroed(BLOCK);
+        let mut block = AlignedBuf::zeroed(FIRST_BATCH as usize);
         block.as_mut_slice().copy_from_slice(&header.encode());
         self.files.write(&file, block.as_slice(), 0).ok()?;
         self.files.sync(&file).ok()
@@ -184,13 +185,13 @@ impl Workshop {
         }
         let file = self.files.create(path, self.mode.io == LogIo::UringDirect)?;
         let mut chunk = AlignedBuf::zeroed((1 << 20).min(header.size as usize));
-        chunk.as_mut_slice()[..BLOCK].copy_from_slice(&header.encode());
+        chunk.as_mut_slice()[..FIRST_BATCH as usize].copy_from_slice(&header.encode());
         let mut at = 0;
         while at < header.size {
             let len = chunk.len().min((header.size - at) as usize);
             self.files.write(&file, &chunk.as_slice()[..len], at)?;
             if at == 0 {
-                chunk.as_mut_slice()[..BLOCK].fill(0);
+                chunk.as_mut_slice()[..FIRST_BATCH as usize].fill(0);
             }
             at += len as u64;
         }

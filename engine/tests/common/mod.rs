@@ -12,8 +12,8 @@
 use corral_engine::StorageError;
 use corral_engine::disk::aligned::AlignedBuf;
 use corral_engine::disk::device::Device;
-use corral_engine::disk::{BLOCK, Completion, Disk, LogIo, LogSync, Mode, Took, Write, round_up};
-use corral_engine::txnlog::format::{Batch, BatchHeader, SegmentHeader};
+use corral_engine::disk::{BlockSize, Completion, Disk, LogIo, LogSync, Mode, Took, Write};
+use corral_engine::txnlog::format::{Batch, BatchHeader, FIRST_BATCH, SegmentHeader};
 use corral_engine::txnlog::{Durable, Group, Log, LogOptions, Position, Recovered, recover_after, segment};
 use corral_proto::{Jute, SessionId, Txn, TxnEntry, TxnHeader, Xid, Zxid};
 use rand::rngs::SmallRng;
@@ -32,6 +32,9 @@ use tempfile::TempDir;
 
 /// The time at which everything happens. No test waits for any.
 pub(crate) const NOW: Duration = Duration::from_secs(1);
+
+/// The block of the logs here, unless they say otherwise.
+pub(crate) const BLOCK: usize = BlockSize::MAX.bytes();
 
 /// Far longer than any disk takes for a small segment; reached only when a wake-up was lost.
 const SEGMENT_MADE_MAX: Duration = Duration::from_secs(60);
@@ -54,12 +57,12 @@ pub(crate) fn held_mode() -> Mode {
 }
 
 pub(crate) fn mode(io: LogIo, sync: LogSync) -> Mode {
-    Mode { io, sync, why: String::new() }
+    Mode { io, sync, block: BlockSize::MAX, why: String::new() }
 }
 
 /// The mode if kernel and file system allow it here; says so if not.
-pub(crate) fn mode_if_possible(dir: &Path, io: LogIo, sync: LogSync) -> Option<Mode> {
-    Mode::choose(dir, Some(io), Some(sync)).inspect_err(|why| eprintln!("not tested here: {why}")).ok()
+pub(crate) fn mode_if_possible(dir: &Path, io: LogIo, sync: LogSync, block: BlockSize) -> Option<Mode> {
+    Mode::choose(dir, Some(io), Some(sync), Some(block)).inspect_err(|why| eprintln!("not tested here: {why}")).ok()
 }
 
 /// The record with this zxid and `len` bytes of data, of a life that `life` (and `cxid`) tell apart from others.
@@ -89,7 +92,7 @@ pub(crate) fn foreign_batch(
     (prev, prev_crc): (Position, u32),
     durable: Position,
 ) -> Vec<u8> {
-    let mut group = Group::new(Zxid(zxid - 1), Duration::ZERO);
+    let mut group = Group::new(Zxid(zxid - 1), BlockSize::MAX, Duration::ZERO);
     with_entry(u32::MAX, 1, zxid, len, |entry| group.append(entry, NOW));
     group.take(NOW).unwrap().place(salt, at, prev, prev_crc, durable).bytes.to_vec()
 }
@@ -244,8 +247,9 @@ struct HeldState {
 
 impl Disk for Held {
     fn submit(&mut self, write: Write) {
-        assert!(write.offset.is_multiple_of(BLOCK as u64) && write.data.len().is_multiple_of(BLOCK), "whole blocks");
-        assert_eq!(write.data.as_ptr() as usize % BLOCK, 0, "aligned memory");
+        let block = BlockSize::MIN.bytes();
+        assert!(write.offset.is_multiple_of(block as u64) && write.data.len().is_multiple_of(block), "whole blocks");
+        assert_eq!(write.data.as_ptr() as usize % block, 0, "aligned memory");
         self.0.borrow_mut().writes.push_back(write);
     }
 
@@ -295,9 +299,10 @@ pub(crate) fn land(write: &Write) {
 }
 
 /// Only some blocks of a write reach its file.
-pub(crate) fn land_blocks(write: &Write, reaches: impl Fn(usize) -> bool) {
-    for (index, block) in write.data.chunks(BLOCK).enumerate().filter(|(index, _)| reaches(*index)) {
-        write.file.write_all_at(block, write.offset + (index * BLOCK) as u64).unwrap();
+pub(crate) fn land_blocks(write: &Write, size: BlockSize, reaches: impl Fn(usize) -> bool) {
+    let size = size.bytes();
+    for (index, block) in write.data.chunks(size).enumerate().filter(|(index, _)| reaches(*index)) {
+        write.file.write_all_at(block, write.offset + (index * size) as u64).unwrap();
     }
 }
 
@@ -308,6 +313,8 @@ pub(crate) struct Found {
     pub(crate) segment: u32,
     /// Where it begins in its file.
     pub(crate) at: usize,
+    /// The block of its segment.
+    pub(crate) block: BlockSize,
     pub(crate) header: BatchHeader,
     /// Where its records' heads begin in the batch, each with the length of the record.
     pub(crate) heads: Vec<(usize, usize)>,
@@ -321,7 +328,7 @@ impl Found {
 
     /// Where it ends in its file.
     pub(crate) fn end(&self) -> usize {
-        self.at + round_up(self.header.len as usize)
+        self.at + self.block.round_up(self.header.len as usize)
     }
 
     pub(crate) fn end_position(&self) -> Position {
@@ -334,11 +341,11 @@ pub(crate) fn batches(dir: &Path) -> Vec<Found> {
     let mut found = Vec::new();
     for (number, path) in segment::list(dir).unwrap() {
         let bytes = fs::read(&path).unwrap();
-        let salt = SegmentHeader::parse(&bytes).unwrap().salt;
-        for at in (BLOCK..bytes.len()).step_by(BLOCK) {
+        let SegmentHeader { salt, block, .. } = SegmentHeader::parse(&bytes).unwrap();
+        for at in (FIRST_BATCH as usize..bytes.len()).step_by(block.bytes()) {
             if let Ok(batch) = Batch::parse(&bytes[at..], salt, at as u32) {
                 let heads = batch.entries().map(|(head, entry)| (head, entry.len())).collect();
-                found.push(Found { path: path.clone(), segment: number, at, header: batch.header, heads });
+                found.push(Found { path: path.clone(), segment: number, at, block, header: batch.header, heads });
             }
         }
     }

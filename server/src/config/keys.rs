@@ -204,6 +204,8 @@ pub const KEYS: &[Key] = &[
     supported("log.acceptLoss", Kind::History, "no",
         "start without the log or the data directory of this history, if it is missing, and lose what only that holds"),
     supported("log.pipelineDepth", Kind::Int(1, 8), "2", "log writes that may be in flight at once"),
+    supported("log.blockBytes", Kind::OneOf(&["auto", "512", "1024", "2048", "4096"]), "auto",
+        "bytes of the log's blocks: a write is whole blocks; auto is the physical block of the device, at most 4096"),
     supported("log.groupCommitDelayUs", Kind::Int(0, 1_000_000), "0",
         "microseconds that a log write waits for company"),
 
@@ -249,7 +251,8 @@ pub const KEYS: &[Key] = &[
     java("quorum.cnxn.threads.size"),
 
     // Storage. A segment of 64 KiB has room for a few batches; above 16 GiB, preparing one takes minutes.
-    supported("preAllocSize", Kind::Int(64, 2 << 20), "65536", "KiB of one segment of the transaction log"),
+    supported("preAllocSize", Kind::Int(64, 2 << 20), "65536",
+        "KiB of one segment of the transaction log; unless set, at most a sixteenth of its volume"),
     supported("forceSync", Kind::YesNo, "yes", "no is the same as log.sync=none, unsafe"),
     supported("fsync.warningthresholdms", Kind::Int(0, i64::MAX), "1000",
         "milliseconds from which on a log sync is reported as slow"),
@@ -257,7 +260,7 @@ pub const KEYS: &[Key] = &[
     supported("snapCount", Kind::Int(2, i32::MAX as i64), "100000",
         "transactions after which a snapshot is taken, at the latest; at random between half of them and all"),
     supported("snapSizeLimitInKb", Kind::Int(i32::MIN as i64, i32::MAX as i64), "4194304",
-        "the same by KiB of log; 0 or less: however many"),
+        "the same by KiB of log; 0 or less: however many; unless set, at most an eighth of the log's volume"),
     not_yet("txnLogSizeLimitInKb", INT),
     not_yet("flushDelay", INT), not_yet("maxWriteQueuePollTime", INT), not_yet("maxBatchSize", INT),
     not_yet("snapshot.compression.method", Kind::Text), not_yet("snapshot.trust.empty", Kind::Bool),

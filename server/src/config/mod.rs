@@ -23,6 +23,7 @@ mod resolve;
 pub use file::{Origin, Setting};
 
 use crate::consensus::Ensemble;
+use corral_engine::disk::BlockSize;
 use corral_engine::snapshot::format::Compression;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -141,6 +142,23 @@ impl MemberAddress {
     }
 }
 
+/// Bytes of the log's volume that something may take: as many as were configured; or else a default, or less on a small volume.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Share {
+    /// So many.
+    pub bytes: u64,
+    /// Unless they were configured: the most of the volume that they may be, one part of so many.
+    pub part: Option<u64>,
+}
+
+impl Share {
+    /// On a volume of so many bytes, if that is known.
+    pub fn of(self, volume: Option<u64>) -> u64 {
+        let most = volume.zip(self.part).map_or(u64::MAX, |(volume, part)| volume / part);
+        self.bytes.min(most)
+    }
+}
+
 /// How the transaction log is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LogConfig {
@@ -152,8 +170,10 @@ pub struct LogConfig {
     pub pipeline_depth: u32,
     /// How long a write waits for company; 0 is not at all.
     pub group_commit_delay_us: u32,
-    /// Size of a segment, whole KiB. Whether that is a good multiple of the device's block is for the log to say.
-    pub segment_bytes: u64,
+    /// Its blocks; `None`: as the device has them.
+    pub block: Option<BlockSize>,
+    /// Size of a segment. Whether that is a good multiple of the block is for the log to say.
+    pub segment_bytes: Share,
     /// A sync that takes longer is reported.
     pub slow_sync_ms: u64,
 }
@@ -163,8 +183,8 @@ pub struct LogConfig {
 pub struct SnapshotConfig {
     /// One is due after at most so many transactions.
     pub count: u64,
-    /// Or after at most so many bytes of log; 0 is however many.
-    pub log_bytes: u64,
+    /// Or after at most so many bytes of log, padding included; 0 is however many.
+    pub log_bytes: Share,
     /// How they are stored.
     pub compression: Compression,
     /// Bytes a second that one may write; 0 is no limit.

@@ -16,7 +16,8 @@ use super::file::Setting;
 use super::given::{Given, bad, missing};
 use super::keys::{self, Standing};
 use super::member;
-use super::{Config, ConfigError, Defaults, FourLetterWords, LogConfig, LogIo, LogSync, SnapshotConfig};
+use super::{Config, ConfigError, Defaults, FourLetterWords, LogConfig, LogIo, LogSync, Share, SnapshotConfig};
+use corral_engine::disk::BlockSize;
 use corral_engine::snapshot::format::Compression;
 use std::collections::BTreeSet;
 use std::io;
@@ -66,7 +67,8 @@ pub(super) fn resolve(
         sync,
         pipeline_depth: given.int("log.pipelineDepth"),
         group_commit_delay_us: given.int("log.groupCommitDelayUs"),
-        segment_bytes: given.int::<u64>("preAllocSize") * 1024,
+        block: given.text("log.blockBytes").parse().ok().and_then(BlockSize::new),
+        segment_bytes: share(&given, "preAllocSize", 16),
         slow_sync_ms: given.int("fsync.warningthresholdms"),
     };
 
@@ -76,7 +78,7 @@ pub(super) fn resolve(
     let compression = given.text("snapshot.compression");
     let snapshots = SnapshotConfig {
         count: given.int("snapCount"),
-        log_bytes: given.int::<i64>("snapSizeLimitInKb").max(0) as u64 * 1024,
+        log_bytes: share(&given, "snapSizeLimitInKb", 8),
         compression: Compression::ALL
             .into_iter()
             .find(|known| known.name() == compression)
@@ -124,6 +126,13 @@ pub(super) fn resolve(
         words: words(given.text("4lw.commands.whitelist"), &mut warnings),
     };
     Ok((config, warnings))
+}
+
+/// KiB that are at most such a part of the log's volume unless they were set. So what is kept of the log, which is what three snapshots
+/// need, and two segments ready for more, take about half of a small volume.
+fn share(given: &Given, key: &str, part: u64) -> Share {
+    let bytes = given.int::<i64>(key).max(0) as u64 * 1024;
+    Share { bytes, part: given.get(key).is_none().then_some(part) }
 }
 
 fn session_timeouts(given: &Given, tick_ms: u32) -> Result<(u32, u32), ConfigError> {
@@ -255,7 +264,8 @@ clientPort=2181
             sync: LogSync::Auto,
             pipeline_depth: 2,
             group_commit_delay_us: 0,
-            segment_bytes: 64 << 20,
+            block: None,
+            segment_bytes: Share { bytes: 64 << 20, part: Some(16) },
             slow_sync_ms: 1000,
         };
         assert_eq!(config.log, expected);
@@ -377,6 +387,34 @@ clientPort=2181
             assert_eq!(sync(text, overrides), expected, "{text:?} {overrides:?}");
         }
         assert!(warnings("forceSync=no")[0].starts_with("log.sync is none: acknowledged writes can be lost"));
+    }
+
+    /// Three kept snapshots, and so three times as much log as leads to one, leave room for new segments.
+    #[test]
+    fn the_log_fits_a_small_volume_unless_its_sizes_were_set() {
+        let on = |text: &str, volume| {
+            let config = ok(text);
+            (config.log.segment_bytes.of(volume), config.snapshots.log_bytes.of(volume))
+        };
+        let (mib, small) = (1 << 20, Some(128 << 20));
+        assert_eq!(on("", None), (64 * mib, 4096 * mib));
+        assert_eq!(on("", Some(100 << 30)), (64 * mib, 4096 * mib));
+        assert_eq!(on("", Some(8 << 30)), (64 * mib, 1024 * mib));
+        assert_eq!(on("", small), (8 * mib, 16 * mib));
+        assert_eq!(on("preAllocSize=65536\nsnapSizeLimitInKb=4194304", small), (64 * mib, 4096 * mib));
+        assert_eq!(on("snapSizeLimitInKb=0", small), (8 * mib, 0));
+    }
+
+    #[test]
+    fn blocks_are_those_of_the_device_unless_they_were_set() {
+        assert_eq!((ok("").log.block, ok("log.blockBytes=auto").log.block), (None, None));
+        for block in BlockSize::ALL {
+            assert_eq!(ok(&format!("log.blockBytes={block}")).log.block, Some(block));
+        }
+        refused(
+            "log.blockBytes=8192",
+            "zoo.cfg:3: log.blockBytes: \"8192\" is none of the possible values; allowed: auto, 512, 1024, 2048, 4096",
+        );
     }
 
     #[test]

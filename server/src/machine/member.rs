@@ -134,7 +134,12 @@ impl<D: Disk, S: Read + Write> Member<D, S> {
     /// Other ones may be in the directory than were taken here.
     fn look_at_snapshots(&mut self) -> Result<(), String> {
         let newest = snapshot::list(&self.options.snapshots.dir).map_err(|error| error.to_string())?.into_iter().next();
+        let start = newest.as_ref().map_or(Zxid::ZERO, |(start, _)| *start);
         self.newest_bytes = newest.and_then(|(_, path)| Some(path.metadata().ok()?.len()));
+        // What earlier lives have logged since counts, too: else the log of a server that is restarted often grows for ever.
+        let bytes = self.log().bytes_after(start);
+        self.schedule.restart();
+        self.schedule.logged(0, bytes);
         Ok(())
     }
 
@@ -350,7 +355,6 @@ impl<D: Disk, S: Read + Write> Member<D, S> {
         self.log = Some(log);
         self.look_at_snapshots()?;
         self.counted = LogCounters::default();
-        self.schedule.restart();
         Ok(())
     }
 

@@ -24,9 +24,9 @@ pub fn banner(config: &Config, address: SocketAddr, store: &Described, tree: &Tr
     line("data", store.data.clone());
     line("log", store.log.clone());
     line("log mode", store.mode.clone());
-    let mib = config.log.segment_bytes >> 20;
     let depth = config.log.pipeline_depth;
-    line("segments", format!("{mib} MiB each, {depth} write{} in flight", if depth == 1 { "" } else { "s" }));
+    let plural = if depth == 1 { "" } else { "s" };
+    line("segments", format!("{} MiB each, {depth} write{plural} in flight", store.segment_bytes >> 20));
     line(
         "tree",
         format!(
@@ -43,6 +43,7 @@ pub struct Described {
     data: String,
     log: String,
     mode: String,
+    segment_bytes: u64,
 }
 
 impl Described {
@@ -53,6 +54,7 @@ impl Described {
             data: place(&config.data_dir),
             log: place(&store.log_dir),
             mode: format!("{} / {} ({})", mode.io, mode.sync, mode.why),
+            segment_bytes: store.segment_bytes,
         }
     }
 }

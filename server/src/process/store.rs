@@ -13,6 +13,7 @@
 use crate::config::{self, Config};
 use corral_engine::adoption;
 use corral_engine::disk::files::{self, Files, RealFiles};
+use corral_engine::disk::filesystem::volume_bytes;
 use corral_engine::disk::publish::sync_dir;
 use corral_engine::disk::{self, Mode};
 use corral_engine::epochs::Epochs;
@@ -38,6 +39,10 @@ pub struct Store {
     pub damaged_snapshots: Vec<PathBuf>,
     /// How the log is written.
     pub mode: Mode,
+    /// Size of its segments in bytes.
+    pub segment_bytes: u64,
+    /// A snapshot is due after at most so many bytes of it; 0: however many.
+    pub snapshot_after_bytes: u64,
     /// Device and inode of both when they were opened.
     opened: [(u64, u64); 2],
     _locks: Vec<File>,
@@ -65,10 +70,19 @@ impl Store {
             remove_unfinished(dir)?;
         }
         let (io, sync) = (wished_io(config.log.io), wished_sync(config.log.sync));
-        let mode =
-            Mode::choose(&log_dir, io, sync).map_err(|why| StorageError::Refused { path: log_dir.clone(), why })?;
-        let opened = places(&log_dir, &snapshot_dir)?;
-        Ok(Store { log_dir, snapshot_dir, damaged_snapshots: Vec::new(), mode, opened, _locks: locks })
+        let mode = Mode::choose(&log_dir, io, sync, config.log.block)
+            .map_err(|why| StorageError::Refused { path: log_dir.clone(), why })?;
+        let volume = volume_bytes(&log_dir);
+        Ok(Store {
+            mode,
+            segment_bytes: config.log.segment_bytes.of(volume),
+            snapshot_after_bytes: config.snapshots.log_bytes.of(volume),
+            damaged_snapshots: Vec::new(),
+            opened: places(&log_dir, &snapshot_dir)?,
+            log_dir,
+            snapshot_dir,
+            _locks: locks,
+        })
     }
 
     /// See [`set_aside`].

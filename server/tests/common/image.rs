@@ -75,6 +75,18 @@ impl Image {
         run(Command::new("mount").args(["-o", options]).arg(&self.file).arg(&self.at));
     }
 
+    /// Mounts it on a device that has sectors of so many bytes.
+    pub(crate) fn mount_with_sectors(&self, bytes: u32) {
+        let mut attach = Command::new("losetup");
+        attach.args(["--find", "--show", "--sector-size", &bytes.to_string()]).arg(&self.file);
+        let attached = attach.output().expect("losetup is there");
+        assert!(attached.status.success(), "{attach:?}: {}", String::from_utf8_lossy(&attached.stderr));
+        let device = String::from_utf8(attached.stdout).expect("a path").trim().to_owned();
+        run(Command::new("mount").arg(&device).arg(&self.at));
+        // It goes when it is unmounted.
+        run(Command::new("losetup").args(["--detach", &device]));
+    }
+
     pub(crate) fn unmount(&self) {
         run(Command::new("umount").arg(&self.at));
     }

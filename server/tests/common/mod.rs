@@ -37,9 +37,14 @@ pub(crate) fn high_water_mib(pid: u32) -> u64 {
 
 /// The server's binary with settings that suit tests: a free port, small segments, all four-letter words.
 pub(crate) fn command(dir: &Path, settings: &[&str]) -> Command {
+    command_with_default_segments(dir, &[&["preAllocSize=1024"], settings].concat())
+}
+
+/// The same with segments of the size that they have by themselves.
+pub(crate) fn command_with_default_segments(dir: &Path, settings: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_corral-server"));
     let dir = format!("dataDir={}", dir.display());
-    let fixed = [&dir, "clientPort=0", "clientPortAddress=127.0.0.1", "preAllocSize=1024", "4lw.commands.whitelist=*"];
+    let fixed = [&dir, "clientPort=0", "clientPortAddress=127.0.0.1", "4lw.commands.whitelist=*"];
     for setting in fixed.iter().chain(settings) {
         command.arg("-o").arg(setting);
     }
@@ -59,9 +64,13 @@ pub(crate) struct Server {
 impl Server {
     /// Starts one in `dir` and waits until it serves.
     pub(crate) fn start(dir: &Path, settings: &[&str]) -> Server {
+        Server::run(command(dir, settings))
+    }
+
+    /// Starts this one and waits until it serves.
+    pub(crate) fn run(mut command: Command) -> Server {
         let log =
             tempfile::NamedTempFile::new_in(env!("CARGO_TARGET_TMPDIR")).expect("the build directory is writable");
-        let mut command = command(dir, settings);
         command.stderr(log.reopen().expect("just made"));
         let mut child = command.spawn().expect("the server was built");
         let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();

@@ -7,8 +7,8 @@ use super::source::Segment;
 use super::walk::Scan;
 use super::{counted, range};
 use crate::failure::Failure;
-use corral_engine::disk::BLOCK;
 use corral_engine::txnlog::Position;
+use corral_engine::txnlog::format::FIRST_BATCH;
 use corral_engine::txnlog::segment::file_name;
 use corral_proto::Zxid;
 use std::fmt;
@@ -86,7 +86,7 @@ pub fn headers(segments: &[Segment]) -> Result<Vec<Fault>, Failure> {
 pub fn place_of_hole(segments: &[Segment], end: Position, next: &Piece) -> Result<(PathBuf, u64, String), Failure> {
     let find = |number| segments.iter().find(|segment| segment.number() == number);
     let (segment, at) = match (find(next.prev.at.segment), find(end.segment)) {
-        (Some(segment), _) if next.prev.at.segment != end.segment => (segment, BLOCK as u32),
+        (Some(segment), _) if next.prev.at.segment != end.segment => (segment, FIRST_BATCH),
         (_, Some(segment)) if next.prev.at.segment == end.segment => (segment, end.offset),
         _ => {
             let dir = segments.first().and_then(|segment| segment.open.path().parent()).unwrap_or(Path::new(""));

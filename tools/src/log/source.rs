@@ -3,7 +3,7 @@
 //! Segments are opened as they are: one with a broken header is looked into all the same.
 
 use crate::failure::Failure;
-use corral_engine::disk::BLOCK;
+use corral_engine::txnlog::format::FIRST_BATCH;
 use corral_engine::txnlog::reader::OpenSegment;
 use corral_engine::txnlog::segment;
 use corral_proto::Zxid;
@@ -99,7 +99,7 @@ pub fn open_file(path: &Path) -> Result<Segment, Failure> {
         wrong = None;
     }
     if let Some(why) = &wrong
-        && open.headers(BLOCK as u32, |_, _| ControlFlow::Break(()))?.is_none()
+        && open.headers(FIRST_BATCH, |_, _| ControlFlow::Break(()))?.is_none()
     {
         return Err(Failure::Usage(format!("{}: {why}, and no transaction in it can be read", path.display())));
     }
@@ -113,7 +113,7 @@ pub fn open_file(path: &Path) -> Result<Segment, Failure> {
 pub fn needed_after(segments: &[Segment], after: Zxid) -> Result<usize, Failure> {
     let (mut needed, mut first) = (None, None);
     for (index, segment) in segments.iter().enumerate() {
-        if let Ok(batch) = segment.open.batch(BLOCK as u32)? {
+        if let Ok(batch) = segment.open.batch(FIRST_BATCH)? {
             first.get_or_insert(batch.header.prev_last);
             if batch.header.prev_last <= after {
                 needed = Some(index);

@@ -24,8 +24,8 @@ use super::piece::{Broken, Piece};
 use super::source::{self, Segment};
 use super::walk::{Beginning, Contents, Flaw, Found, Link, Links, Scan};
 use crate::failure::Failure;
-use corral_engine::disk::BLOCK;
 use corral_engine::txnlog::Position;
+use corral_engine::txnlog::format::FIRST_BATCH;
 use corral_engine::txnlog::reader::Trace;
 use corral_proto::Zxid;
 use std::collections::BTreeMap;
@@ -99,7 +99,7 @@ impl Survey {
         let mut claims: BTreeMap<u32, Position> = BTreeMap::new();
         let (links, mut last) = (Links::of(segments)?, Zxid::ZERO);
         for (index, segment) in segments.iter().enumerate() {
-            let mut tally = Tally { used: BLOCK as u64, ..Tally::default() };
+            let mut tally = Tally { used: FIRST_BATCH.into(), ..Tally::default() };
             let mut scan = Scan::new(segment);
             while let Some(found) = scan.next_batch()? {
                 let contents = found.contents();
@@ -189,7 +189,7 @@ impl Tally {
     fn add(&mut self, found: &Found, contents: &Contents<'_>) {
         self.batches += 1;
         self.records += contents.records.len() as u64;
-        self.used = self.used.max(u64::from(found.end().offset));
+        self.used = self.used.max(u64::from(found.end.offset));
         self.claim = self.claim.max(found.header.durable);
         for record in &contents.records {
             self.widen_zxids(record.zxid(), record.zxid());

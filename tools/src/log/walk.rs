@@ -7,9 +7,8 @@
 
 use super::source::Segment;
 use corral_engine::StorageError;
-use corral_engine::disk::{BLOCK, round_up};
 use corral_engine::txnlog::Position;
-use corral_engine::txnlog::format::BatchHeader;
+use corral_engine::txnlog::format::{BatchHeader, FIRST_BATCH};
 use corral_engine::txnlog::reader::{Loaded, PartialBatch, Unreadable};
 use corral_proto::{TxnEntry, Zxid};
 use std::collections::BTreeMap;
@@ -20,6 +19,8 @@ use std::ops::ControlFlow;
 pub struct Found {
     /// Where it stands.
     pub at: Position,
+    /// Where the batch after it stands, if it is in the same segment.
+    pub end: Position,
     /// Its header.
     pub header: BatchHeader,
     body: Body,
@@ -79,10 +80,13 @@ impl Contents<'_> {
 }
 
 impl Found {
-    /// Where the batch after it stands, if it is in the same segment.
-    pub fn end(&self) -> Position {
-        let offset = u64::from(self.at.offset) + round_up(self.header.len as usize) as u64;
-        Position { offset: u32::try_from(offset).unwrap_or(u32::MAX), ..self.at }
+    fn new(segment: &Segment, at: u32, header: BatchHeader, body: Body) -> Found {
+        let (at, end) = (segment.open.position(at), segment.open.end_of(at, header.len));
+        Found { at, end, header, body }
+    }
+
+    fn whole(segment: &Segment, at: u32, batch: Loaded) -> Found {
+        Found::new(segment, at, batch.header, Body::Whole(batch))
     }
 
     /// What the batch after it names.
@@ -91,7 +95,7 @@ impl Found {
             Body::Whole(loaded) => loaded.crc(),
             Body::Broken { partial, .. } => partial.crc(),
         };
-        Link { at: self.end(), crc }
+        Link { at: self.end, crc }
     }
 
     /// What is in it.
@@ -163,7 +167,7 @@ impl Links {
     pub fn of(segments: &[Segment]) -> Result<Links, StorageError> {
         let mut links = BTreeMap::new();
         for (index, segment) in segments.iter().enumerate() {
-            let at = BLOCK as u32;
+            let at = FIRST_BATCH;
             let header = match segment.open.batch(at)? {
                 Ok(batch) => Some(batch.header),
                 // Damaged, but a later batch says that it was durable once: it counts all the same.
@@ -211,11 +215,11 @@ impl Beginning {
     /// # Errors
     /// When the system fails.
     pub fn of(segments: &[Segment]) -> Result<Beginning, StorageError> {
-        let start = segments.first().map(|segment| segment.open.position(BLOCK as u32)).unwrap_or_default();
+        let start = segments.first().map(|segment| segment.open.position(FIRST_BATCH)).unwrap_or_default();
         for segment in segments {
             if let Some(Found { at, header, .. }) = Scan::new(segment).next_batch()? {
                 let gone = segments.iter().all(|segment| segment.number() != header.prev.segment);
-                if at.offset == BLOCK as u32 && header.prev != Position::START && gone {
+                if at.offset == FIRST_BATCH && header.prev != Position::START && gone {
                     return Ok(Beginning { prev: Link::before(&header), after: header.prev_last, at });
                 }
                 break;
@@ -262,7 +266,7 @@ impl<'a> Walk<'a> {
     /// The segments that may hold something behind the end, each with the offset from where on.
     pub fn beyond(&self) -> impl Iterator<Item = (&'a Segment, u32)> + use<'a> {
         let (first, at) = self.stop;
-        let from = move |index| if index == first { at } else { BLOCK as u32 };
+        let from = move |index| if index == first { at } else { FIRST_BATCH };
         self.segments.iter().enumerate().skip(first).map(move |(index, segment)| (segment, from(index)))
     }
 
@@ -281,13 +285,13 @@ impl<'a> Walk<'a> {
     /// When the system fails.
     pub fn next_batch(&mut self) -> Result<Option<Found>, StorageError> {
         let (stop, at) = self.stop;
-        let (index, at) = self.links.later(self.end, stop).map_or((stop, at), |later| (later, BLOCK as u32));
+        let (index, at) = self.links.later(self.end, stop).map_or((stop, at), |later| (later, FIRST_BATCH));
         let Some(segment) = self.segments.get(index) else { return Ok(None) };
         let Ok(batch) = segment.open.batch(at)? else { return Ok(None) };
         if Link::before(&batch.header) != self.end {
             return Ok(None);
         }
-        let found = Found { at: segment.open.position(at), header: batch.header, body: Body::Whole(batch) };
+        let found = Found::whole(segment, at, batch);
         self.end = found.link();
         self.stop = (index, self.end.at.offset);
         Ok(Some(found))
@@ -306,10 +310,10 @@ pub struct Scan<'a> {
 impl<'a> Scan<'a> {
     /// From its first batch.
     pub fn new(segment: &'a Segment) -> Scan<'a> {
-        Scan::from(segment, BLOCK as u32)
+        Scan::from(segment, FIRST_BATCH)
     }
 
-    /// From this offset, a multiple of the block.
+    /// From this offset, at a block.
     pub fn from(segment: &'a Segment, at: u32) -> Scan<'a> {
         Scan { segment, at, skipped: None }
     }
@@ -322,9 +326,8 @@ impl<'a> Scan<'a> {
         self.skipped = None;
         let open = &self.segment.open;
         while u64::from(self.at) < open.file_len() {
-            let at = open.position(self.at);
             let found = match open.batch(self.at)? {
-                Ok(batch) => Found { at, header: batch.header, body: Body::Whole(batch) },
+                Ok(batch) => Found::whole(self.segment, self.at, batch),
                 Err(unreadable) => {
                     let Some(partial) = unreadable.partial else {
                         self.skipped.get_or_insert((self.at, unreadable.why));
@@ -333,14 +336,14 @@ impl<'a> Scan<'a> {
                         self.at = next.unwrap_or(u32::MAX);
                         continue;
                     };
-                    let header = partial.header;
-                    Found { at, header, body: Body::Broken { offset: unreadable.offset, why: unreadable.why, partial } }
+                    let (offset, why) = (unreadable.offset, unreadable.why);
+                    Found::new(self.segment, self.at, partial.header, Body::Broken { offset, why, partial })
                 }
             };
             // The blocks of a broken batch may hold what was written there later.
             self.at = match found.body {
-                Body::Whole(_) => found.end().offset,
-                Body::Broken { .. } => self.at + BLOCK as u32,
+                Body::Whole(_) => found.end.offset,
+                Body::Broken { .. } => self.at + open.header().block.bytes() as u32,
             };
             return Ok(Some(found));
         }

@@ -8,7 +8,7 @@ use corral_engine::StorageError;
 use corral_engine::disk::device::Device;
 use corral_engine::disk::files::RealFiles;
 use corral_engine::disk::publish::sync_dir;
-use corral_engine::disk::{LogIo, LogSync, Mode};
+use corral_engine::disk::{BlockSize, LogIo, LogSync, Mode};
 use corral_engine::txnlog::{Log, LogOptions, Recovered, recover_after};
 use corral_proto::{Jute, TxnEntry, Zxid};
 use std::fs;
@@ -83,7 +83,9 @@ impl Writer {
     /// # Errors
     /// When the system fails.
     pub fn new(dir: &Path, segment_bytes: u64, prev: Link, after: Zxid) -> Result<Writer, Failure> {
-        let mode = Mode { io: LogIo::Pwrite, sync: LogSync::Fdatasync, why: String::new() };
+        // Large batches have little padding, and this is right on every disk.
+        let block = BlockSize::MAX;
+        let mode = Mode { io: LogIo::Pwrite, sync: LogSync::Fdatasync, block, why: String::new() };
         let disk = Device::open(&mode).map_err(|source| StorageError::Io {
             op: "open a device for",
             path: dir.to_owned(),

@@ -10,11 +10,12 @@ use super::network::{LifeId, Pipe};
 use corral_engine::Tree;
 use corral_engine::disk::files::Files;
 use corral_engine::disk::simulated::Platter;
-use corral_engine::disk::{BLOCK, LogIo, LogSync, Mode};
+use corral_engine::disk::{BlockSize, LogIo, LogSync, Mode};
 use corral_engine::epochs::Epochs;
 use corral_engine::restore::{Restored, restore};
 use corral_engine::snapshot::format::Compression;
 use corral_engine::snapshot::writer::SnapshotOptions;
+use corral_engine::txnlog::format::FIRST_BATCH;
 use corral_engine::txnlog::segment;
 use corral_engine::txnlog::supply::{Maker, Supply};
 use corral_engine::txnlog::workshop::Workshop;
@@ -66,6 +67,8 @@ pub(super) struct Member {
     pub(super) id: ServerId,
     dir: PathBuf,
     pub(super) platter: Platter,
+    /// The block of its disk.
+    physical: BlockSize,
     pub(super) life: Option<Box<Life>>,
     lives: u64,
     /// What its disk and its memory hold of the log.
@@ -187,10 +190,13 @@ impl Member {
         }
         let mut random = SmallRng::seed_from_u64(seed);
         let platter = Platter::new(&dir, random.random());
+        let physical = [BlockSize::MIN, BlockSize::MAX][random.random_range(0..2)];
+        platter.set_physical(physical);
         Member {
             id: ServerId(index as i64 + 1),
             dir,
             platter,
+            physical,
             life: None,
             lives: 0,
             entries: Vec::new(),
@@ -251,10 +257,12 @@ impl Member {
         let Restored { mut tree, mut recovered, newest, .. } = restored;
         self.compare(&recovered, &newest);
         let epochs = Epochs::open(files.clone(), &self.dir, recovered.last).unwrap_or_else(|error| failed(error));
+        // No smaller than the disk's.
+        let block = [self.physical, BlockSize::MAX][self.random.random_range(0..2)];
         let log_options = LogOptions {
             files: files.clone(),
             dir: log_dir,
-            mode: Mode { io: LogIo::Pwrite, sync: LogSync::Dsync, why: String::new() },
+            mode: Mode { io: LogIo::Pwrite, sync: LogSync::Dsync, block, why: String::new() },
             segment_bytes: SEGMENT_BYTES,
             pipeline_depth: self.random.random_range(1..=3),
             group_commit_delay: Duration::ZERO,
@@ -384,7 +392,7 @@ impl Member {
         let Some(oldest) = segments.len().checked_sub(4) else { return false };
         let (_, path) = &segments[self.random.random_range(0..=oldest)];
         let mut bytes = fs::read(path).expect("the directory of the run is readable");
-        let at = BLOCK + self.random.random_range(0..200);
+        let at = FIRST_BATCH as usize + self.random.random_range(0..200);
         bytes[at] ^= 1 << self.random.random_range(0..8);
         fs::write(path, bytes).expect("the directory of the run is writable");
         self.platter.settle();

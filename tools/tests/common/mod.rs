@@ -6,7 +6,7 @@
 #![allow(dead_code, reason = "each test binary uses its part")]
 
 use corral_engine::disk::device::Device;
-use corral_engine::disk::{Completion, Disk, LogIo, LogSync, Mode, Write};
+use corral_engine::disk::{BlockSize, Completion, Disk, LogIo, LogSync, Mode, Write};
 use corral_engine::txnlog::{Log, LogOptions, recover_after, segment};
 use corral_proto::acl::{Acl, encode_acls, perms};
 use corral_proto::jute::{StrList, put_string};
@@ -38,7 +38,7 @@ pub(crate) fn tempdir() -> TempDir {
 }
 
 pub(crate) fn mode() -> Mode {
-    Mode { io: LogIo::Pwrite, sync: LogSync::Fdatasync, why: String::new() }
+    Mode { io: LogIo::Pwrite, sync: LogSync::Fdatasync, block: BlockSize::MAX, why: String::new() }
 }
 
 /// A transaction in its own bytes.
@@ -97,12 +97,17 @@ pub(crate) struct Life<D: Disk> {
 impl<D: Disk> Life<D> {
     /// Recovers what is in `dir` behind transaction `from`, and goes on there.
     pub(crate) fn start(dir: &Path, disk: D, depth: usize, from: i64) -> Life<D> {
+        Life::start_in(dir, disk, BlockSize::MAX, depth, from)
+    }
+
+    /// The same in blocks of this size.
+    pub(crate) fn start_in(dir: &Path, disk: D, block: BlockSize, depth: usize, from: i64) -> Life<D> {
         let recovered = recover_after(dir, Zxid(from), |_| ()).unwrap();
         let (wake, ready) = channel();
         let options = LogOptions {
             files: corral_engine::disk::files::real(),
             dir: dir.to_owned(),
-            mode: mode(),
+            mode: Mode { block, ..mode() },
             segment_bytes: SEGMENT,
             pipeline_depth: depth,
             group_commit_delay: Duration::ZERO,

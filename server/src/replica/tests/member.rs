@@ -1,6 +1,7 @@
 //! A member of three, as its leaders' words come to it: histories that are cut back, break off, and are handed on.
 
 use super::*;
+use corral_engine::disk::BlockSize;
 use corral_engine::txnlog::{Durable, Position};
 use corral_proto::peer::vote::VERSION;
 use corral_proto::peer::{Notification, PacketKind, PeerState, Vote};
@@ -48,7 +49,7 @@ impl Member {
         history.push(START, &record(START));
         let standing = Standing { accepted: 1, current: 1, last: START };
         let replica = Replica::new(of_the_first_of(3), standing, history, &mut tree, Duration::ZERO);
-        let log = Group::new(START, Duration::ZERO);
+        let log = Group::new(START, BlockSize::MAX, Duration::ZERO);
         Member { tree, replica, log, now: Duration::ZERO, links: 0, open: BTreeSet::new() }
     }
 
@@ -148,7 +149,7 @@ impl Member {
             match command {
                 Command::Serve => self.replica.serve(&mut self.tree, self.now),
                 Command::Truncate(upto) => {
-                    self.log = Group::new(upto, Duration::ZERO);
+                    self.log = Group::new(upto, BlockSize::MAX, Duration::ZERO);
                     self.replica.truncated(upto);
                 }
                 Command::Drop(link, _) => _ = self.open.remove(&link),

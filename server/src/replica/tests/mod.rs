@@ -18,7 +18,7 @@ mod slow_disk;
 use super::*;
 use crate::requests::WriteRequest;
 use crate::requests::session;
-use corral_engine::disk::{LogIo, LogSync, Mode};
+use corral_engine::disk::{BlockSize, LogIo, LogSync, Mode};
 use corral_engine::txnlog::{Log, LogOptions, Recovered, recover};
 use corral_proto::request::{CreateRequest, PathVersion, SetDataRequest};
 use corral_proto::{AclList, Decoder, ErrorCode, Request};
@@ -77,7 +77,7 @@ impl Rig {
         let options = LogOptions {
             files: corral_engine::disk::files::real(),
             dir: dir.to_owned(),
-            mode: Mode { io: LogIo::Pwrite, sync: LogSync::None, why: String::new() },
+            mode: Mode { io: LogIo::Pwrite, sync: LogSync::None, block: BlockSize::MAX, why: String::new() },
             segment_bytes: 1 << 16,
             pipeline_depth: with.depth,
             group_commit_delay: Duration::ZERO,
