@@ -30,6 +30,7 @@ use corral_server::consensus::transfer::Departure;
 use corral_server::machine::{Crossing, Ended, Heard, Host, Links, Machine, Member as Voter, MemberOptions, Piece};
 use corral_server::process::store::set_aside;
 use corral_server::replica::{Now, Replica, ReplicaOptions};
+use corral_server::requests::acl::Access;
 use corral_server::requests::session;
 use crossbeam::channel::Sender;
 use rand::rngs::SmallRng;
@@ -278,8 +279,13 @@ impl Member {
         let peers = (!alone).then(|| (Links::new(PIECE_MAX), epochs));
         let voter = Voter::new(crossing.clone(), options, replica, log, peers);
         let mut voter = Some(voter.unwrap_or_else(|error| panic!("R5: {error}")));
-        let worker =
-            |core: usize| WorkerOptions { core: core as u16, seed: 1, timeouts_ms: (100, 5000), outstanding_max: 1000 };
+        let worker = |core: usize| WorkerOptions {
+            core: core as u16,
+            seed: 1,
+            timeouts_ms: (100, 5000),
+            outstanding_max: 1000,
+            access: Access::default(),
+        };
         let machines = (0..cores).map(|core| Machine::new(crossing.clone(), worker(core), voter.take(), TICK));
         let machines = machines.collect();
         let rate = 1.0 + self.random.random_range(-0.05..0.05);
@@ -332,6 +338,7 @@ impl Member {
             epoch_max: self.epoch_max,
             first_session: SessionId(session::first_id(self.id.0 as u8, 0).0 + ((self.lives as i64) << 16)),
             seed: 1,
+            access: Access::default(),
             cores,
         }
     }

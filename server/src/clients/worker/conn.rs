@@ -2,6 +2,7 @@
 
 use super::reads::may_go_along;
 use crate::budget::Budget;
+use crate::requests::identity::Identities;
 use crate::requests::{ReadBefore, is_write};
 use corral_engine::Tree;
 use corral_net::put_frame;
@@ -176,6 +177,8 @@ pub(super) struct Conn {
     pub(super) generation: u32,
     pub(super) phase: Phase,
     pub(super) session: Option<(SessionId, i32)>,
+    /// Who the client is, as far as the requests before the next have shown.
+    pub(super) who: Identities,
     pub(super) out: Out,
     /// Of the answers to writes in `out`: when the oldest was in the tree, and how many there are.
     pub(super) unsent: Option<(Duration, u64)>,
@@ -263,11 +266,12 @@ impl Conn {
         self.out.rest().len() >= super::UNSENT_MAX
     }
 
-    pub(super) fn new(generation: u32) -> Conn {
+    pub(super) fn new(generation: u32, who: Identities) -> Conn {
         Conn {
             generation,
             phase: Phase::New,
             session: None,
+            who,
             out: Out::default(),
             unsent: None,
             events: Budget::new(super::EVENTS_MAX),

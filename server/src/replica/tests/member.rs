@@ -1,7 +1,7 @@
 //! A member of three, as its leaders' words come to it: histories that are cut back, break off, and are handed on.
 
 use super::*;
-use corral_engine::txnlog::{Durable, Position};
+use corral_engine::txnlog::{Durable, Group, Position};
 use corral_proto::peer::vote::VERSION;
 use corral_proto::peer::{Notification, PacketKind, PeerState, Vote};
 use corral_proto::{TxnEntry, TxnHeader};
@@ -26,6 +26,7 @@ pub(super) fn of_the_first_of(members: i64) -> ReplicaOptions {
         epoch_max: u32::MAX,
         first_session: FIRST,
         seed: 1,
+        access: Access::default(),
         cores: CORES,
     }
 }
@@ -33,7 +34,7 @@ pub(super) fn of_the_first_of(members: i64) -> ReplicaOptions {
 pub(super) struct Member {
     tree: Tree,
     pub(super) replica: Replica,
-    log: Group,
+    pub(super) log: Group,
     now: Duration,
     links: u64,
     /// Links that it has not dropped.
@@ -141,6 +142,11 @@ impl Member {
             self.replica.durable(&mut self.log, self.now, durable);
         }
         self.carry_out();
+    }
+
+    /// What is committed comes into the tree.
+    pub(super) fn apply(&mut self) {
+        self.replica.apply(&mut self.tree, usize::MAX, self.now, None);
     }
 
     fn carry_out(&mut self) {
