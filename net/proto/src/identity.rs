@@ -1,6 +1,9 @@
 //! Identities as they travel: a vector of (scheme, id), kept encoded until somebody looks inside. A learner sends its leader those of
 //! the client that it forwards a request of; `whoAmI` is answered with a list of the same form.
 //!
+//! Java writes a character above U+FFFF as two surrogates of three bytes each, which is not UTF-8. A name with one of them is kept as it
+//! is, and names nobody.
+//!
 //! **Not here**: what an identity may do, and how a client comes by one (`corral-server` decides).
 
 use crate::jute::{Decoder, Jute, JuteError, put_string};
@@ -8,7 +11,7 @@ use bytes::BufMut;
 
 /// A list of identities, still encoded, with its count in front.
 ///
-/// There is one way to write a list of identities that are not null, so equal bytes are equal lists.
+/// There is one way to write a list, so equal bytes are equal lists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct IdList<'a> {
     encoded: &'a [u8],
@@ -26,8 +29,8 @@ impl<'a> IdList<'a> {
         let start = d.rest();
         let Some(count) = d.count()? else { return Ok(None) };
         for _ in 0..count {
-            d.ustring()?;
-            d.ustring()?;
+            d.buffer()?;
+            d.buffer()?;
         }
         let encoded = &start[..start.len() - d.rest().len()];
         Ok(Some(if count == 0 { IdList::EMPTY } else { IdList { encoded } }))
@@ -46,12 +49,15 @@ impl<'a> IdList<'a> {
         self.encoded
     }
 
-    /// Scheme and id of each, in order; a null is an empty string.
+    /// Scheme and id of each, in order, without those that name nobody: null, or not UTF-8.
     pub fn iter(&self) -> impl Iterator<Item = (&'a str, &'a str)> + use<'a> {
         let mut d = Decoder::new(self.encoded);
         let count = d.count().expect("checked when decoded").unwrap_or(0);
-        let mut string = move || d.ustring().expect("checked when decoded").unwrap_or("");
-        (0..count).map(move |_| (string(), string()))
+        let mut next = move || name(&mut d).expect("checked when decoded");
+        (0..count).filter_map(move |_| {
+            let (scheme, id) = (next(), next());
+            scheme.zip(id)
+        })
     }
 }
 
@@ -63,6 +69,11 @@ impl Jute for IdList<'_> {
     fn encode<B: BufMut>(&self, out: &mut B) {
         out.put_slice(self.encoded);
     }
+}
+
+/// A scheme or an id, if it is one that somebody can be called by.
+pub(crate) fn name<'a>(d: &mut Decoder<'a>) -> Result<Option<&'a str>, JuteError> {
+    Ok(d.buffer()?.and_then(|bytes| str::from_utf8(bytes).ok()))
 }
 
 /// Encodes identities as a list.
@@ -88,6 +99,10 @@ mod tests {
         let bytes = encode_ids(ids.into_iter());
         assert_eq!(IdList::from_encoded(&bytes).unwrap().iter().collect::<Vec<_>>(), ids);
         assert_eq!(encode_ids(std::iter::empty()), IdList::EMPTY.encoded());
+        let mut surrogates = encode_ids([("digest", "aaaaaa:x"), ids[0]].into_iter());
+        let at = surrogates.windows(6).position(|window| window == b"aaaaaa").unwrap();
+        surrogates[at..at + 6].copy_from_slice(b"\xed\xa0\xbd\xed\xb8\x80");
+        assert_eq!(IdList::from_encoded(&surrogates).unwrap().iter().collect::<Vec<_>>(), ids[..1]);
         assert!(IdList::from_encoded(&bytes[..bytes.len() - 1]).is_err());
     }
 

@@ -407,7 +407,7 @@ fn walk_acl(acl: &AclList<'_>) {
 }
 
 fn walk_ids(ids: &IdList<'_>) {
-    assert_eq!(ids.iter().count() == 0, *ids == IdList::EMPTY, "there is one way to write the empty list");
+    assert!(*ids != IdList::EMPTY || ids.iter().count() == 0);
 }
 
 fn walk_names(names: &StrList<'_>) {

@@ -91,6 +91,19 @@ pub(crate) fn check_identities(ensemble: &Ensemble) {
             assert_eq!(ask(ensemble, via, &[], set), expected, "{net} via {via}");
         }
     }
+    // Apache's servers send, and log, this name as something that is not UTF-8. Everybody goes on.
+    let named = encode_acls([entry("digest", "\u{1f600}:x")].into_iter());
+    let acl = AclList::from_encoded(&named).expect("a list");
+    for at in 1..=ensemble.count() {
+        let path = format!("/named-{at}");
+        let create = request(Request::Create(CreateRequest { path: &path, data: None, acl, flags: 0 }));
+        let created = ask(ensemble, at, &["\u{1f600}:secret"], create);
+        assert!(matches!(created, None | Some(ErrorCode::NodeExists)), "{path}: {created:?}");
+        for via in 1..=ensemble.count() {
+            let get = request(Request::GetData(PathWatch { path: &path, watch: false }));
+            assert_eq!(ask(ensemble, via, &[], get), no_auth, "{path} via {via}");
+        }
+    }
     // Its parent's list decides on a node's end.
     let end = request(Request::Delete(PathVersion { path: "/own-1", version: -1 }));
     assert_eq!(ask(ensemble, 1, &[], end), None);
