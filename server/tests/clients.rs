@@ -12,6 +12,9 @@ use std::process::Command;
 
 /// Short ticks make sessions expire soon.
 const TICK_MS: &str = "500";
+/// Who may do everything, and what says so.
+const SUPER: &str = "super:secret";
+const SUPER_DIGEST: &str = "DigestAuthenticationProvider.superDigest=super:lK75jTNcA+U9vtVEw5vB51mj/w4=";
 
 fn main() {
     let python = python();
@@ -23,7 +26,7 @@ fn main() {
     let tests = vec![
         trial("kazoo", kazoo, "Python with kazoo", |python, suites, address| {
             let mut command = Command::new(python);
-            command.arg(suites.join("kazoo_suite.py")).args([address, "--tick-ms", TICK_MS]);
+            command.arg(suites.join("kazoo_suite.py")).args([address, "--tick-ms", TICK_MS, "--super", SUPER]);
             command
         }),
         trial("raw_bytes", python, "Python", |python, suites, address| {
@@ -57,7 +60,8 @@ fn trial(
     };
     Trial::test(name, move || {
         let dir = temp_dir();
-        let settings = [&format!("tickTime={TICK_MS}"), "maxClientCnxns=0", "nio.sessionlessCnxnTimeout=3000"];
+        let tick = format!("tickTime={TICK_MS}");
+        let settings = [&tick, "maxClientCnxns=0", "nio.sessionlessCnxnTimeout=3000", SUPER_DIGEST];
         let server = Server::start(dir.path(), &settings);
         let suites = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients");
         let output = command(&client, &suites, &server.address.to_string()).output()?;

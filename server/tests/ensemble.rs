@@ -6,6 +6,7 @@
 mod common;
 
 use common::ensemble::{Ensemble, Kind, Writers, connect, dump, rounds};
+use common::identities::{self, check_identities};
 use common::{create, eventually, overwrite, segments};
 use corral_engine::snapshot;
 use corral_net::client::{BlockingClient, Session};
@@ -42,6 +43,15 @@ fn members_that_are_killed_come_back_and_nothing_acknowledged_is_lost() {
     writers.await_more(200);
     let promised = writers.finish();
     ensemble.check(&promised);
+}
+
+/// Observers included.
+#[test]
+fn what_a_client_has_shown_counts_at_every_member() {
+    let mut ensemble = Ensemble::new(3, 1);
+    ensemble.set(identities::SETTINGS);
+    ensemble.start_all(&CORRAL);
+    check_identities(&ensemble);
 }
 
 #[test]

@@ -7,6 +7,7 @@
 mod common;
 
 use common::ensemble::{Ensemble, Kind, Writers, connect, debians_zookeeper, dump, other_zookeeper};
+use common::identities::{self, check_identities};
 use common::{create, eventually};
 use corral_proto::ErrorCode;
 use libtest_mimic::{Arguments, Trial};
@@ -17,11 +18,12 @@ type Scene = fn(&Kind);
 
 fn main() {
     let releases = [("debian", debians_zookeeper()), ("other", other_zookeeper())];
-    let scenes: [(&str, Scene); 6] = [
+    let scenes: [(&str, Scene); 7] = [
         ("one_by_one_the_members_are_replaced_and_back", replaced_one_by_one),
         ("each_follows_the_other_and_nothing_acknowledged_is_lost", each_follows_the_other),
         ("a_tail_that_no_quorum_had_disappears_under_either_leader", tails_disappear),
         ("each_observes_the_other", each_observes),
+        ("what_a_client_has_shown_counts_with_every_leader", identities_count),
         ("one_of_ours_that_has_lost_its_history_is_sent_theirs", lost_history),
         ("who_has_missed_more_than_is_in_memory_is_sent_our_log", missed_more_than_memory),
     ];
@@ -202,6 +204,16 @@ fn each_observes(apache: &Kind) {
         writers.await_more(300);
         let promised = writers.finish();
         ensemble.check(&promised);
+    }
+}
+
+/// A client of either kind of follower, with either kind of leader.
+fn identities_count(apache: &Kind) {
+    for kinds in [[&CORRAL, apache, apache], [apache, &CORRAL, &CORRAL]] {
+        let mut ensemble = Ensemble::new(3, 0);
+        ensemble.set(identities::SETTINGS);
+        ensemble.start_each(&kinds);
+        check_identities(&ensemble);
     }
 }
 

@@ -2,6 +2,7 @@
 //!
 //! **Not here**: who may do what (`corral-server` decides), how lists are shared between nodes (the tree interns them).
 
+use crate::identity::name;
 use crate::jute::{Decoder, Jute, JuteError, buffer_len, put_ustring};
 use bytes::BufMut;
 
@@ -26,15 +27,15 @@ pub mod perms {
 pub struct Acl<'a> {
     /// Permission bits ([`perms`]); other bits are stored and returned as given.
     pub perms: i32,
-    /// `world`, `ip`, `digest`, …
+    /// `world`, `ip`, `digest`, … `None` also where it is no UTF-8, and so nothing that anybody is called by ([`AclList`] keeps it).
     pub scheme: Option<&'a str>,
-    /// Whom the scheme calls so.
+    /// Whom the scheme calls so; `None` as with the scheme.
     pub id: Option<&'a str>,
 }
 
 impl<'a> Acl<'a> {
     fn decode(d: &mut Decoder<'a>) -> Result<Acl<'a>, JuteError> {
-        Ok(Acl { perms: d.int()?, scheme: d.ustring()?, id: d.ustring()? })
+        Ok(Acl { perms: d.int()?, scheme: name(d)?, id: name(d)? })
     }
 }
 
@@ -130,6 +131,15 @@ mod tests {
         assert_eq!(encode_acls([entry].into_iter()), AclList::OPEN.encoded());
         let read = Acl { perms: perms::READ, ..entry };
         assert_eq!(encode_acls([read].into_iter()), AclList::READ_ONLY.encoded());
+    }
+
+    /// As one of Apache's leaders logs a user whose name has a character above U+FFFF.
+    #[test]
+    fn what_is_not_utf8_is_kept_and_names_nobody() {
+        let bytes = b"\0\0\0\x01\0\0\0\x1f\0\0\0\x06digest\0\0\0\x08\xed\xa0\xbd\xed\xb8\x80:x";
+        let list = AclList::from_encoded(bytes).unwrap();
+        assert_eq!(list.iter().collect::<Vec<_>>(), [Acl { perms: perms::ALL, scheme: Some("digest"), id: None }]);
+        assert_eq!(list.encoded(), bytes);
     }
 
     #[test]

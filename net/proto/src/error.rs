@@ -22,11 +22,12 @@ pub enum ErrorCode {
     SessionMoved = -118,
     NotReadOnly = -119,
     NoWatcher = -121,
+    SessionClosedRequireSaslAuth = -124,
 }
 
 impl ErrorCode {
     /// All of them.
-    pub const ALL: [ErrorCode; 16] = [
+    pub const ALL: [ErrorCode; 17] = [
         ErrorCode::RuntimeInconsistency,
         ErrorCode::MarshallingError,
         ErrorCode::Unimplemented,
@@ -43,6 +44,7 @@ impl ErrorCode {
         ErrorCode::SessionMoved,
         ErrorCode::NotReadOnly,
         ErrorCode::NoWatcher,
+        ErrorCode::SessionClosedRequireSaslAuth,
     ];
 
     /// The number on the wire.
@@ -74,6 +76,8 @@ impl ErrorCode {
             ErrorCode::SessionMoved => "SessionMoved",
             ErrorCode::NotReadOnly => "NotReadOnly",
             ErrorCode::NoWatcher => "NoWatcher",
+            // Of every scheme that is asked for, whatever it says.
+            ErrorCode::SessionClosedRequireSaslAuth => "SessionClosedRequireSaslAuth",
         }
     }
 }

@@ -16,6 +16,7 @@ pub mod jute;
 
 pub mod acl;
 pub mod body;
+pub mod identity;
 pub mod stat;
 
 pub mod connect;
@@ -34,6 +35,7 @@ pub use acl::{Acl, AclList};
 pub use connect::{ConnectRequest, ConnectResponse};
 pub use error::ErrorCode;
 pub use event::{EventType, WatcherEvent};
+pub use identity::IdList;
 pub use ids::{ServerId, SessionId, Xid, Zxid};
 pub use jute::{Decoder, Jute, JuteError};
 pub use multi::{MultiOp, MultiRequest, MultiResult};

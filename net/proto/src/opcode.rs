@@ -32,6 +32,7 @@ pub enum OpCode {
     SetWatches = 101,
     SetWatches2 = 105,
     AddWatch = 106,
+    WhoAmI = 107,
     /// Only as a transaction: clients that send it are refused.
     CreateSession = -10,
     CloseSession = -11,
@@ -41,7 +42,7 @@ pub enum OpCode {
 
 impl OpCode {
     /// All of them.
-    pub const ALL: [OpCode; 27] = [
+    pub const ALL: [OpCode; 28] = [
         OpCode::Create,
         OpCode::Delete,
         OpCode::Exists,
@@ -66,6 +67,7 @@ impl OpCode {
         OpCode::SetWatches,
         OpCode::SetWatches2,
         OpCode::AddWatch,
+        OpCode::WhoAmI,
         OpCode::CreateSession,
         OpCode::CloseSession,
         OpCode::Error,
@@ -103,6 +105,7 @@ impl OpCode {
             101 => OpCode::SetWatches,
             105 => OpCode::SetWatches2,
             106 => OpCode::AddWatch,
+            107 => OpCode::WhoAmI,
             -10 => OpCode::CreateSession,
             -11 => OpCode::CloseSession,
             -1 => OpCode::Error,
@@ -126,6 +129,7 @@ impl OpCode {
             OpCode::Check | OpCode::CheckWatches => "CHEC",
             OpCode::RemoveWatches => "REMW",
             OpCode::AddWatch => "ADDW",
+            OpCode::WhoAmI => "HOMI",
             OpCode::Multi | OpCode::MultiRead => "MULT",
             OpCode::Auth => "AUTH",
             OpCode::SetWatches | OpCode::SetWatches2 => "SETW",

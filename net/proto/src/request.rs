@@ -73,6 +73,7 @@ pub enum Request<'a> {
         scheme: Option<&'a str>,
         auth: Option<&'a [u8]>,
     },
+    WhoAmI,
 }
 
 impl<'a> Request<'a> {
@@ -132,6 +133,7 @@ impl<'a> Request<'a> {
                 let _type = d.int()?;
                 Request::Auth { scheme: d.ustring()?, auth: d.buffer()? }
             }
+            OpCode::WhoAmI => Request::WhoAmI,
             OpCode::Check
             | OpCode::CreateContainer
             | OpCode::CreateTtl
@@ -167,6 +169,7 @@ impl<'a> Request<'a> {
             Request::CheckWatches(..) => OpCode::CheckWatches,
             Request::Ping => OpCode::Ping,
             Request::Auth { .. } => OpCode::Auth,
+            Request::WhoAmI => OpCode::WhoAmI,
         }
     }
 }
@@ -179,7 +182,7 @@ impl Jute for Request<'_> {
             Request::SetData(r) => r.encoded_len(),
             Request::SetAcl(r) => string_len(r.path) + r.acl.encoded_len() + 4,
             Request::Multi(r) => r.encoded_len(),
-            Request::CloseSession | Request::Ping => 0,
+            Request::CloseSession | Request::Ping | Request::WhoAmI => 0,
             Request::Sync(path) => buffer_len(path.map(str::as_bytes)),
             Request::Exists(r) | Request::GetData(r) | Request::GetChildren(r) | Request::GetChildren2(r) => {
                 string_len(r.path) + 1
@@ -209,7 +212,7 @@ impl Jute for Request<'_> {
                 out.put_i32(r.version);
             }
             Request::Multi(r) => r.encode(out),
-            Request::CloseSession | Request::Ping => {}
+            Request::CloseSession | Request::Ping | Request::WhoAmI => {}
             Request::Sync(path) => put_ustring(out, *path),
             Request::Exists(r) | Request::GetData(r) | Request::GetChildren(r) | Request::GetChildren2(r) => {
                 put_string(out, r.path);

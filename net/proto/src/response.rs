@@ -3,6 +3,7 @@
 //! The server writes these straight into a connection's send buffer; clients read them back.
 
 use crate::acl::AclList;
+use crate::identity::IdList;
 use crate::ids::{Xid, Zxid};
 use crate::jute::{Decoder, Jute, JuteError, StrList, buffer_len, put_buffer, put_string, put_ustring, string_len};
 use crate::multi::MultiResult;
@@ -67,6 +68,8 @@ pub enum Response<'a> {
     Sync(Option<&'a str>),
     /// multi: also for a failed one, whose header carries no error. multiRead: each by itself.
     Multi(Vec<MultiResult<'a>>),
+    /// whoAmI: schemes, and whom they call so, for people.
+    WhoAmI(IdList<'a>),
     /// addWatch: a number that is always 0.
     Zero,
 }
@@ -85,6 +88,7 @@ impl<'a> Response<'a> {
             OpCode::GetAcl => Response::Acl(AclList::decode(d)?, Stat::decode(d)?),
             OpCode::Sync => Response::Sync(d.ustring()?),
             OpCode::Multi | OpCode::MultiRead => Response::Multi(MultiResult::decode_all(d)?),
+            OpCode::WhoAmI => Response::WhoAmI(IdList::decode(d)?.ok_or(JuteError::Null("the identities"))?),
             OpCode::AddWatch => {
                 d.int()?;
                 Response::Zero
@@ -116,6 +120,7 @@ impl Jute for Response<'_> {
             Response::Acl(acl, _) => acl.encoded_len() + Stat::LEN,
             Response::Sync(path) => buffer_len(path.map(str::as_bytes)),
             Response::Multi(results) => MultiResult::encoded_len_all(results),
+            Response::WhoAmI(ids) => ids.encoded_len(),
             Response::Zero => 4,
         }
     }
@@ -144,6 +149,7 @@ impl Jute for Response<'_> {
             }
             Response::Sync(path) => put_ustring(out, *path),
             Response::Multi(results) => MultiResult::encode_all(results, out),
+            Response::WhoAmI(ids) => ids.encode(out),
             Response::Zero => out.put_i32(0),
         }
     }

@@ -15,6 +15,7 @@
 
 use corral_proto::acl::encode_acls;
 use corral_proto::connect::{ConnectRequest, ConnectResponse};
+use corral_proto::identity::encode_ids;
 use corral_proto::jute::{StrList, put_string};
 use corral_proto::multi::{MultiReadRequest, ReadOp};
 use corral_proto::request::{
@@ -23,7 +24,7 @@ use corral_proto::request::{
 use corral_proto::response::Response;
 use corral_proto::txn::CreateTxn;
 use corral_proto::{
-    Acl, AclList, Decoder, ErrorCode, EventType, Jute, JuteError, MultiOp, MultiRequest, MultiResult, OpCode,
+    Acl, AclList, Decoder, ErrorCode, EventType, IdList, Jute, JuteError, MultiOp, MultiRequest, MultiResult, OpCode,
     ReplyHeader, Request, RequestHeader, SessionId, Stat, SubTxns, Txn, TxnEntry, TxnHeader, WatcherEvent, Xid, Zxid,
 };
 use proptest::prelude::*;
@@ -101,6 +102,7 @@ struct Parts {
     ops: Vec<u8>,
     subs: Vec<u8>,
     reads: Vec<u8>,
+    ids: Vec<u8>,
 }
 
 fn text() -> impl Strategy<Value = String> {
@@ -159,7 +161,8 @@ fn parts() -> impl Strategy<Value = Parts> {
             if fields.flag { ReadOp::GetData(path) } else { ReadOp::GetChildren(path) }.encode_into(&mut reads);
             SubTxns::push(&mut subs, &fields.txn());
         }
-        Parts { one, more, names, ops, subs, reads }
+        let ids = encode_ids(more.iter().map(|fields| ("digest", fields.path.as_str())));
+        Parts { one, more, names, ops, subs, reads, ids }
     })
 }
 
@@ -268,6 +271,7 @@ impl Parts {
             Request::CheckWatches(path, watcher),
             Request::Ping,
             Request::Auth { scheme: one.name.as_deref(), auth: data },
+            Request::WhoAmI,
         ]
     }
 
@@ -295,6 +299,7 @@ impl Parts {
             (OpCode::RemoveWatches, Response::Empty),
             (OpCode::CheckWatches, Response::Empty),
             (OpCode::Auth, Response::Empty),
+            (OpCode::WhoAmI, Response::WhoAmI(IdList::from_encoded(&self.ids).unwrap())),
             (OpCode::CloseSession, Response::Empty),
         ]
     }
@@ -392,12 +397,17 @@ fn walk_response(response: &Response<'_>) {
     match response {
         Response::Children(names) | Response::ChildrenStat(names, _) => walk_names(names),
         Response::Acl(acl, _) => walk_acl(acl),
+        Response::WhoAmI(ids) => walk_ids(ids),
         _ => {}
     }
 }
 
 fn walk_acl(acl: &AclList<'_>) {
     assert_eq!(acl.iter().count() == 0, acl.is_empty(), "there is one way to write the empty list");
+}
+
+fn walk_ids(ids: &IdList<'_>) {
+    assert!(*ids != IdList::EMPTY || ids.iter().count() == 0);
 }
 
 fn walk_names(names: &StrList<'_>) {
@@ -440,6 +450,7 @@ fn read_as_everything(bytes: &[u8]) {
     read_as!("a stat", bytes, |b| Stat::decode(&mut Decoder::new(b)), leaf);
     read_as!("an event", bytes, |b| WatcherEvent::decode(&mut Decoder::new(b)), leaf);
     read_as!("a list of ACLs", bytes, AclList::from_encoded, walk_acl);
+    read_as!("a list of identities", bytes, IdList::from_encoded, walk_ids);
     read_as!("a connect request", bytes, ConnectRequest::decode, leaf);
     read_as!("a connect response", bytes, ConnectResponse::decode, leaf);
     let names = |b| StrList::decode(&mut Decoder::new(b)).and_then(|names| names.ok_or(JuteError::Null("the names")));

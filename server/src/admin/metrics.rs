@@ -78,6 +78,7 @@ pub(super) fn mntr(report: &ServerReport, mode: &str) -> String {
     put("znode_count", &replica.nodes);
     put("watch_count", &report.watches());
     put("slow_watchers_closed", &all.slow_watchers);
+    put("auth_failed_count", &all.auth_failures);
     put("ephemerals_count", &replica.ephemerals);
     put("approximate_data_size", &replica.bytes);
     put("global_sessions", &replica.sessions);

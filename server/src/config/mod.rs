@@ -14,6 +14,7 @@
 //! **Not here**: creating directories, resolving host names, what `auto` turns into, the command line's own grammar. An
 //! invalid configuration is exit code 2 in ZooKeeper's table, whichever error it is.
 
+mod access;
 mod file;
 mod given;
 pub mod keys;
@@ -23,6 +24,7 @@ mod resolve;
 pub use file::{Origin, Setting};
 
 use crate::consensus::Ensemble;
+use crate::requests::acl::Access;
 use corral_engine::disk::BlockSize;
 use corral_engine::snapshot::format::Compression;
 use std::collections::{BTreeMap, BTreeSet};
@@ -83,6 +85,8 @@ pub struct Config {
     pub frame_bytes_max: u32,
     /// Requests in process from which on no more are read.
     pub global_outstanding_limit: u32,
+    /// Who may do what.
+    pub access: Access,
 
     /// One tick.
     pub tick_ms: u32,

@@ -12,6 +12,7 @@
 //! **Not here**: the keys' names, kinds and defaults (`keys`); servers and the client's address (`member`); reading
 //! files.
 
+use super::access::access;
 use super::file::Setting;
 use super::given::{Given, bad, missing};
 use super::keys::{self, Standing};
@@ -116,6 +117,7 @@ pub(super) fn resolve(
         sessionless_cnxn_timeout_ms: given.int("nio.sessionlessCnxnTimeout"),
         frame_bytes_max: given.int("jute.maxbuffer"),
         global_outstanding_limit: given.int("globalOutstandingLimit"),
+        access: access(&given, &mut warnings)?,
         tick_ms,
         min_session_timeout_ms,
         max_session_timeout_ms,
@@ -319,8 +321,7 @@ clientPort=2181
         );
         for (key, bad, good) in [
             ("standaloneEnabled", "false", "true"),
-            ("enforce.auth.enabled", "true", "False"),
-            ("DigestAuthenticationProvider.digestAlg", "SHA-256", "SHA1"),
+            ("sessionRequireClientSASLAuth", "true", "False"),
             ("quorum.auth.enableSasl", "true", "false"),
         ] {
             let error = with(&format!("{BASE}{key}={bad}"), &[]).unwrap_err();

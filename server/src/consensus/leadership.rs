@@ -495,8 +495,8 @@ fn next_alone(zxid: Zxid) -> Zxid {
     zxid.next().unwrap_or_else(|| Zxid::new(zxid.epoch() + 1, 1))
 }
 
-const SYNCED: Message = Message { kind: PacketKind::Sync, zxid: Zxid::ZERO, data: None, held: 0 };
-const UP_TO_DATE: Message = Message { kind: PacketKind::UpToDate, zxid: Zxid(-1), data: None, held: 0 };
+const SYNCED: Message = Message { kind: PacketKind::Sync, zxid: Zxid::ZERO, data: None, auth: None, held: 0 };
+const UP_TO_DATE: Message = Message { kind: PacketKind::UpToDate, zxid: Zxid(-1), data: None, auth: None, held: 0 };
 
 #[cfg(test)]
 #[path = "leadership_tests.rs"]

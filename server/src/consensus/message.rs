@@ -15,6 +15,8 @@ pub struct Message {
     pub zxid: Zxid,
     /// What it carries.
     pub data: Option<Bytes>,
+    /// Whose request is forwarded: an encoded [`corral_proto::IdList`]. Nothing here looks inside.
+    pub auth: Option<Bytes>,
     /// Bytes of memory that keeping the data keeps: a slice of a batch has its share of header and padding.
     pub held: usize,
 }
@@ -23,7 +25,7 @@ impl Message {
     /// As it was received: whatever it carries has memory of its own.
     pub fn new(kind: PacketKind, zxid: Zxid, data: Option<Bytes>) -> Message {
         let held = data.as_ref().map_or(0, Bytes::len);
-        Message { kind, zxid, data, held }
+        Message { kind, zxid, data, auth: None, held }
     }
 
     /// About nothing but a transaction, or an epoch's beginning.
@@ -38,7 +40,7 @@ impl Message {
 
     /// With a transaction.
     pub fn carrying(kind: PacketKind, zxid: Zxid, record: Record) -> Message {
-        Message { kind, zxid, data: Some(record.bytes), held: record.held }
+        Message { kind, zxid, data: Some(record.bytes), auth: None, held: record.held }
     }
 
     /// The data, empty if there is none.

@@ -156,7 +156,8 @@ mod tests {
         Ok((told.expect("said at the end at the latest"), sent))
     }
 
-    const DIFF: Message = Message { kind: PacketKind::Diff, zxid: Zxid((9 << 32) + 9), data: None, held: 0 };
+    const DIFF: Message =
+        Message { kind: PacketKind::Diff, zxid: Zxid((9 << 32) + 9), data: None, auth: None, held: 0 };
 
     #[test]
     fn a_learner_whose_last_transaction_is_in_the_log_is_sent_what_follows_up_to_the_oldest_in_memory() {

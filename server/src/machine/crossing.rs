@@ -10,6 +10,7 @@
 
 use crate::clients::delivery::Delivery;
 use crate::requests::ReadBefore;
+use crate::requests::identity::Identities;
 use crate::requests::session::ConnId;
 use corral_engine::Tree;
 use corral_proto::{OpCode, SessionId, Xid, Zxid};
@@ -84,6 +85,7 @@ impl Crossing {
     }
 
     /// Hands a request to the replica. It comes back if there is no room.
+    #[expect(clippy::result_large_err, reason = "it is what came, as from the queue itself")]
     pub(super) fn push(&self, request: ToReplica) -> Result<(), ToReplica> {
         let pushed = self.inbox.push(request).or_else(|refused| {
             self.inbox_waits.store(true, Ordering::SeqCst);
@@ -116,6 +118,7 @@ pub(super) enum ToReplica {
     Write {
         conn: ConnId,
         session: SessionId,
+        who: Identities,
         xid: Xid,
         op: OpCode,
         body: Box<[u8]>,

@@ -13,9 +13,8 @@ use crate::budget::{Budget, Held};
 use crate::consensus::leadership::LinkId;
 use crate::consensus::message::Message;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use corral_proto::Jute;
-use corral_proto::peer::packet::Ids;
 use corral_proto::peer::{Packet, PacketKind, Parsed};
+use corral_proto::{IdList, Jute};
 use crossbeam::channel::{Receiver, TryRecvError};
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{self, ErrorKind, IoSlice, Read, Write};
@@ -94,9 +93,7 @@ impl Outbound {
     }
 
     fn packet(&mut self, message: Message) {
-        let Message { kind, zxid, data, held } = message;
-        // Apache's leader wants to know who a client is; it looks through the list, but not for whether there is one.
-        let auth = (kind == PacketKind::Request).then_some(Ids::EMPTY);
+        let Message { kind, zxid, data, auth, held } = message;
         match data {
             Some(data) if kind == PacketKind::Proposal || kind == PacketKind::Inform => {
                 self.own(|out| {
@@ -108,7 +105,10 @@ impl Outbound {
                 self.parts.push_back(Part::Shared(data, held));
                 self.own(|out| out.put_i32(-1));
             }
-            data => self.own(|out| Packet { kind, zxid, data: data.as_deref(), auth }.encode(out)),
+            data => {
+                let auth = auth.as_deref().map(|ids| IdList::from_encoded(ids).expect("a list that was made here"));
+                self.own(|out| Packet { kind, zxid, data: data.as_deref(), auth }.encode(out));
+            }
         }
     }
 
@@ -404,9 +404,11 @@ impl<S: Read + Write> Links<S> {
                 // Whoever is not what it says, or says it out of its place, is disconnected for this packet.
                 link.data_max = self.data_max;
                 let (kind, zxid, len) = (packet.kind, packet.zxid, packet.data.map(<[u8]>::len));
+                let auth = packet.auth.map(|ids| used - ids.encoded_len());
                 let packet = link.inbound.split_to(used).freeze();
                 let data = len.map(|len| packet.slice(DATA..DATA + len));
-                Some(Came::Message(Message::new(kind, zxid, data)))
+                let auth = auth.map(|start| packet.slice(start..));
+                Some(Came::Message(Message { auth, ..Message::new(kind, zxid, data) }))
             }
             Ok(Parsed::Short) => self.end(id),
             Err(error) => {
@@ -437,6 +439,7 @@ mod tests {
     use super::*;
     use crate::budget::Bounds;
     use crate::consensus::message::Record;
+    use crate::requests::identity::Identities;
     use corral_proto::Zxid;
 
     const QUEUE_MAX: usize = Bounds::PRODUCTION.learner;
@@ -460,6 +463,30 @@ mod tests {
         assert_eq!(shared.len(), 1);
         assert_eq!(shared[0].as_ptr(), record.as_ptr());
         assert_eq!(outbound.parts.len(), 3, "what is around it is in one piece each");
+    }
+
+    /// Recorded between two servers of Apache's: what their follower sent for its client at 127.0.0.1.
+    #[test]
+    fn a_forwarded_request_has_the_bytes_of_apaches() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../net/proto/tests/golden/follower-session.json");
+        let recorded: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+        let of_clients = recorded["messages"].as_array().unwrap().iter().filter(|message| {
+            message["type"] == "REQUEST" && message["decoded"].as_str().is_some_and(|text| text.contains("127.0.0.1"))
+        });
+        let mut count = 0;
+        for message in of_clients {
+            let hex = message["hex"].as_str().unwrap().as_bytes();
+            let digit = |pair| u8::from_str_radix(str::from_utf8(pair).unwrap(), 16).unwrap();
+            let bytes: Vec<u8> = hex.chunks(2).map(digit).collect();
+            let Ok(Parsed::Whole(packet, _)) = Packet::parse(&bytes, 1 << 20) else { panic!("{message}") };
+            let auth = Some(Identities::of([127, 0, 0, 1].into()).encoded().clone());
+            let said = Message::with(PacketKind::Request, Zxid(-1), packet.data.unwrap().to_vec());
+            let mut outbound = Outbound::new(QUEUE_MAX);
+            outbound.packet(Message { auth, ..said });
+            assert_eq!(outbound.own, bytes);
+            count += 1;
+        }
+        assert_eq!(count, 3, "requests of clients are recorded");
     }
 
     /// Counted is what a slice keeps alive, not what it shows.

@@ -91,9 +91,9 @@ impl Port for Timed<'_> {
                 true
             }
             Route::Queue => {
-                let WriteRequest { conn, session, xid, op, body, since } = *request;
-                let (body, taken_along) = (body.into(), std::mem::take(reads));
-                let message = ToReplica::Write { conn, session, xid, op, body, since, reads: taken_along, handed };
+                let WriteRequest { conn, session, who, xid, op, body, since } = *request;
+                let (who, body, reads_along) = (who.clone(), body.into(), std::mem::take(reads));
+                let message = ToReplica::Write { conn, session, who, xid, op, body, since, reads: reads_along, handed };
                 let refused = self.crossing.push(message).err();
                 let taken = refused.is_none();
                 if let Some(ToReplica::Write { reads: refused, .. }) = refused {
@@ -137,9 +137,9 @@ impl ToReplica {
     /// Arrives at `now`; says when it was done.
     pub(super) fn deliver(self, crossing: &Crossing, tree: &Tree, direct: &mut Direct<'_>, now: Duration) -> Duration {
         match self {
-            ToReplica::Write { conn, session, xid, op, body, since, reads, handed } => {
+            ToReplica::Write { conn, session, who, xid, op, body, since, reads, handed } => {
                 let waited = handed.waited + now.saturating_sub(handed.at);
-                let request = WriteRequest { conn, session, xid, op, body: &body, since };
+                let request = WriteRequest { conn, session, who: &who, xid, op, body: &body, since };
                 return direct.write(crossing, tree, &request, reads, Handed { at: now, waited });
             }
             ToReplica::Open { conn, timeout_ms } => {

@@ -75,7 +75,7 @@ impl Conns {
         if config.client_keep_alive {
             let _ = socket2::SockRef::from(&stream).set_keepalive(true);
         }
-        let slot = machine.clients.worker.open().slot;
+        let slot = machine.clients.worker.open(remote.ip()).slot;
         let both = Interest::READABLE | Interest::WRITABLE;
         let registered = self.registry.register(&mut stream, Token(slot as usize), both);
         let frame_max = config.frame_bytes_max as usize;

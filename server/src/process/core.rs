@@ -64,6 +64,7 @@ impl Core {
             timeouts_ms: (config.min_session_timeout_ms as i32, config.max_session_timeout_ms as i32),
             outstanding_max: config.global_outstanding_limit as usize,
             bounds: Bounds::PRODUCTION,
+            access: config.access.clone(),
         };
         let registry = || poll.registry().try_clone().map_err(|error| format!("cannot share a poll: {error}"));
         let conns = Conns::new(index, shared.clone(), registry()?);

@@ -164,6 +164,7 @@ fn replica_options(config: &Config, is_lost: bool, now: Now, seed: u64, cores: u
         epoch_max: u32::MAX,
         first_session: session::first_id(config.server_id.max(1), now.wall_ms),
         seed,
+        access: config.access.clone(),
         cores,
     }
 }

@@ -12,9 +12,10 @@ use crate::clients::delivery::Item;
 use crate::consensus::leadership::{self, LinkId};
 use crate::consensus::message::Message;
 use crate::mutation::{self, Mutation};
+use crate::requests::identity::Identities;
 use crate::requests::sequencer::Place;
 use crate::requests::session::{self, ConnId, Owner};
-use crate::requests::{ReadBefore, WriteRequest};
+use crate::requests::{ReadBefore, ReadsBefore, WriteRequest};
 use corral_engine::Tree;
 use corral_engine::txnlog::Group;
 use corral_proto::jute::Decoder;
@@ -32,10 +33,12 @@ const CLOSING_MAX: usize = 2048;
 /// A request that a leader is about to decide.
 struct Ordered<'a> {
     session: SessionId,
+    who: &'a Identities,
     cxid: Xid,
     from: Origin,
     op: OpCode,
     body: &'a [u8],
+    reads: Option<ReadsBefore>,
 }
 
 impl Replica {
@@ -50,7 +53,7 @@ impl Replica {
         request: &WriteRequest<'_>,
         reads: Vec<ReadBefore>,
     ) {
-        let WriteRequest { conn, session, xid, op, body, .. } = *request;
+        let WriteRequest { conn, session, who, xid, op, body, .. } = *request;
         if !self.serving {
             return;
         }
@@ -64,9 +67,8 @@ impl Replica {
                 if op == OpCode::Sync {
                     return self.sync(tree, asker, sync_path(body));
                 }
-                let from = Origin::Client(asker);
-                self.order(tree, log, now, Ordered { session, cxid: xid, from, op, body });
-                self.answer_before(asker, reads);
+                let (from, reads) = (Origin::Client(asker), ReadsBefore::of(request, reads));
+                self.order(tree, log, now, Ordered { session, who, cxid: xid, from, op, body, reads });
             }
             Role::Following(following) => {
                 let Some((_, timeout_ms)) = following.clients.get(&session).filter(|(speaks, _)| *speaks == conn)
@@ -77,21 +79,12 @@ impl Replica {
                 if op == OpCode::Sync {
                     following.syncs.push_back((asker, sync_path(body).map(Box::from)));
                 } else {
+                    let reads = ReadsBefore::of(request, reads);
                     following.forwarded.entry(session).or_default().push_back((asker, reads));
                 }
-                self.forward(Forwarded { session, xid, op: op.code(), body });
+                self.forward(Forwarded { session, xid, op: op.code(), body }, Some(who));
             }
             _ => {}
-        }
-    }
-
-    /// The reads are answered right before the newest proposal is applied, if that is this client's.
-    fn answer_before(&mut self, asker: Asker, reads: Vec<ReadBefore>) {
-        let newest = self.proposals.back_mut().filter(|_| !reads.is_empty());
-        if let Some(newest) =
-            newest.filter(|newest| matches!(newest.from, Origin::Client(own) if own.conn == asker.conn))
-        {
-            newest.reads = reads;
         }
     }
 
@@ -123,36 +116,38 @@ impl Replica {
 
     /// Decides a request and puts the transaction that it becomes at the end of the log.
     fn order(&mut self, tree: &Tree, log: &mut Group, now: Now, request: Ordered<'_>) {
-        let Ordered { session, cxid, from, op, body } = request;
-        self.place(log, now, (session, cxid), from, |leading, place, append| {
+        let Ordered { session, who, cxid, from, op, body, reads } = request;
+        self.place(log, now, (session, cxid), (from, reads), |leading, zxid, append| {
             if op == OpCode::CloseSession {
                 leading.sessions.start_closing(session);
             }
-            leading.sequencer.decide(tree, place, op, body, append);
+            leading.sequencer.decide(tree, Place { zxid, session, who }, op, body, append);
         });
     }
 
-    /// Gives a transaction its place in the order and in the log; `decide` says what it is.
+    /// Gives a transaction its place in the order and in the log, behind the reads that go along with it; `decide` says what it is.
     fn place(
         &mut self,
         log: &mut Group,
         now: Now,
         (session, cxid): (SessionId, Xid),
-        from: Origin,
-        decide: impl FnOnce(&mut Leading, Place, &mut dyn FnMut(Txn<'_>)),
+        (from, reads): (Origin, Option<ReadsBefore>),
+        decide: impl FnOnce(&mut Leading, Zxid, &mut dyn FnMut(Txn<'_>)),
     ) {
         let Role::Leading(leading) = &mut self.role else { unreachable!("only a leader orders") };
         let Some(zxid) = leading.leadership.order(self.options.epoch_max) else {
             return self.look(now.uptime, "the zxids of the epoch are used up");
         };
         let header = TxnHeader { session, cxid, zxid, time_ms: now.wall_ms };
-        decide(leading, Place { zxid, session }, &mut |txn| log.append(&TxnEntry { header, txn }, now.uptime));
-        self.logged(zxid, from);
+        decide(leading, zxid, &mut |txn| log.append(&TxnEntry { header, txn }, now.uptime));
+        self.logged(zxid, from, reads);
     }
 
-    fn forward(&mut self, request: Forwarded<'_>) {
+    /// Apache's leaders want to know who a client is; what a learner asks for by itself is nobody's.
+    fn forward(&mut self, request: Forwarded<'_>, who: Option<&Identities>) {
         let Role::Following(following) = &self.role else { unreachable!("only a learner forwards") };
-        let message = Message::with(PacketKind::Request, Zxid(-1), request.to_vec());
+        let auth = who.map(|who| who.encoded().clone());
+        let message = Message { auth, ..Message::with(PacketKind::Request, Zxid(-1), request.to_vec()) };
         self.commands.push(Command::Send(following.link, message));
     }
 
@@ -166,9 +161,9 @@ impl Replica {
         match &mut self.role {
             Role::Leading(_) => self.create_session(log, now, session, timeout_ms, Origin::Client(asker)),
             Role::Following(following) => {
-                following.forwarded.entry(session).or_default().push_back((asker, Vec::new()));
+                following.forwarded.entry(session).or_default().push_back((asker, None));
                 let (xid, op, body) = (asker.xid, asker.op.code(), &timeout_ms.to_be_bytes());
-                self.forward(Forwarded { session, xid, op, body });
+                self.forward(Forwarded { session, xid, op, body }, None);
             }
             _ => unreachable!("clients are taken"),
         }
@@ -177,7 +172,7 @@ impl Replica {
     /// The session is known from here on, as it is to Apache's leader: a learner may apply its transaction, and forward the next
     /// request of its client, before this member has come to apply it.
     fn create_session(&mut self, log: &mut Group, now: Now, session: SessionId, timeout_ms: i32, from: Origin) {
-        self.place(log, now, (session, Xid(0)), from, |leading, _, append| {
+        self.place(log, now, (session, Xid(0)), (from, None), |leading, _, append| {
             let owner = match from {
                 Origin::Client(asker) => Some(Owner::Client(asker.conn)),
                 Origin::Learner(link) => Some(Owner::Learner(link)),
@@ -254,8 +249,16 @@ impl Replica {
         let expired = if self.serving { leading.sessions.expired(now.uptime, room) } else { Vec::new() };
         for session in &expired {
             if matches!(self.role, Role::Leading(_)) {
-                let (cxid, from, op) = (Xid(0), Origin::Nobody, OpCode::CloseSession);
-                self.order(tree, log, now, Ordered { session: *session, cxid, from, op, body: &[] });
+                let request = Ordered {
+                    session: *session,
+                    who: &Identities::NOBODY,
+                    cxid: Xid(0),
+                    from: Origin::Nobody,
+                    op: OpCode::CloseSession,
+                    body: &[],
+                    reads: None,
+                };
+                self.order(tree, log, now, request);
             }
         }
         expired
@@ -289,12 +292,12 @@ impl Replica {
                 let answer = Revalidated { session, valid: renewed.is_some() }.to_vec();
                 self.commands.push(Command::Send(link, Message::with(PacketKind::Revalidate, said.zxid, answer)));
             }
-            _ => self.forwarded(tree, log, now, link, said.bytes()),
+            _ => self.forwarded(tree, log, now, link, said),
         }
     }
 
-    fn forwarded(&mut self, tree: &Tree, log: &mut Group, now: Now, link: LinkId, bytes: &[u8]) {
-        let Ok(Forwarded { session, xid, op, body }) = Forwarded::decode(bytes) else {
+    fn forwarded(&mut self, tree: &Tree, log: &mut Group, now: Now, link: LinkId, said: &Message) {
+        let Ok(Forwarded { session, xid, op, body }) = Forwarded::decode(said.bytes()) else {
             return self.refuse(link, "a request that cannot be read");
         };
         let Role::Leading(leading) = &mut self.role else { return };
@@ -314,8 +317,8 @@ impl Replica {
             },
             Some(op) if crate::requests::is_write(op) => match leading.sessions.speaks_over(link, session) {
                 Ok(()) => {
-                    let from = Origin::Learner(link);
-                    self.order(tree, log, now, Ordered { session, cxid: xid, from, op, body });
+                    let (who, from) = (&Identities::received(said.auth.clone()), Origin::Learner(link));
+                    self.order(tree, log, now, Ordered { session, who, cxid: xid, from, op, body, reads: None });
                 }
                 Err(error) => self.refused(log, now, place, link, error),
             },
@@ -324,7 +327,7 @@ impl Replica {
     }
 
     fn refused(&mut self, log: &mut Group, now: Now, place: (SessionId, Xid), link: LinkId, error: ErrorCode) {
-        self.place(log, now, place, Origin::Learner(link), |_, _, append| append(Txn::Error(error.code())));
+        self.place(log, now, place, (Origin::Learner(link), None), |_, _, append| append(Txn::Error(error.code())));
     }
 
     /// A learner that says what makes no sense is disconnected.

@@ -10,7 +10,7 @@
 use super::{Asker, ReplicaOptions};
 use crate::consensus::leadership::LinkId;
 use crate::consensus::learner::Learner;
-use crate::requests::ReadBefore;
+use crate::requests::ReadsBefore;
 use crate::requests::session::ConnId;
 use corral_proto::{SessionId, TxnHeader, Zxid};
 use std::collections::{BTreeMap, VecDeque};
@@ -23,7 +23,7 @@ pub(super) struct Following {
     /// The sessions whose clients are connected here, with their timeouts in ms.
     pub(super) clients: BTreeMap<SessionId, (ConnId, i32)>,
     /// Requests that the leader has, by session, in their order, each with the reads that are answered before it.
-    pub(super) forwarded: BTreeMap<SessionId, VecDeque<(Asker, Vec<ReadBefore>)>>,
+    pub(super) forwarded: BTreeMap<SessionId, VecDeque<(Asker, Option<ReadsBefore>)>>,
     /// Clients that came with a session, which the leader is asked about.
     pub(super) renewals: BTreeMap<SessionId, VecDeque<(ConnId, i32)>>,
     /// Those that wait for the leader's answer to their `sync`.
@@ -67,7 +67,7 @@ impl Following {
     }
 
     /// The client here that asked for a transaction, if one did.
-    pub(super) fn asker(&mut self, header: &TxnHeader) -> Option<(Asker, Vec<ReadBefore>)> {
+    pub(super) fn asker(&mut self, header: &TxnHeader) -> Option<(Asker, Option<ReadsBefore>)> {
         let waiting = self.forwarded.get_mut(&header.session)?;
         let asker = waiting.pop_front_if(|(asker, _)| asker.xid == header.cxid);
         if waiting.is_empty() {

@@ -62,7 +62,7 @@ impl Leading {
         Leading {
             leadership,
             sessions: Sessions::new(tick),
-            sequencer: Sequencer::new(options.seed),
+            sequencer: Sequencer::new(options.seed, options.access.clone()),
             syncs: VecDeque::new(),
             links: BTreeMap::new(),
             tick,

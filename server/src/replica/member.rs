@@ -286,7 +286,7 @@ impl Replica {
             }
             _ => tracing::info!("looking for a leader again: {why}"),
         }
-        self.proposals.iter_mut().for_each(|proposal| (proposal.from, proposal.reads) = (Origin::Nobody, Vec::new()));
+        self.proposals.iter_mut().for_each(|proposal| (proposal.from, proposal.reads) = (Origin::Nobody, None));
         if std::mem::take(&mut self.serving) {
             for outbox in &mut self.outbox {
                 outbox.items.push(Item::CloseAll);
@@ -397,10 +397,10 @@ impl Replica {
                     Ok(entry) if entry.header.zxid == zxid => {
                         let (from, reads) = match following.asker(&entry.header) {
                             Some((asker, reads)) => (Origin::Client(asker), reads),
-                            None => (Origin::Nobody, Vec::new()),
+                            None => (Origin::Nobody, None),
                         };
-                        self.append(log, now, zxid, &record, from);
-                        self.proposals.back_mut().expect("just appended").reads = reads;
+                        log.append_encoded(zxid, &record, now);
+                        self.logged(zxid, from, reads);
                     }
                     Ok(entry) => {
                         let why = format!("transaction {} was proposed as {zxid}", entry.header.zxid);

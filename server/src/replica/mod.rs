@@ -23,7 +23,7 @@ mod leading;
 mod member;
 
 use crate::clients::delivery::{Delivery, Item};
-use crate::clients::worker::answer_unwatched;
+use crate::clients::worker::{View, answer_unwatched};
 use crate::consensus::election::Patience;
 use crate::consensus::history::History;
 use crate::consensus::leadership::{Leadership, LinkId};
@@ -31,13 +31,13 @@ use crate::consensus::message::{Message, Record, Standing};
 use crate::consensus::stretch::Stretch;
 use crate::consensus::{Election, Ensemble};
 use crate::mutation::{self, Mutation};
+use crate::requests::acl::Access;
 use crate::requests::answer::answer;
 use crate::requests::session::{ConnId, SessionIds};
-use crate::requests::{READS_BEFORE_BYTES_MAX, ReadBefore};
+use crate::requests::{READS_BEFORE_BYTES_MAX, ReadBefore, ReadsBefore};
 use bytes::Bytes;
 use corral_engine::Tree;
 use corral_engine::tree::Change;
-use corral_engine::txnlog::Group;
 use corral_engine::txnlog::group::PlacedBatch;
 use corral_net::put_frame;
 use corral_proto::peer::{Notification, PeerState};
@@ -83,6 +83,8 @@ pub struct ReplicaOptions {
     pub first_session: SessionId,
     /// For the order of nothing that matters ([`crate::requests::sequencer::Sequencer::new`]).
     pub seed: u64,
+    /// Who may do what.
+    pub access: Access,
     /// How many workers there are.
     pub cores: usize,
 }
@@ -175,7 +177,7 @@ struct Proposal {
     /// Its bytes in the log's memory, once its batch was cut.
     record: Bytes,
     /// What its client is answered before it is applied.
-    reads: Vec<ReadBefore>,
+    reads: Option<ReadsBefore>,
 }
 
 /// Who asked for a transaction, as far as this member has to know.
@@ -309,14 +311,12 @@ impl Replica {
         self.cut -= 1;
         let entry = TxnEntry::decode(&proposal.record).expect("decoded when it came, or encoded here");
         assert!(entry.header.zxid == proposal.zxid, "a record belongs to its proposal");
-        let reads_last = mutation::is_on(Mutation::ReadsSeeTheWriteBehindThem);
-        if let (Origin::Client(Asker { conn, .. }), false) = (proposal.from, reads_last) {
-            self.answer_reads(tree, conn, &proposal.reads);
+        let mut reads = proposal.reads;
+        if !mutation::is_on(Mutation::ReadsSeeTheWriteBehindThem) {
+            reads.take().into_iter().for_each(|reads| self.answer_reads(tree, reads));
         }
         let applied = tree.apply(&entry, changes);
-        if let (Origin::Client(Asker { conn, .. }), true) = (proposal.from, reads_last) {
-            self.answer_reads(tree, conn, &proposal.reads);
-        }
+        reads.into_iter().for_each(|reads| self.answer_reads(tree, reads));
         let session = entry.header.session;
         match entry.txn {
             Txn::CreateSession { timeout_ms } => {
@@ -357,7 +357,8 @@ impl Replica {
     }
 
     /// Answers what a connection has asked for since its write before this, from the tree between the two.
-    fn answer_reads(&mut self, tree: &Tree, conn: ConnId, reads: &[ReadBefore]) {
+    fn answer_reads(&mut self, tree: &Tree, ReadsBefore { conn, who, reads }: ReadsBefore) {
+        let view = View { tree, access: &self.options.access, who: &who };
         let outbox = &mut self.outbox[usize::from(conn.core)];
         let (zxid, begin) = (tree.last_applied(), outbox.bytes.len());
         for ReadBefore { xid, op, frame } in reads {
@@ -365,9 +366,9 @@ impl Replica {
             if start - begin > READS_BEFORE_BYTES_MAX {
                 return outbox.items.push(Item::Close { conn });
             }
-            answer_unwatched(tree, *op, frame, *xid, &mut outbox.bytes);
+            answer_unwatched(&view, op, &frame, xid, &mut outbox.bytes);
             let frame = start..outbox.bytes.len();
-            outbox.items.push(Item::Answer { conn, xid: *xid, op: *op, zxid, frame, last: false });
+            outbox.items.push(Item::Answer { conn, xid, op, zxid, frame, last: false });
         }
     }
 
@@ -382,16 +383,10 @@ impl Replica {
         outbox.items.push(Item::Answer { conn, xid, op, zxid, frame: start..outbox.bytes.len(), last });
     }
 
-    /// Puts a transaction that another member has ordered at the end of the log.
-    fn append(&mut self, log: &mut Group, now: Duration, zxid: Zxid, record: &[u8], from: Origin) {
-        log.append_encoded(zxid, record, now);
-        self.logged(zxid, from);
-    }
-
-    /// A transaction is at the end of the log.
-    fn logged(&mut self, zxid: Zxid, from: Origin) {
+    /// A transaction is at the end of the log; `reads` are answered right before it is applied.
+    fn logged(&mut self, zxid: Zxid, from: Origin, reads: Option<ReadsBefore>) {
         self.standing.last = zxid;
-        self.proposals.push_back(Proposal { zxid, from, record: Bytes::new(), reads: Vec::new() });
+        self.proposals.push_back(Proposal { zxid, from, record: Bytes::new(), reads });
     }
 
     /// Whether there is anything to be done outside.

@@ -1,15 +1,18 @@
 //! What a write becomes: it is checked against the tree and everything before it that is still on its way ([`outstanding`]), turned into
 //! a transaction that decides everything ([`sequencer`]), and, once it is committed and applied, answered ([`answer`]). In whose name it
-//! is made: [`session`]; who may do what: [`acl`].
+//! is made: [`session`]; who that is: [`identity`], proved by a [`scheme`]; who may do what: [`acl`].
 //!
 //! **Not here**: zxids and quorums ([`crate::consensus`]), the log, connections.
 
 pub mod acl;
 pub mod answer;
+pub mod identity;
 pub mod outstanding;
+pub mod scheme;
 pub mod sequencer;
 pub mod session;
 
+use crate::requests::identity::Identities;
 use crate::requests::session::ConnId;
 use corral_proto::{SessionId, Xid};
 use std::time::Duration;
@@ -21,6 +24,8 @@ pub struct WriteRequest<'a> {
     pub conn: ConnId,
     /// In whose name.
     pub session: SessionId,
+    /// Who that is.
+    pub who: &'a Identities,
     /// What the client calls it.
     pub xid: Xid,
     /// The operation; one for which [`goes_to_replica`] holds.
@@ -31,8 +36,27 @@ pub struct WriteRequest<'a> {
     pub since: Duration,
 }
 
-/// A read that is answered right before a write of its connection is applied: it came before that write, and behind others that were on
-/// their way.
+/// Reads that are answered right before a write of their connection is applied: they came before that write, and behind others that were
+/// on their way.
+#[derive(Clone, Debug)]
+pub struct ReadsBefore {
+    /// Who waits for the answers.
+    pub conn: ConnId,
+    /// Who that is.
+    pub who: Identities,
+    /// What they read, in order; at least one.
+    pub reads: Vec<ReadBefore>,
+}
+
+impl ReadsBefore {
+    /// Those that go along with `request`, if any do.
+    pub fn of(request: &WriteRequest<'_>, reads: Vec<ReadBefore>) -> Option<ReadsBefore> {
+        let WriteRequest { conn, who, .. } = *request;
+        (!reads.is_empty()).then(|| ReadsBefore { conn, who: who.clone(), reads })
+    }
+}
+
+/// One of them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReadBefore {
     /// What the client calls it.

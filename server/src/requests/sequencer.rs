@@ -9,7 +9,8 @@
 //! **Not here**: sessions' liveness (the replica checks it first), zxids (it passes them in), the log.
 
 use super::outstanding::{NodeState, Outstanding};
-use crate::requests::acl;
+use crate::requests::acl::Access;
+use crate::requests::identity::Identities;
 use corral_engine::Tree;
 use corral_engine::tree::{BUILT_IN, path};
 use corral_proto::acl::perms;
@@ -24,18 +25,27 @@ use std::borrow::Cow;
 /// Bytes of paths that the end of a session names at most.
 const CLOSE_BYTES_MAX: usize = 16 << 20;
 
+/// Bytes by which the lists of one request may grow because the client's identities stand in them: a transaction must not be too large for
+/// learners.
+const GROWTH_MAX: usize = 1 << 20;
+
 /// Decides what requests become.
 pub struct Sequencer {
     outstanding: Outstanding,
+    access: Access,
+    /// Of [`GROWTH_MAX`], what the request that is being decided has left.
+    room: usize,
 }
 
 /// What the decision is about.
 #[derive(Clone, Copy)]
-pub struct Place {
+pub struct Place<'a> {
     /// The zxid that the transaction will have.
     pub zxid: Zxid,
     /// In whose name it is asked for.
     pub session: SessionId,
+    /// Who asks.
+    pub who: &'a Identities,
 }
 
 /// A create that was let through.
@@ -61,8 +71,8 @@ impl Creation<'_> {
 
 impl Sequencer {
     /// Nothing is on its way yet.
-    pub fn new(seed: u64) -> Sequencer {
-        Sequencer { outstanding: Outstanding::new(seed) }
+    pub fn new(seed: u64, access: Access) -> Sequencer {
+        Sequencer { outstanding: Outstanding::new(seed), access, room: GROWTH_MAX }
     }
 
     /// Everything up to `zxid` has been applied to the tree.
@@ -74,11 +84,12 @@ impl Sequencer {
     pub fn decide<R>(
         &mut self,
         tree: &Tree,
-        place: Place,
+        place: Place<'_>,
         op: OpCode,
         body: &[u8],
         then: impl FnOnce(Txn<'_>) -> R,
     ) -> R {
+        self.room = GROWTH_MAX;
         let decided = match Request::decode(op, body) {
             Err(error) => Err(undecodable(error)),
             Ok(Request::Create(request)) => match self.create(tree, place, &request) {
@@ -109,7 +120,7 @@ impl Sequencer {
     }
 
     /// Decides the end of a session: its ephemeral nodes go with it, those still on their way included.
-    pub fn close_session<R>(&mut self, tree: &Tree, place: Place, then: impl FnOnce(Txn<'_>) -> R) -> R {
+    pub fn close_session<R>(&mut self, tree: &Tree, place: Place<'_>, then: impl FnOnce(Txn<'_>) -> R) -> R {
         let paths = self.outstanding.ephemerals(tree, place.session);
         let mut raw = Vec::new();
         for path in &paths {
@@ -128,14 +139,14 @@ impl Sequencer {
     fn create<'a>(
         &mut self,
         tree: &Tree,
-        place: Place,
+        place: Place<'_>,
         request: &CreateRequest<'a>,
     ) -> Result<Creation<'a>, ErrorCode> {
         let mode = CreateMode::from_flags(request.flags).ok_or(ErrorCode::BadArguments)?;
         let (parent_path, _) = split(request.path)?;
-        let acl = acl::fix_up(request.acl)?;
+        let acl = self.fix_up(place.who, request.acl)?;
         let mut parent = self.outstanding.get(tree, parent_path).ok_or(ErrorCode::NoNode)?;
-        acl::check(parent.acl(), perms::CREATE)?;
+        self.access.check(place.who, parent.acl(), perms::CREATE)?;
         let path = if mode.sequential {
             // The number after the last one has been used up: refuse, rather than give a name twice.
             if parent.created == i32::MAX {
@@ -163,13 +174,13 @@ impl Sequencer {
         Ok(Creation { path, data: request.data, acl, ephemeral: mode.ephemeral, parent_cversion })
     }
 
-    fn delete<'a>(&mut self, tree: &Tree, place: Place, request: PathVersion<'a>) -> Result<Txn<'a>, ErrorCode> {
+    fn delete<'a>(&mut self, tree: &Tree, place: Place<'_>, request: PathVersion<'a>) -> Result<Txn<'a>, ErrorCode> {
         let (parent_path, _) = split(request.path)?;
         if BUILT_IN.contains(&request.path) {
             return Err(ErrorCode::BadArguments);
         }
         let mut parent = self.outstanding.get(tree, parent_path).ok_or(ErrorCode::NoNode)?;
-        acl::check(parent.acl(), perms::DELETE)?;
+        self.access.check(place.who, parent.acl(), perms::DELETE)?;
         let node = self.outstanding.get(tree, request.path).ok_or(ErrorCode::NoNode)?;
         check_version(node.version, request.version)?;
         if node.num_children > 0 {
@@ -181,8 +192,13 @@ impl Sequencer {
         Ok(Txn::Delete { path: request.path })
     }
 
-    fn set_data<'a>(&mut self, tree: &Tree, place: Place, request: SetDataRequest<'a>) -> Result<Txn<'a>, ErrorCode> {
-        let mut node = self.existing(tree, request.path, perms::WRITE)?;
+    fn set_data<'a>(
+        &mut self,
+        tree: &Tree,
+        place: Place<'_>,
+        request: SetDataRequest<'a>,
+    ) -> Result<Txn<'a>, ErrorCode> {
+        let mut node = self.existing(tree, place.who, request.path, perms::WRITE)?;
         check_version(node.version, request.version)?;
         node.version = node.version.wrapping_add(1);
         let version = node.version;
@@ -193,14 +209,14 @@ impl Sequencer {
     fn set_acl<'a>(
         &mut self,
         tree: &Tree,
-        place: Place,
+        place: Place<'_>,
         request: SetAclRequest<'a>,
     ) -> Result<(Cow<'a, [u8]>, i32), ErrorCode> {
         if !path::is_valid(request.path) {
             return Err(ErrorCode::BadArguments);
         }
-        let acl = acl::fix_up(request.acl)?;
-        let mut node = self.existing(tree, request.path, perms::ADMIN)?;
+        let acl = self.fix_up(place.who, request.acl)?;
+        let mut node = self.existing(tree, place.who, request.path, perms::ADMIN)?;
         check_version(node.aversion, request.version)?;
         node.aversion = node.aversion.wrapping_add(1);
         node.acl = (&*acl).into();
@@ -211,7 +227,7 @@ impl Sequencer {
 
     /// The parts of a multi, encoded. If one is refused, every part is an error: none (code 0) before it, its own, and
     /// RuntimeInconsistency after it.
-    fn multi(&mut self, tree: &Tree, place: Place, request: MultiRequest<'_>) -> Vec<u8> {
+    fn multi(&mut self, tree: &Tree, place: Place<'_>, request: MultiRequest<'_>) -> Vec<u8> {
         let mut parts = Vec::new();
         let mut failed = None;
         self.outstanding.begin();
@@ -236,7 +252,7 @@ impl Sequencer {
         parts
     }
 
-    fn part(&mut self, tree: &Tree, place: Place, op: MultiOp<'_>, parts: &mut Vec<u8>) -> Result<(), ErrorCode> {
+    fn part(&mut self, tree: &Tree, place: Place<'_>, op: MultiOp<'_>, parts: &mut Vec<u8>) -> Result<(), ErrorCode> {
         match op {
             MultiOp::Create(request) => {
                 SubTxns::push(parts, &Txn::Create(self.create(tree, place, &request)?.txn()));
@@ -247,7 +263,7 @@ impl Sequencer {
             MultiOp::Delete(request) => SubTxns::push(parts, &self.delete(tree, place, request)?),
             MultiOp::SetData(request) => SubTxns::push(parts, &self.set_data(tree, place, request)?),
             MultiOp::Check(request) => {
-                let node = self.existing(tree, request.path, perms::READ)?;
+                let node = self.existing(tree, place.who, request.path, perms::READ)?;
                 check_version(node.version, request.version)?;
                 SubTxns::push(parts, &Txn::Check(request));
             }
@@ -255,12 +271,18 @@ impl Sequencer {
         Ok(())
     }
 
-    fn existing(&self, tree: &Tree, path: &str, wanted: i32) -> Result<NodeState, ErrorCode> {
+    fn fix_up<'a>(&mut self, who: &Identities, acl: AclList<'a>) -> Result<Cow<'a, [u8]>, ErrorCode> {
+        let fixed = self.access.fix_up(who, acl, self.room)?;
+        self.room -= fixed.len().saturating_sub(acl.encoded().len());
+        Ok(fixed)
+    }
+
+    fn existing(&self, tree: &Tree, who: &Identities, path: &str, wanted: i32) -> Result<NodeState, ErrorCode> {
         if !path::is_valid(path) {
             return Err(ErrorCode::BadArguments);
         }
         let node = self.outstanding.get(tree, path).ok_or(ErrorCode::NoNode)?;
-        acl::check(node.acl(), wanted)?;
+        self.access.check(who, node.acl(), wanted)?;
         Ok(node)
     }
 

@@ -4,9 +4,9 @@
  * The official C client library (libzookeeper-mt) against a running server.
  *
  * What this proves: the library's handshake (it reads a fixed 41 bytes), a thousand pipelined operations completed in order
- * with every read showing the write before it, multi and its results, watches and their order against completions, what the
- * library does by itself when it loses its connection (same session, setWatches with xid -8, no event lost), resuming a session
- * of a process that died, and the refusal of a dead session.
+ * with every read showing the write before it, multi and its results, what authentication protects, watches and their order
+ * against completions, what the library does by itself when it loses its connection (same session, auth and setWatches again, no
+ * event lost), resuming a session of a process that died, and the refusal of a dead session.
  *
  * The idea: completions and watches of one handle run on one thread, in the order the frames came; they are written into one
  * journal, which a case waits for and compares. A connection is lost by shutting its socket down under the library.
@@ -448,6 +448,50 @@ static int test_acl(void)
     return 1;
 }
 
+/* What its owner has shown goes with a connection; the library shows it again on the next one. */
+static int test_auth(void)
+{
+    static const char credential[] = "owner:secret", guess[] = "owner:guess";
+    struct session owner, other;
+    struct ACL_vector acl;
+    struct Stat stat;
+    char data[16];
+    int length = sizeof data;
+    OPEN(owner);
+    OPEN(other);
+    CHECK_RC(zoo_add_auth(owner.zh, "digest", credential, strlen(credential), on_void, "auth"), ZOK);
+    JOURNAL(1, "auth 0");
+    CHECK_RC(zoo_create(owner.zh, at("/own"), "x", 1, &ZOO_CREATOR_ALL_ACL, 0, NULL, 0), ZOK);
+    CHECK_RC(zoo_create(other.zh, at("/other"), "x", 1, &ZOO_CREATOR_ALL_ACL, 0, NULL, 0), ZINVALIDACL);
+    CHECK_RC(zoo_get_acl(owner.zh, at("/own"), &acl, &stat), ZOK);
+    CHECK(acl.count == 1 && !strcmp(acl.data[0].id.scheme, "digest") && !strncmp(acl.data[0].id.id, "owner:", 6),
+          "%d entries, %s", acl.count, acl.count ? acl.data[0].id.id : "");
+    deallocate_ACL_vector(&acl);
+
+    CHECK_RC(zoo_add_auth(other.zh, "digest", guess, strlen(guess), on_void, "guess"), ZOK);
+    JOURNAL(1, "guess 0");
+    CHECK_RC(zoo_get(other.zh, at("/own"), 0, data, &length, NULL), ZNOAUTH);
+    CHECK_RC(zoo_set(other.zh, at("/own"), "y", 1, -1), ZNOAUTH);
+    CHECK_RC(zoo_create(other.zh, at("/own/kid"), "", 0, &ZOO_OPEN_ACL_UNSAFE, 0, NULL, 0), ZNOAUTH);
+    CHECK_RC(zoo_set_acl(other.zh, at("/own"), -1, &ZOO_OPEN_ACL_UNSAFE), ZNOAUTH);
+
+    int connects = owner.connects;
+    CHECK(cut_connections() >= 2 && await(&owner.connects, connects + 1), "not connected again");
+    CHECK_RC(zoo_set(owner.zh, at("/own"), "z", 1, -1), ZOK);
+    CHECK_RC(zoo_set_acl(owner.zh, at("/own"), -1, &ZOO_READ_ACL_UNSAFE), ZOK);
+    CHECK_RC(session_close(&owner), ZOK);
+
+    CHECK(await(&other.connects, 2), "not connected again");
+    length = sizeof data;
+    CHECK_RC(zoo_get(other.zh, at("/own"), 0, data, &length, NULL), ZOK);
+    CHECK(length == 1 && data[0] == 'z', "%d bytes", length);
+    journal_clear();
+    CHECK_RC(zoo_add_auth(other.zh, "no-such-scheme", guess, strlen(guess), on_void, "auth"), ZOK);
+    JOURNAL(1, "auth -115");
+    session_close(&other);
+    return 1;
+}
+
 /* The library hands over events and completions on one thread in the order of the frames. */
 static int test_watches_come_before_completions(void)
 {
@@ -580,6 +624,7 @@ static const struct {
     CASE(test_large_data),
     CASE(test_multi),
     CASE(test_acl),
+    CASE(test_auth),
     CASE(test_watches_come_before_completions),
     CASE(test_lost_connections_lose_no_event),
     CASE(test_sync_shows_what_others_wrote),

@@ -2,7 +2,7 @@
 
 What this proves: the handshake and its refusals, framing however the bytes arrive, xids and zxids, errors for what cannot
 be decoded, the results of a multi and the bytes of a notification, which changes fire which watches and in what order,
-setWatches, the end of sessions, four-letter words, and that no garbage stops the server.
+setWatches, the answers to auth, the end of sessions, four-letter words, and that no garbage stops the server.
 
 Every expectation was checked against a running Apache ZooKeeper 3.9.5. Where this server departs from it on purpose, the
 case says so and leaves the point out under `--apache`; where Apache 3.8 differs, the case says that too.
@@ -11,7 +11,7 @@ The server must allow 60 connections from this address and carry an otherwise un
 With a whitelist of `*` the case about a refused word is skipped. `--sessionless-ms` is the server's sessionlessCnxnTimeout;
 without it the case that waits for it is skipped.
 
-Not here: what needs a real client around it (`kazoo_suite.py`, `c_client.sh`), auth, addWatch, containers, TTL, reconfig.
+Not here: what needs a real client around it (`kazoo_suite.py`, `c_client.sh`), addWatch, containers, TTL, reconfig.
 """
 
 import random
@@ -414,6 +414,42 @@ def test_ping_waits_its_turn(t):
     replies = [connection.read() for _ in range(3)]
     check_equal([reply.xid for reply in replies], [1, -2, 2])
     assert replies[0].zxid <= replies[1].zxid <= replies[2].zxid
+
+
+def auth(scheme, data):
+    return wire.int32(0) + wire.string(scheme) + wire.buffer(data)
+
+
+def users(reply):
+    """What whoAmI answers, in order."""
+    reader = wire.Reader(reply.body)
+    count = reader.int32()
+    found = sorted((reader.string(), reader.string()) for _ in range(count))
+    reader.end()
+    return found
+
+
+def test_auth_is_answered_with_a_header_and_zxid_0(t):
+    connection = client(t)
+    own = ("ip", connection.sock.getsockname()[0])
+    check_equal(users(connection.call(wire.WHO_AM_I)), [own])
+    for xid, scheme, data in ((-4, "digest", b"u:p"), (77, "digest", b"nocolon"), (-4, "digest", b""), (-4, "ip", None)):
+        connection.send(request(xid, wire.AUTH, auth(scheme, data)))
+        reply = connection.read()
+        check_equal((reply.xid, reply.zxid, reply.err, reply.body), (xid, 0, wire.OK, b""))
+    check_equal(users(connection.call(wire.WHO_AM_I)), [("digest", ""), ("digest", "nocolon"), ("digest", "u"), own])
+
+
+def test_auth_that_fails_is_answered_and_ends_the_connection(t):
+    for scheme, data in (("nope", b"x"), ("world", b"anyone"), ("super", b"x"), ("digest", None), (None, b"u:p")):
+        connection = open_connection(t)
+        session = connection.handshake(timeout_ms=LONG_MS)
+        connection.send(request(-4, wire.AUTH, auth(scheme, data)))
+        reply = connection.read()
+        check_equal((reply.xid, reply.zxid, reply.err, reply.body), (-4, 0, wire.AUTH_FAILED, b""), scheme)
+        connection.expect_closed()
+        again = client(t, session=session.id, password=session.password)
+        check_equal(users(again.call(wire.WHO_AM_I)), [("ip", again.sock.getsockname()[0])], "the session lives, who it was does not")
 
 
 def test_xid_is_echoed_whatever_it_is(t):

@@ -6,6 +6,7 @@
 #![expect(clippy::disallowed_methods, reason = "waiting for a process needs a clock")]
 
 pub(crate) mod ensemble;
+pub(crate) mod identities;
 pub(crate) mod network;
 
 use corral_net::client::{BlockingClient, ClientError, Session, four_letter_word};

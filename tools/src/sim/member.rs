@@ -32,6 +32,7 @@ use corral_server::consensus::transfer::Departure;
 use corral_server::machine::{Crossing, Ended, Heard, Host, Machine, Member as Voter, MemberOptions, Piece};
 use corral_server::process::store::set_aside;
 use corral_server::replica::{Now, Replica, ReplicaOptions};
+use corral_server::requests::acl::Access;
 use corral_server::requests::session;
 use crossbeam::channel::Sender;
 use rand::rngs::SmallRng;
@@ -299,9 +300,13 @@ impl Member {
         let epochs = (!alone).then_some(epochs);
         let voter = Voter::new(crossing.clone(), options, replica, log, epochs);
         let mut voter = Some(voter.unwrap_or_else(|error| panic!("R5: {error}")));
-        let worker = |core: usize| {
-            let (core, timeouts_ms) = (core as u16, (100, 5000));
-            WorkerOptions { core, seed: 1, timeouts_ms, outstanding_max: 1000, bounds }
+        let worker = |core: usize| WorkerOptions {
+            core: core as u16,
+            seed: 1,
+            timeouts_ms: (100, 5000),
+            outstanding_max: 1000,
+            bounds,
+            access: Access::default(),
         };
         let machines = (0..cores).map(|core| Machine::new(crossing.clone(), worker(core), voter.take(), TICK));
         let machines = machines.collect();
@@ -355,6 +360,7 @@ impl Member {
             epoch_max: self.epoch_max,
             first_session: SessionId(session::first_id(self.id.0 as u8, 0).0 + ((self.lives as i64) << 16)),
             seed: 1,
+            access: Access::default(),
             cores,
         }
     }

@@ -4,6 +4,7 @@
 //!
 //! **Not here**: what is in `data` ([`super::learner`], [`crate::txn`]), the snapshot.
 
+use crate::identity::IdList;
 use crate::ids::Zxid;
 use crate::jute::{Decoder, Jute, JuteError, buffer_len, put_buffer};
 use crate::peer::Parsed;
@@ -97,52 +98,7 @@ pub struct Packet<'a> {
     /// What it carries.
     pub data: Option<&'a [u8]>,
     /// Who the client of a forwarded request is.
-    pub auth: Option<Ids<'a>>,
-}
-
-/// A list of identities (scheme, id), checked, still encoded.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Ids<'a> {
-    count: u32,
-    raw: &'a [u8],
-}
-
-/// No client has more identities than this.
-const IDS_MAX: u32 = 1024;
-
-impl<'a> Ids<'a> {
-    /// None.
-    pub const EMPTY: Ids<'static> = Ids { count: 0, raw: &[] };
-
-    /// Wraps `count` identities that [`Ids::push`] wrote.
-    pub fn from_encoded(count: u32, raw: &'a [u8]) -> Ids<'a> {
-        Ids { count, raw }
-    }
-
-    /// Appends an identity to the bytes of a list that is being put together.
-    pub fn push(out: &mut Vec<u8>, scheme: &str, id: &str) {
-        crate::jute::put_string(out, scheme);
-        crate::jute::put_string(out, id);
-    }
-
-    /// Scheme and id of each.
-    pub fn iter(&self) -> impl Iterator<Item = (&'a str, &'a str)> + use<'a> {
-        let mut d = Decoder::new(self.raw);
-        let mut string = move || d.ustring().expect("checked when decoded").unwrap_or("");
-        (0..self.count).map(move |_| (string(), string()))
-    }
-
-    fn decode(d: &mut Decoder<'a>) -> Result<Option<Ids<'a>>, JuteError> {
-        let Some(count) = d.count()? else { return Ok(None) };
-        if count > IDS_MAX {
-            return Err(JuteError::BadLength(count as i32));
-        }
-        let before = d.rest();
-        for _ in 0..count * 2 {
-            d.ustring()?;
-        }
-        Ok(Some(Ids { count, raw: &before[..before.len() - d.rest().len()] }))
-    }
+    pub auth: Option<IdList<'a>>,
 }
 
 impl<'a> Packet<'a> {
@@ -159,7 +115,7 @@ impl<'a> Packet<'a> {
     /// Reads the packet at the beginning of `bytes`.
     ///
     /// # Errors
-    /// Bytes that are no packet, or more than `data_max` bytes of data: the link is of no use then.
+    /// Bytes that are no packet, or more than `data_max` bytes of data, or of identities: the link is of no use then.
     pub fn parse(bytes: &'a [u8], data_max: usize) -> Result<Parsed<Packet<'a>>, JuteError> {
         Parsed::of((|| {
             let mut d = Decoder::new(bytes);
@@ -170,7 +126,11 @@ impl<'a> Packet<'a> {
                 return Err(JuteError::BadLength(len));
             }
             let data = d.buffer()?;
-            let auth = Ids::decode(&mut d)?;
+            let left = d.rest().len();
+            let auth = match IdList::decode(&mut d) {
+                Err(JuteError::Truncated { .. }) if left > data_max => return Err(JuteError::BadLength(left as i32)),
+                decoded => decoded?,
+            };
             Ok((Packet { kind, zxid, data, auth }, bytes.len() - d.rest().len()))
         })())
     }
@@ -178,21 +138,21 @@ impl<'a> Packet<'a> {
 
 impl Jute for Packet<'_> {
     fn encoded_len(&self) -> usize {
-        12 + buffer_len(self.data) + 4 + self.auth.map_or(0, |ids| ids.raw.len())
+        12 + buffer_len(self.data) + self.auth.map_or(4, |ids| ids.encoded_len())
     }
 
     fn encode<B: BufMut>(&self, out: &mut B) {
         out.put_i32(self.kind as i32);
         out.put_i64(self.zxid.0);
         put_buffer(out, self.data);
-        out.put_i32(self.auth.map_or(-1, |ids| ids.count as i32));
-        out.put_slice(self.auth.map_or(&[], |ids| ids.raw));
+        out.put_slice(self.auth.map_or(&[0xff; 4], |ids| ids.encoded()));
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::identity::encode_ids;
 
     #[test]
     fn every_kind_has_its_number() {
@@ -206,19 +166,16 @@ mod tests {
 
     #[test]
     fn a_packet_is_read_back_and_a_part_of_it_waits_for_the_rest() {
-        let mut raw = Vec::new();
-        Ids::push(&mut raw, "ip", "127.0.0.1");
-        Ids::push(&mut raw, "digest", "me:secret");
-        let ids = Ids::from_encoded(2, &raw);
-        assert_eq!(ids.iter().collect::<Vec<_>>(), [("ip", "127.0.0.1"), ("digest", "me:secret")]);
-        for (data, auth) in [(None, None), (Some(&b""[..]), Some(Ids::EMPTY)), (Some(b"data"), Some(ids))] {
+        let ids = encode_ids([("ip", "127.0.0.1"), ("digest", "me:secret")].into_iter());
+        let ids = IdList::from_encoded(&ids).unwrap();
+        for (data, auth) in [(None, None), (Some(&b""[..]), Some(IdList::EMPTY)), (Some(b"data"), Some(ids))] {
             let packet = Packet { kind: PacketKind::Request, zxid: Zxid(-1), data, auth };
             let mut bytes = packet.to_vec();
             let len = bytes.len();
             assert_eq!(len, packet.encoded_len());
-            (0..len).for_each(|len| assert_eq!(Packet::parse(&bytes[..len], 10), Ok(Parsed::Short), "{len}"));
+            (0..len).for_each(|len| assert_eq!(Packet::parse(&bytes[..len], 100), Ok(Parsed::Short), "{len}"));
             bytes.extend(b"the next one");
-            assert_eq!(Packet::parse(&bytes, 10), Ok(Parsed::Whole(packet, len)));
+            assert_eq!(Packet::parse(&bytes, 100), Ok(Parsed::Whole(packet, len)));
         }
     }
 
@@ -226,8 +183,11 @@ mod tests {
     fn what_is_too_long_is_refused_before_it_is_waited_for() {
         let bytes = Packet::with(PacketKind::Proposal, Zxid(1), b"12345").to_vec();
         assert!(Packet::parse(&bytes[..16], 4).is_err());
+        // Identities that never end are not waited for longer than data would be.
         let mut bytes = Packet::about(PacketKind::Ack, Zxid(1)).to_vec();
-        bytes[16..20].copy_from_slice(&(IDS_MAX as i32 + 1).to_be_bytes());
-        assert!(Packet::parse(&bytes, 4).is_err());
+        bytes[16..20].copy_from_slice(&i32::MAX.to_be_bytes());
+        bytes.extend([0; 76]);
+        assert_eq!(Packet::parse(&bytes, 80), Ok(Parsed::Short));
+        assert!(Packet::parse(&bytes, 79).is_err());
     }
 }

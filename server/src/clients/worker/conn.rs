@@ -2,6 +2,7 @@
 
 use super::reads::may_go_along;
 use crate::budget::{Bounds, Budget, Held};
+use crate::requests::identity::Identities;
 use crate::requests::{ReadBefore, is_write};
 use corral_engine::Tree;
 use corral_net::put_frame;
@@ -178,6 +179,8 @@ pub(super) struct Conn {
     pub(super) generation: u32,
     pub(super) phase: Phase,
     pub(super) session: Option<(SessionId, i32)>,
+    /// Who the client is, as far as the requests before the next have shown.
+    pub(super) who: Identities,
     pub(super) out: Out,
     /// Of the answers to writes in `out`: when the oldest was in the tree, and how many there are.
     pub(super) unsent: Option<(Duration, u64)>,
@@ -275,11 +278,12 @@ impl Conn {
         self.out.rest().len() >= self.answers_max
     }
 
-    pub(super) fn new(generation: u32, bounds: &Bounds) -> Conn {
+    pub(super) fn new(generation: u32, who: Identities, bounds: &Bounds) -> Conn {
         Conn {
             generation,
             phase: Phase::New,
             session: None,
+            who,
             out: Out::default(),
             unsent: None,
             answers_max: bounds.answers,

@@ -21,12 +21,14 @@ mod conn;
 mod reads;
 
 pub use conn::{ConnCounters, Latencies, Out};
-pub use reads::answer_unwatched;
+pub use reads::{View, answer_unwatched};
 
 use crate::budget::{Bounds, Budget, Held};
 use crate::clients::delivery::{Delivery, Item};
 use crate::clients::watch::Watches;
 use crate::mutation::{self, Mutation};
+use crate::requests::acl::Access;
+use crate::requests::identity::Identities;
 use crate::requests::sequencer::undecodable;
 use crate::requests::session::{self, ConnId};
 use crate::requests::{ReadBefore, WriteRequest, goes_to_replica};
@@ -38,6 +40,7 @@ use corral_proto::{
     SessionId, WatcherEvent, Xid, Zxid,
 };
 use slab::Slab;
+use std::net::IpAddr;
 use std::ops::ControlFlow;
 use std::time::Duration;
 
@@ -58,6 +61,8 @@ pub struct WorkerOptions {
     pub outstanding_max: usize,
     /// What clients may make it hold.
     pub bounds: Bounds,
+    /// Who may do what.
+    pub access: Access,
 }
 
 /// The way to the replica: a call on its own core, a queue from the others.
@@ -82,6 +87,8 @@ pub struct WorkerCounters {
     pub latency: Latencies,
     /// Connections that were closed because they left too many events unread.
     pub slow_watchers: u64,
+    /// Clients that were not let through by `auth`, or that have asked for something without it where it is enforced.
+    pub auth_failures: u64,
 }
 
 impl WorkerCounters {
@@ -92,6 +99,7 @@ impl WorkerCounters {
             sent: self.sent + other.sent,
             latency: self.latency.plus(&other.latency),
             slow_watchers: self.slow_watchers + other.slow_watchers,
+            auth_failures: self.auth_failures + other.auth_failures,
         }
     }
 }
@@ -139,10 +147,11 @@ impl Worker {
         }
     }
 
-    /// A connection was accepted.
-    pub fn open(&mut self) -> ConnId {
+    /// A connection from this address was accepted.
+    pub fn open(&mut self, remote: IpAddr) -> ConnId {
         self.generations = self.generations.wrapping_add(1);
-        let slot = self.conns.insert(Conn::new(self.generations, &self.options.bounds)) as u32;
+        let conn = Conn::new(self.generations, Identities::of(remote), &self.options.bounds);
+        let slot = self.conns.insert(conn) as u32;
         ConnId { core: self.options.core, slot, generation: self.generations }
     }
 
@@ -229,7 +238,12 @@ impl Worker {
     fn step(&mut self, tree: &Tree, port: &mut impl Port, now: Duration, since: Duration, slot: u32, frame: &[u8]) {
         let mut d = Decoder::new(frame);
         let Ok(header) = RequestHeader::decode(&mut d) else { return self.hang_up(slot) };
-        match OpCode::from_code(header.op) {
+        let op = OpCode::from_code(header.op);
+        if op != Some(OpCode::Auth) && !self.options.access.lets_in(&self.conns[slot as usize].who) {
+            let error = ErrorCode::SessionClosedRequireSaslAuth;
+            return self.turn_away(now, since, slot, op.unwrap_or(OpCode::Error), header.xid, error);
+        }
+        match op {
             Some(_) if write_op(frame).is_some() => {
                 if !self.send(tree, port, since, slot, frame, 0) {
                     self.hold(slot, 0, frame.into(), since);
@@ -237,17 +251,19 @@ impl Worker {
                 }
             }
             // Apache closes without a word here, and nowhere else for a body that it cannot read.
-            Some(OpCode::Auth) if Request::decode(OpCode::Auth, d.rest()).is_err() => self.hang_up(slot),
-            Some(OpCode::Auth) => {
-                // No authentication scheme is known yet. The answer is sent, then the connection is closed; the session lives.
-                self.answer(
-                    now,
-                    since,
-                    slot,
-                    OpCode::Auth,
-                    ReplyHeader { xid: header.xid, zxid: Zxid::ZERO, error: ErrorCode::AuthFailed.code() },
-                );
-                self.conns[slot as usize].phase = Phase::Closing;
+            Some(op @ OpCode::Auth) => {
+                let Ok(Request::Auth { scheme, auth }) = Request::decode(op, d.rest()) else {
+                    return self.hang_up(slot);
+                };
+                let conn = &mut self.conns[slot as usize];
+                match self.options.access.authenticate(&conn.who, scheme.unwrap_or_default(), auth) {
+                    Some(who) => {
+                        conn.who = who;
+                        let header = ReplyHeader { xid: header.xid, zxid: Zxid::ZERO, error: 0 };
+                        self.answer(now, since, slot, op, header);
+                    }
+                    None => self.turn_away(now, since, slot, op, header.xid, ErrorCode::AuthFailed),
+                }
             }
             None
             | Some(
@@ -267,8 +283,8 @@ impl Worker {
                 let xid = if op == OpCode::Ping { Xid::PING } else { header.xid };
                 let conn = &mut self.conns[slot as usize];
                 let outcome = Request::decode(op, d.rest()).map_err(undecodable);
-                let watches = &mut self.watches;
-                reads::answer(tree, watches, slot, outcome, xid, zxid, &mut conn.out);
+                let view = View { tree, access: &self.options.access, who: &conn.who };
+                reads::answer(&view, &mut self.watches, slot, outcome, xid, zxid, &mut conn.out);
                 self.count_answer(now, since, slot, op, xid, zxid);
             }
         }
@@ -283,7 +299,8 @@ impl Worker {
         let body = &frame[RequestHeader::LEN..];
         let mut reads = conn.take_reads(at);
         let (count, bytes) = (reads.len(), reads.iter().map(|read| read.frame.len()).sum::<usize>());
-        let taken = port.write(tree, &WriteRequest { conn: id, session, xid: header.xid, op, body, since }, &mut reads);
+        let request = WriteRequest { conn: id, session, who: &conn.who, xid: header.xid, op, body, since };
+        let taken = port.write(tree, &request, &mut reads);
         if taken {
             conn.held.give_back(bytes);
             conn.waiting.insert(at, Slot::Sent { xid: header.xid, since, bytes: frame.len(), goes_along: false });
@@ -461,7 +478,7 @@ impl Worker {
             let acl = AclList::from_encoded(&change.acl).expect("the tree's own list");
             let conn = &mut self.conns[slot as usize];
             // The watch is used up all the same (CVE-2024-23944).
-            if !crate::requests::acl::allows(acl, perms::READ) || !matches!(conn.phase, Phase::Open(_)) {
+            if !self.options.access.allows(&conn.who, acl, perms::READ) || !matches!(conn.phase, Phase::Open(_)) {
                 continue;
             }
             let before = conn.out.rest().len();
@@ -479,6 +496,13 @@ impl Worker {
             }
             self.dirty.push(slot);
         }
+    }
+
+    /// Refuses a client that has not shown who it is. Its connection is closed after that; its session lives.
+    fn turn_away(&mut self, now: Duration, since: Duration, slot: u32, op: OpCode, xid: Xid, error: ErrorCode) {
+        self.counters.auth_failures += 1;
+        self.answer(now, since, slot, op, ReplyHeader { xid, zxid: Zxid::ZERO, error: error.code() });
+        self.conns[slot as usize].phase = Phase::Closing;
     }
 
     fn answer(&mut self, now: Duration, since: Duration, slot: u32, op: OpCode, header: ReplyHeader) {

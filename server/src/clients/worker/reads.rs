@@ -5,7 +5,8 @@
 use super::Out;
 use crate::clients::watch::{WatchKind, Watches};
 use crate::mutation::{self, Mutation};
-use crate::requests::acl;
+use crate::requests::acl::{self, Access};
+use crate::requests::identity::Identities;
 use crate::requests::sequencer::undecodable;
 use corral_engine::Tree;
 use corral_engine::tree::NodeId;
@@ -15,7 +16,9 @@ use corral_proto::jute::StrList;
 use corral_proto::multi::{MultiReadRequest, MultiResult, ReadOp};
 use corral_proto::request::{AddWatchMode, RequestHeader, SetWatchesRequest};
 use corral_proto::response::Response;
-use corral_proto::{Decoder, ErrorCode, EventType, Jute, OpCode, ReplyHeader, Request, WatcherEvent, Xid, Zxid};
+use corral_proto::{
+    AclList, Decoder, ErrorCode, EventType, IdList, Jute, OpCode, ReplyHeader, Request, WatcherEvent, Xid, Zxid,
+};
 use std::collections::VecDeque;
 
 /// Bytes of names that one list of children may have. (Java clients take answers of 1 MiB, unless `jute.maxbuffer` says otherwise.)
@@ -25,6 +28,28 @@ const MULTI_READ_BYTES_MAX: usize = 16 << 20;
 
 /// Bytes of data and of children's names that a read before a write may answer ([`may_go_along`]), and children.
 const GO_ALONG_MAX: (usize, i32) = (64 << 10, 1000);
+
+/// The tree as one client may see it.
+#[derive(Clone, Copy)]
+pub struct View<'a> {
+    /// All of it.
+    pub tree: &'a Tree,
+    /// Who may do what.
+    pub access: &'a Access,
+    /// Who looks.
+    pub who: &'a Identities,
+}
+
+impl View<'_> {
+    fn allows(&self, id: NodeId, wanted: i32) -> bool {
+        self.access.allows(self.who, self.tree.acl(id), wanted)
+    }
+
+    fn readable(&self, path: &str, wanted: i32) -> Result<NodeId, ErrorCode> {
+        let id = self.tree.find(path).ok_or(ErrorCode::NoNode)?;
+        if self.allows(id, wanted) { Ok(id) } else { Err(ErrorCode::NoAuth) }
+    }
+}
 
 /// Whether a request may be answered by whoever applies the write that follows it on its connection: it reads one small node, and leaves
 /// no watch.
@@ -52,16 +77,16 @@ pub(super) fn may_go_along(tree: &Tree, frame: &[u8]) -> bool {
 }
 
 /// Answers a request that [`may_go_along`], from the tree as it is now.
-pub fn answer_unwatched(tree: &Tree, op: OpCode, frame: &[u8], xid: Xid, out: &mut Vec<u8>) {
+pub fn answer_unwatched(view: &View<'_>, op: OpCode, frame: &[u8], xid: Xid, out: &mut Vec<u8>) {
     let request = Request::decode(op, &frame[RequestHeader::LEN..]).map_err(undecodable);
-    let mut names = Vec::new();
-    let response = request.and_then(|request| read(tree, &mut Watches::new(0), 0, request, &mut names));
-    put_frame(out, |out| encode(&response, xid, tree.last_applied(), out));
+    let mut made = Vec::new();
+    let response = request.and_then(|request| read(view, &mut Watches::new(0), 0, request, &mut made));
+    put_frame(out, |out| encode(&response, xid, view.tree.last_applied(), out));
 }
 
 /// Answers one request into `out`.
 pub(super) fn answer(
-    tree: &Tree,
+    view: &View<'_>,
     watches: &mut Watches,
     slot: u32,
     request: Result<Request<'_>, ErrorCode>,
@@ -69,14 +94,14 @@ pub(super) fn answer(
     zxid: Zxid,
     out: &mut Out,
 ) {
-    let mut names = Vec::new();
+    let mut made = Vec::new();
     let response = match request {
         Ok(Request::SetWatches(request) | Request::SetWatches2(request)) => {
-            set_watches(tree, watches, slot, &request, out);
+            set_watches(view, watches, slot, &request, out);
             Ok(Response::Empty)
         }
-        Ok(Request::MultiRead(request)) => read_all(tree, &request, &mut names).map(Response::Multi),
-        Ok(request) => read(tree, watches, slot, request, &mut names),
+        Ok(Request::MultiRead(request)) => read_all(view, &request, &mut made).map(Response::Multi),
+        Ok(request) => read(view, watches, slot, request, &mut made),
         Err(error) => Err(error),
     };
     out.put_frame(|out| encode(&response, xid, zxid, out));
@@ -91,20 +116,22 @@ fn encode(response: &Result<Response<'_>, ErrorCode>, xid: Xid, zxid: Zxid, out:
     body.encode(out);
 }
 
+/// What is not in the tree as it is sent is put into `made`.
 fn read<'a>(
-    tree: &'a Tree,
+    view: &View<'a>,
     watches: &mut Watches,
     slot: u32,
     request: Request<'a>,
-    names: &'a mut Vec<u8>,
+    made: &'a mut Vec<u8>,
 ) -> Result<Response<'a>, ErrorCode> {
+    let tree = view.tree;
     match request {
         Request::Ping => Ok(Response::Empty),
         Request::Exists(request) => {
             if request.path.contains('\0') {
                 return Err(ErrorCode::BadArguments);
             }
-            let found = readable(tree, request.path, perms::READ);
+            let found = view.readable(request.path, perms::READ);
             // A watch on a node that is not there waits for it; on one that may not be read there is none.
             if request.watch && found != Err(ErrorCode::NoAuth) {
                 watches.add(WatchKind::Data, canonical(request.path), slot);
@@ -112,26 +139,37 @@ fn read<'a>(
             found.map(|id| Response::Stat(tree.stat(id)))
         }
         Request::GetData(request) => {
-            let id = readable(tree, request.path, perms::READ)?;
+            let id = view.readable(request.path, perms::READ)?;
             if request.watch {
                 watches.add(WatchKind::Data, canonical(request.path), slot);
             }
             Ok(Response::Data(tree.data(id), tree.stat(id)))
         }
         Request::GetAcl(path) => {
-            let id = readable(tree, path, perms::READ | perms::ADMIN)?;
-            Ok(Response::Acl(tree.acl(id), tree.stat(id)))
+            let id = view.readable(path, perms::READ | perms::ADMIN)?;
+            let acl = match view.allows(id, perms::ADMIN) {
+                true => tree.acl(id),
+                false => {
+                    *made = acl::masked(tree.acl(id));
+                    AclList::from_encoded(made).expect("made here")
+                }
+            };
+            Ok(Response::Acl(acl, tree.stat(id)))
+        }
+        Request::WhoAmI => {
+            *made = view.access.users(view.who);
+            Ok(Response::WhoAmI(IdList::from_encoded(made).expect("made here")))
         }
         Request::GetChildren(watched) | Request::GetChildren2(watched) => {
-            let id = readable(tree, watched.path, perms::READ)?;
+            let id = view.readable(watched.path, perms::READ)?;
             if watched.watch {
                 watches.add(WatchKind::Child, canonical(watched.path), slot);
             }
-            let count = tree.children(id, names);
-            if names.len() > CHILDREN_BYTES_MAX {
+            let count = tree.children(id, made);
+            if made.len() > CHILDREN_BYTES_MAX {
                 return Err(ErrorCode::MarshallingError);
             }
-            let children = StrList::from_encoded(count, names);
+            let children = StrList::from_encoded(count, made);
             Ok(match request {
                 Request::GetChildren(_) => Response::Children(children),
                 _ => Response::ChildrenStat(children, tree.stat(id)),
@@ -160,16 +198,17 @@ fn read<'a>(
 /// Answers the reads of a multiRead, all of the same tree. (Apache's may see writes between them.) One that asks for more than
 /// [`MULTI_READ_BYTES_MAX`] is refused as a whole, as soon as that shows.
 fn read_all<'a>(
-    tree: &'a Tree,
+    view: &View<'a>,
     request: &MultiReadRequest<'_>,
     names: &'a mut Vec<u8>,
 ) -> Result<Vec<MultiResult<'a>>, ErrorCode> {
+    let tree = view.tree;
     let mut lists = VecDeque::new();
     let mut bytes = 0;
     for op in request.iter() {
         match op {
             ReadOp::GetChildren(path) => {
-                if let Ok(id) = readable(tree, path, perms::READ) {
+                if let Ok(id) = view.readable(path, perms::READ) {
                     let start = names.len();
                     let count = tree.children(id, names);
                     lists.push_back((count, start..names.len()));
@@ -177,7 +216,7 @@ fn read_all<'a>(
                 }
             }
             ReadOp::GetData(path) => {
-                let data = readable(tree, path, perms::READ).map(|id| tree.data(id));
+                let data = view.readable(path, perms::READ).map(|id| tree.data(id));
                 bytes += data.ok().flatten().map_or(0, <[u8]>::len);
             }
         }
@@ -188,11 +227,11 @@ fn read_all<'a>(
     let names: &[u8] = names;
     let one = |op: ReadOp<'_>| match op {
         ReadOp::GetData(path) => {
-            let id = readable(tree, path, perms::READ)?;
+            let id = view.readable(path, perms::READ)?;
             Ok(MultiResult::Data { data: tree.data(id), stat: tree.stat(id) })
         }
         ReadOp::GetChildren(path) => {
-            readable(tree, path, perms::READ)?;
+            view.readable(path, perms::READ)?;
             let (count, range) = lists.pop_front().expect("the same were readable before");
             Ok(MultiResult::Children(StrList::from_encoded(count, &names[range])))
         }
@@ -208,26 +247,21 @@ fn canonical(path: &str) -> &str {
     if path.is_empty() { "/" } else { path }
 }
 
-fn readable(tree: &Tree, path: &str, wanted: i32) -> Result<NodeId, ErrorCode> {
-    let id = tree.find(path).ok_or(ErrorCode::NoNode)?;
-    acl::check(tree.acl(id), wanted)?;
-    Ok(id)
-}
-
 /// Registers what a client watched on its former connection, and tells it at once of what it missed (the table of the protocol
 /// reference; Apache's `DataTree.setWatches`). Unlike Apache, it is not told of nodes that it may not read.
-fn set_watches(tree: &Tree, watches: &mut Watches, slot: u32, request: &SetWatchesRequest<'_>, out: &mut Out) {
+fn set_watches(view: &View<'_>, watches: &mut Watches, slot: u32, request: &SetWatchesRequest<'_>, out: &mut Out) {
     let mut tell = |kind: EventType, path: &str| {
         if mutation::is_on(Mutation::MissedEventsAreForgotten) {
             return;
         }
-        if tree.find(path).is_none_or(|id| acl::allows(tree.acl(id), perms::READ)) {
+        if view.tree.find(path).is_none_or(|id| view.allows(id, perms::READ)) {
             out.put_frame(|out| {
                 ReplyHeader { xid: Xid::NOTIFICATION, zxid: Zxid(-1), error: 0 }.encode(out);
                 WatcherEvent { kind, path }.encode(out);
             });
         }
     };
+    let tree = view.tree;
     let stat = |path: &str| tree.find(path).map(|id| tree.stat(id));
     for path in request.data.iter() {
         match stat(path) {

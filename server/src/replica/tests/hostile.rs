@@ -22,12 +22,12 @@ pub(super) fn promise(last: Zxid) -> Message {
     Message::with(PacketKind::AckEpoch, last, 1i32.to_be_bytes().to_vec())
 }
 
-fn forwarded(session: SessionId, op: OpCode, body: &[u8]) -> Message {
+pub(super) fn forwarded(session: SessionId, op: OpCode, body: &[u8]) -> Message {
     let request = Forwarded { session, xid: Xid(1), op: op.code(), body };
     Message::with(PacketKind::Request, Zxid(-1), request.to_vec())
 }
 
-fn create_session() -> Message {
+pub(super) fn create_session() -> Message {
     forwarded(SessionId(77), OpCode::CreateSession, &9000i32.to_be_bytes())
 }
 
@@ -64,7 +64,7 @@ pub(super) fn leads(words: usize) -> (Member, LinkId) {
 }
 
 /// A member that follows, and its link, over which so many of its leader's words have come.
-fn follows(words: usize) -> (Member, LinkId) {
+pub(super) fn follows(words: usize) -> (Member, LinkId) {
     let mut member = Member::new();
     let link = member.dialed();
     leader().into_iter().take(words).for_each(|word| member.hear(link, word));

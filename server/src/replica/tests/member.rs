@@ -2,7 +2,7 @@
 
 use super::*;
 use corral_engine::disk::BlockSize;
-use corral_engine::txnlog::{Durable, Position};
+use corral_engine::txnlog::{Durable, Group, Position};
 use corral_proto::peer::vote::VERSION;
 use corral_proto::peer::{Notification, PacketKind, PeerState, Vote};
 use corral_proto::{TxnEntry, TxnHeader};
@@ -27,6 +27,7 @@ pub(super) fn of_the_first_of(members: i64) -> ReplicaOptions {
         epoch_max: u32::MAX,
         first_session: FIRST,
         seed: 1,
+        access: Access::default(),
         cores: CORES,
     }
 }
@@ -34,7 +35,7 @@ pub(super) fn of_the_first_of(members: i64) -> ReplicaOptions {
 pub(super) struct Member {
     tree: Tree,
     pub(super) replica: Replica,
-    log: Group,
+    pub(super) log: Group,
     now: Duration,
     links: u64,
     /// Links that it has not dropped.
@@ -142,6 +143,11 @@ impl Member {
             self.replica.durable(&mut self.log, self.now, durable);
         }
         self.carry_out();
+    }
+
+    /// What is committed comes into the tree.
+    pub(super) fn apply(&mut self) {
+        self.replica.apply(&mut self.tree, usize::MAX, self.now, None);
     }
 
     fn carry_out(&mut self) {

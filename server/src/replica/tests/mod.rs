@@ -12,12 +12,13 @@
 
 mod expiry;
 mod hostile;
+mod identity;
 mod member;
 mod slow_disk;
 
 use super::*;
-use crate::requests::WriteRequest;
-use crate::requests::session;
+use crate::requests::identity::Identities;
+use crate::requests::{WriteRequest, is_write, session};
 use corral_engine::disk::{BlockSize, LogIo, LogSync, Mode};
 use corral_engine::txnlog::{Log, LogOptions, Recovered, recover};
 use corral_proto::request::{CreateRequest, PathVersion, SetDataRequest};
@@ -114,10 +115,21 @@ impl Rig {
     }
 
     fn ask(&mut self, conn: u32, session: SessionId, xid: i32, request: Request<'_>) {
+        self.ask_as(&Identities::NOBODY, conn, (session, xid), request, Vec::new());
+    }
+
+    fn ask_as(
+        &mut self,
+        who: &Identities,
+        conn: u32,
+        (session, xid): (SessionId, i32),
+        request: Request<'_>,
+        reads: Vec<ReadBefore>,
+    ) {
         let body = request.to_vec();
         let (conn, xid, op, since) = (id(conn), Xid(xid), request.op(), Duration::ZERO);
-        let request = WriteRequest { conn, session, xid, op, body: &body, since };
-        self.replica.request(&self.tree, &mut self.log.group, self.now, &request, Vec::new());
+        let request = WriteRequest { conn, session, who, xid, op, body: &body, since };
+        self.replica.request(&self.tree, &mut self.log.group, self.now, &request, reads);
     }
 
     fn tick(&mut self, ms: u64) -> Vec<SessionId> {
@@ -184,10 +196,8 @@ impl Rig {
                     assert_eq!(u32::from_be_bytes(*len) as usize, body.len());
                     let header = ReplyHeader::decode(&mut Decoder::new(body)).expect("an answer has a header");
                     assert_eq!((header.xid, header.zxid), (*xid, *zxid));
-                    assert!(
-                        (*zxid > last_zxid || *op == OpCode::Sync) && *zxid <= self.tree.last_applied(),
-                        "answers are in order, and applied"
-                    );
+                    let is_next = if is_write(*op) { *zxid > last_zxid } else { *zxid >= last_zxid };
+                    assert!(is_next && *zxid <= self.tree.last_applied(), "answers are in order, and applied");
                     assert_eq!(*last, *op == OpCode::CloseSession);
                     last_zxid = *zxid;
                     let error = ErrorCode::from_code(header.error);
@@ -454,7 +464,8 @@ fn only_the_newest_connection_speaks_for_a_session() {
     // The same place in the table, but another connection.
     let conn = ConnId { generation: 77, ..id(2) };
     let (body, since) = (create("/e", 0).to_vec(), Duration::ZERO);
-    let request = WriteRequest { conn, session, xid: Xid(9), op: OpCode::Create, body: &body, since };
+    let (who, xid, op) = (&Identities::NOBODY, Xid(9), OpCode::Create);
+    let request = WriteRequest { conn, session, who, xid, op, body: &body, since };
     rig.replica.request(&rig.tree, &mut rig.log.group, rig.now, &request, Vec::new());
     assert_eq!(rig.replica.outstanding(), 0);
 }

@@ -228,3 +228,59 @@ fn what_breaks_no_rule_is_let_through() {
         rig.apply();
     }
 }
+
+/// A list of one entry.
+fn list_of(perms: i32, scheme: &str, id: &str) -> Vec<u8> {
+    encode_acls([Acl { perms, scheme: Some(scheme), id: Some(id) }].into_iter())
+}
+
+/// Section 7 of the reference: each request is checked against what was decided before, as its own client.
+#[test]
+fn what_a_client_made_for_itself_is_its_own() {
+    let somebody = Identities::of([10, 1, 2, 3].into());
+    let owner = somebody.with(&[("digest", "a:1")]).unwrap();
+    let root = somebody.with(&[("super", "")]).unwrap();
+    let own = list_of(31, "auth", "");
+    let nobodys = list_of(0, "ip", "10.0.0.0/8");
+    for at_once in [true, false] {
+        let mut rig = Rig::new();
+        for (who, request, expected) in [
+            (&somebody, create_with("/own", acl(&own), 0), "InvalidAcl"),
+            (&owner, create_with("/own", acl(&own), 0), "create /own #1"),
+            (&somebody, set("/own", -1), "NoAuth"),
+            (&somebody, create("/own/x", 0), "NoAuth"),
+            (&somebody, set_acl("/own", AclList::OPEN, -1), "NoAuth"),
+            (&owner, set("/own", -1), "set /own v1"),
+            (&root, set("/own", -1), "set /own v2"),
+            (&owner, create("/own/x", 0), "create /own/x #1"),
+            // What a node's own list says of its deletion does not matter, its parent's does.
+            (&somebody, delete("/own/x", -1), "NoAuth"),
+            (&owner, delete("/own/x", -1), "delete /own/x"),
+            (&root, set_acl("/own", acl(&nobodys), -1), "acl /own v1"),
+            (&owner, set("/own", -1), "NoAuth"),
+            (&somebody, delete("/own", -1), "delete /own"),
+        ] {
+            rig.who = who.clone();
+            assert_eq!(rig.ask(request), expected, "{request:?}");
+            if at_once {
+                rig.apply();
+            }
+        }
+    }
+}
+
+/// All lists of one request together: a multi has room for thousands of them.
+#[test]
+fn a_clients_identities_do_not_make_a_transaction_of_any_size() {
+    let mut rig = Rig::new();
+    let ids: Vec<String> = (0..50).map(|n| format!("{n}:{}", "x".repeat(100))).collect();
+    let ids: Vec<(&str, &str)> = ids.iter().map(|id| ("digest", &**id)).collect();
+    rig.who = Identities::NOBODY.with(&ids).unwrap();
+    let own = list_of(31, "auth", "");
+    let paths: Vec<String> = (0..1000).map(|n| format!("/{n}")).collect();
+    let ops: Vec<MultiOp<'_>> = paths.iter().map(|path| MultiOp::Create(creation(path, acl(&own), 0))).collect();
+    assert!(rig.multi(&ops[..100]).starts_with("[create /0"));
+    let refused = rig.multi(&ops[100..]);
+    assert!(refused.contains("InvalidAcl") && !refused.contains("create"), "{refused}");
+    assert!(rig.multi(&ops[900..]).starts_with("[create /900"), "each has the same room");
+}

@@ -24,19 +24,27 @@ const US: SessionId = SessionId(0x51);
 const THEM: SessionId = SessionId(0x52);
 
 /// A list that no fix-up accepts.
-const BAD: &[u8] = b"\0\0\0\x01\0\0\0\x1f\0\0\0\x06digest\0\0\0\x03u:p";
+const BAD: &[u8] = b"\0\0\0\x01\0\0\0\x1f\0\0\0\x06nobody\0\0\0\x03u:p";
 
 /// A sequencer, the tree, and what was decided and is still on its way between them.
 struct Rig {
     tree: Tree,
     sequencer: Sequencer,
+    /// Who asks.
+    who: Identities,
     decided: i64,
     on_its_way: VecDeque<Vec<u8>>,
 }
 
 impl Rig {
     fn new() -> Rig {
-        Rig { tree: Tree::new(1), sequencer: Sequencer::new(1), decided: 0, on_its_way: VecDeque::new() }
+        Rig {
+            tree: Tree::new(1),
+            sequencer: Sequencer::new(1, Access::default()),
+            who: Identities::NOBODY,
+            decided: 0,
+            on_its_way: VecDeque::new(),
+        }
     }
 
     /// Decides a body as it came from the wire; returns the log entry.
@@ -44,9 +52,8 @@ impl Rig {
         self.decided += 1;
         let zxid = Zxid(self.decided);
         let header = TxnHeader { session, cxid: Xid(1), zxid, time_ms: 1000 + self.decided };
-        let entry = self
-            .sequencer
-            .decide(&self.tree, Place { zxid, session }, op, body, |txn| TxnEntry { header, txn }.to_vec());
+        let place = Place { zxid, session, who: &self.who };
+        let entry = self.sequencer.decide(&self.tree, place, op, body, |txn| TxnEntry { header, txn }.to_vec());
         self.on_its_way.push_back(entry.clone());
         entry
     }

@@ -11,6 +11,7 @@ use corral_net::frame::Frames;
 use corral_server::clients::worker::Worker;
 use corral_server::machine::Machine;
 use rand::seq::IteratorRandom;
+use std::net::Ipv4Addr;
 use std::ops::ControlFlow;
 
 impl World {
@@ -91,7 +92,7 @@ impl World {
         self.on_core(server.member, core, Cause::Event, |world, machine, shell| {
             let conn = world.conns.get_mut(&id).expect("looked at just now");
             let slot = *conn.slot.get_or_insert_with(|| {
-                let slot = machine.clients.worker.open().slot;
+                let slot = machine.clients.worker.open(Ipv4Addr::LOCALHOST.into()).slot;
                 shell.conns[core].insert(slot, id);
                 slot
             });

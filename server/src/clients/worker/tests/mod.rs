@@ -27,7 +27,9 @@ use corral_proto::{Acl, EventType, MultiOp, MultiRequest, MultiResult, TxnEntry,
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngSeed};
 use std::collections::{BTreeMap, VecDeque};
+use std::net::Ipv4Addr;
 
+mod access;
 mod limits;
 mod order;
 mod properties;
@@ -35,11 +37,13 @@ mod protocol;
 
 const SOMEBODY: SessionId = SessionId(0x9999);
 const TIMEOUT_MS: i32 = 9000;
+const REMOTE: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 1, 2, 3));
 
 /// A write that the replica took.
 struct Sent {
     conn: ConnId,
     session: SessionId,
+    who: Identities,
     xid: Xid,
     op: OpCode,
     body: Vec<u8>,
@@ -57,11 +61,11 @@ struct Script {
 
 impl Port for Script {
     fn write(&mut self, _tree: &Tree, request: &WriteRequest<'_>, reads: &mut Vec<ReadBefore>) -> bool {
-        let WriteRequest { conn, session, xid, op, body, .. } = *request;
+        let WriteRequest { conn, session, who, xid, op, body, .. } = *request;
         let taken = self.writes.len() < self.room;
         if taken {
-            let reads = std::mem::take(reads);
-            self.writes.push_back(Sent { conn, session, xid, op, body: body.to_vec(), reads });
+            let (who, body, reads) = (who.clone(), body.to_vec(), std::mem::take(reads));
+            self.writes.push_back(Sent { conn, session, who, xid, op, body, reads });
         }
         taken
     }
@@ -188,8 +192,11 @@ impl Client {
                 names.sort();
                 format!(" [{}]", names.join(" "))
             }
-            Response::Acl(acl, _) => format!(" {} entries", acl.iter().count()),
+            Response::Acl(acl, _) => acl.iter().fold(String::new(), |text, Acl { perms, scheme, id }| {
+                format!("{text} {}:{}:{perms}", scheme.unwrap_or("null"), id.unwrap_or("null"))
+            }),
             Response::Sync(path) => format!(" {path:?}"),
+            Response::WhoAmI(ids) => ids.iter().map(|(scheme, user)| format!(" {scheme}:{user}")).collect(),
         };
         format!("{xid}: ok{body} @{}", header.zxid.0)
     }
@@ -217,18 +224,24 @@ impl Rig {
     }
 
     fn with_outstanding_max(outstanding_max: usize) -> Rig {
+        Rig::with(outstanding_max, Access::default())
+    }
+
+    fn with(outstanding_max: usize, access: Access) -> Rig {
+        let sequencer = Sequencer::new(1, access.clone());
         let options = WorkerOptions {
             core: 3,
             seed: 1,
             timeouts_ms: (4000, 40_000),
             outstanding_max,
             bounds: Bounds::PRODUCTION,
+            access,
         };
         Rig {
             worker: Worker::new(options),
             tree: Tree::new(1),
             port: Script { room: usize::MAX, ..Script::default() },
-            sequencer: Sequencer::new(1),
+            sequencer,
             zxid: 0,
             now: Duration::from_secs(1),
             open: Delivery::default(),
@@ -241,7 +254,7 @@ impl Rig {
 
     /// A connection that has said nothing yet.
     fn accept(&mut self) -> u32 {
-        let id = self.worker.open();
+        let id = self.worker.open(REMOTE);
         self.clients.insert(id.slot, Client::new(id));
         id.slot
     }
@@ -286,11 +299,17 @@ impl Rig {
     }
 
     /// Decides and applies a write, and notes what changed.
-    fn carry_out(&mut self, session: SessionId, xid: Xid, op: OpCode, body: &[u8]) -> (Zxid, Vec<u8>, bool) {
+    fn carry_out(
+        &mut self,
+        (session, who): (SessionId, &Identities),
+        xid: Xid,
+        op: OpCode,
+        body: &[u8],
+    ) -> (Zxid, Vec<u8>, bool) {
         self.zxid += 1;
         let zxid = Zxid(self.zxid);
         let header = TxnHeader { session, cxid: xid, zxid, time_ms: 0 };
-        let place = Place { zxid, session };
+        let place = Place { zxid, session, who };
         let bytes = self.sequencer.decide(&self.tree, place, op, body, |txn| TxnEntry { header, txn }.to_vec());
         let entry = TxnEntry::decode(&bytes).expect("encoded here");
         let applied = self.tree.apply(&entry, Some(&mut self.changes));
@@ -306,14 +325,18 @@ impl Rig {
 
     /// The replica applies the oldest write that it took, and will tell. False if there is none.
     fn apply(&mut self) -> bool {
-        let Some(Sent { conn, session, xid, op, body, reads }) = self.port.writes.pop_front() else { return false };
+        let Some(Sent { conn, session, who, xid, op, body, reads }) = self.port.writes.pop_front() else {
+            return false;
+        };
+        let access = Access::default();
+        let view = View { tree: &self.tree, access: &access, who: &who };
         for ReadBefore { xid, op, frame } in reads {
             let start = self.open.bytes.len();
-            answer_unwatched(&self.tree, op, &frame, xid, &mut self.open.bytes);
+            answer_unwatched(&view, op, &frame, xid, &mut self.open.bytes);
             let (zxid, frame) = (self.tree.last_applied(), start..self.open.bytes.len());
             self.open.items.push(Item::Answer { conn, xid, op, zxid, frame, last: false });
         }
-        let (zxid, answer, last) = self.carry_out(session, xid, op, &body);
+        let (zxid, answer, last) = self.carry_out((session, &who), xid, op, &body);
         let start = self.open.bytes.len();
         self.open.bytes.extend(answer);
         let frame = start..self.open.bytes.len();
@@ -323,7 +346,7 @@ impl Rig {
 
     /// The replica applies a write of a client of another worker.
     fn elsewhere(&mut self, request: Request<'_>) {
-        self.carry_out(SOMEBODY, Xid(1), request.op(), &request.to_vec());
+        self.carry_out((SOMEBODY, &Identities::NOBODY), Xid(1), request.op(), &request.to_vec());
     }
 
     /// What comes from here on is told in another delivery.
