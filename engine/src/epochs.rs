@@ -63,8 +63,12 @@ impl Epochs {
     }
 
     /// Whether there is a file of them in `dir`.
-    pub fn are_in(dir: &Path) -> bool {
-        dir.join(FILE).exists()
+    ///
+    /// # Errors
+    /// When that cannot be looked at.
+    pub fn are_in(dir: &Path) -> Result<bool, StorageError> {
+        let path = dir.join(FILE);
+        path.try_exists().map_err(StorageError::io("look for", &path))
     }
 
     /// Whether the history that goes with them is lost.
@@ -151,10 +155,10 @@ mod tests {
     #[test]
     fn a_lost_history_is_remembered_until_another_is_taken_over() {
         let dir = tempfile::tempdir_in(".").unwrap();
-        assert!(!Epochs::are_in(dir.path()));
+        assert!(!Epochs::are_in(dir.path()).unwrap());
         let mut epochs = Epochs::open(real(), dir.path(), Zxid::new(3, 9)).unwrap();
         epochs.lose().unwrap();
-        assert!(Epochs::are_in(dir.path()));
+        assert!(Epochs::are_in(dir.path()).unwrap());
         let mut epochs = Epochs::open(real(), dir.path(), Zxid::ZERO).unwrap();
         assert_eq!((numbers(&epochs), epochs.is_lost()), ((3, 3), true));
         epochs.promise(4).unwrap();

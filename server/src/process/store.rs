@@ -111,7 +111,7 @@ impl Store {
     /// # Errors
     /// [`StorageError::Refused`]: nothing that is written from now on would be found again.
     pub fn check_places(&mut self) -> Result<(), StorageError> {
-        if !self.snapshot_dir.exists() {
+        if !is_there(&self.snapshot_dir)? {
             tracing::error!("{} is gone; it is made again, without the snapshots", self.snapshot_dir.display());
             make(&self.snapshot_dir, true)?;
             self.opened[1] = place(&self.snapshot_dir)?;
@@ -156,7 +156,7 @@ pub fn set_aside(
     log_dir: &Path,
     snapshot_dir: &Path,
 ) -> Result<PathBuf, StorageError> {
-    if !Epochs::are_in(data_dir) {
+    if !Epochs::are_in(data_dir)? {
         return Err(damage);
     }
     // First of all: from here on it does not vote, whatever of it is still there.
@@ -244,7 +244,7 @@ struct Missing<'a> {
 /// Sees to it that the log and the snapshots are of one history, and that neither is missing.
 fn identify(config: &Config, log_dir: &Path, snapshot_dir: &Path) -> Result<(), StorageError> {
     let found = (Identity::read(&config.data_dir)?, Identity::read(&config.log_dir)?);
-    match find_missing(config, log_dir, snapshot_dir, found) {
+    match find_missing(config, log_dir, snapshot_dir, found)? {
         Some(Missing { dir, why, lost: Some(lost) }) if config.accept_loss == Some(lost.0) => {
             tracing::error!("{}: {why} It is accepted as lost (log.acceptLoss)", dir.display());
             lose_claims(config)?;
@@ -259,11 +259,11 @@ fn identify(config: &Config, log_dir: &Path, snapshot_dir: &Path) -> Result<(), 
         }
         None if matches!(found, (Some(_), Some(_))) => {
             // It may have taken over a leader's history just now, or its log may be out of sight.
-            if config.members.is_some() && is_without_log(log_dir, snapshot_dir) && !is_set_aside(config) {
+            if config.members.is_some() && is_without_log(log_dir, snapshot_dir)? && !is_set_aside(config)? {
                 tracing::error!(
                     "{}: {} This server does not vote until it has a leader's history",
                     log_dir.display(),
-                    without_log(config, snapshot_dir)
+                    without_log(config, snapshot_dir)?
                 );
                 lose_claims(config)?;
             }
@@ -278,68 +278,76 @@ fn identify(config: &Config, log_dir: &Path, snapshot_dir: &Path) -> Result<(), 
 }
 
 /// What is missing, going by the identities that the directories of the data and the log have.
+///
+/// # Errors
+/// Where something cannot be looked at: it is not missing then.
 fn find_missing<'a>(
     config: &'a Config,
     log_dir: &Path,
     snapshot_dir: &Path,
     found: (Option<Identity>, Option<Identity>),
-) -> Option<Missing<'a>> {
+) -> Result<Option<Missing<'a>>, StorageError> {
     let (data, log) = (config.data_dir.display(), config.log_dir.display());
-    let missing = |dir: &'a Path, why: String, lost| Some(Missing { dir, why, lost });
+    let missing = |dir: &'a Path, why: String, lost| Ok(Some(Missing { dir, why, lost }));
+    let is_alone = config.members.is_none();
     match found {
-        (Some(own), None) => missing(&config.log_dir, without_log(config, snapshot_dir), Some(own)),
+        (Some(own), None) => missing(&config.log_dir, without_log(config, snapshot_dir)?, Some(own)),
         (Some(one), Some(other)) if one != other => {
             let why = format!("the log here is not the one that belongs to {data}; were disks swapped?");
             missing(&config.log_dir, why, None)
         }
-        (Some(own), Some(_)) if !log_dir.exists() && !is_set_aside(config) => {
-            missing(&config.log_dir, without_log(config, snapshot_dir), Some(own))
+        (Some(own), Some(_)) if !is_there(log_dir)? && !is_set_aside(config)? => {
+            missing(&config.log_dir, without_log(config, snapshot_dir)?, Some(own))
         }
-        (Some(own), Some(_)) if config.members.is_none() && is_without_log(log_dir, snapshot_dir) => {
-            missing(&config.log_dir, without_log(config, snapshot_dir), Some(own))
+        (Some(own), Some(_)) if is_alone && is_without_log(log_dir, snapshot_dir)? => {
+            missing(&config.log_dir, without_log(config, snapshot_dir)?, Some(own))
         }
-        (None, Some(own)) if !is_empty(log_dir) && !snapshot_dir.exists() => {
+        (None, Some(own)) if has_segments(log_dir)? && !is_there(snapshot_dir)? => {
             let why =
                 format!("the snapshots are missing here, which belong to the log in {log}; is their disk mounted?");
             // What a member has promised is missing with them.
-            missing(&config.data_dir, why, config.members.is_none().then_some(own))
+            missing(&config.data_dir, why, is_alone.then_some(own))
         }
-        _ => None,
+        _ => Ok(None),
     }
 }
 
 /// Why a start without the log would lose something.
-fn without_log(config: &Config, snapshot_dir: &Path) -> String {
-    let since = newest_snapshot(snapshot_dir).map_or(String::new(), |start| format!(" after {start}"));
-    format!(
+fn without_log(config: &Config, snapshot_dir: &Path) -> Result<String, StorageError> {
+    let since = newest_snapshot(snapshot_dir)?.map_or(String::new(), |start| format!(" after {start}"));
+    Ok(format!(
         "the log is missing here, which belongs to {}, and with it whatever was acknowledged{since}; is its disk mounted?",
         config.data_dir.display()
-    )
+    ))
 }
 
 /// There are no segments, though there were some: there are snapshots, or the directory is not the one that was made with its history.
-fn is_without_log(log_dir: &Path, snapshot_dir: &Path) -> bool {
-    let was_there = || newest_snapshot(snapshot_dir).is_some() || matches!(Identity::read(log_dir), Ok(None));
-    is_empty(log_dir) && was_there()
+fn is_without_log(log_dir: &Path, snapshot_dir: &Path) -> Result<bool, StorageError> {
+    let is_empty = !has_segments(log_dir)?;
+    Ok(is_empty && (newest_snapshot(snapshot_dir)?.is_some() || Identity::read(log_dir)?.is_none()))
 }
 
-fn newest_snapshot(dir: &Path) -> Option<Zxid> {
-    snapshot::list(dir).ok()?.first().map(|(start, _)| *start)
+fn newest_snapshot(dir: &Path) -> Result<Option<Zxid>, StorageError> {
+    let snapshots = if is_there(dir)? { snapshot::list(dir)? } else { Vec::new() };
+    Ok(snapshots.first().map(|(start, _)| *start))
 }
 
-fn is_empty(log_dir: &Path) -> bool {
-    !segment::list(log_dir).is_ok_and(|segments| !segments.is_empty())
+fn has_segments(log_dir: &Path) -> Result<bool, StorageError> {
+    Ok(is_there(log_dir)? && !segment::list(log_dir)?.is_empty())
+}
+
+fn is_there(dir: &Path) -> Result<bool, StorageError> {
+    dir.try_exists().map_err(StorageError::io("look for", dir))
 }
 
 /// A member that sets its history aside may have been stopped between moving a directory away and making it again.
-fn is_set_aside(config: &Config) -> bool {
-    Epochs::are_in(&config.data_dir)
-        && Epochs::open(files::real(), &config.data_dir, Zxid::ZERO).is_ok_and(|epochs| epochs.is_lost())
+fn is_set_aside(config: &Config) -> Result<bool, StorageError> {
+    Ok(Epochs::are_in(&config.data_dir)? && Epochs::open(files::real(), &config.data_dir, Zxid::ZERO)?.is_lost())
 }
 
 /// A member that starts without a part of its history does not know any more what it has acknowledged.
 fn lose_claims(config: &Config) -> Result<(), StorageError> {
-    match config.members.is_some() && Epochs::are_in(&config.data_dir) {
+    match config.members.is_some() && Epochs::are_in(&config.data_dir)? {
         true => Epochs::open(files::real(), &config.data_dir, Zxid::ZERO)?.lose(),
         false => Ok(()),
     }

@@ -229,7 +229,7 @@ impl Member {
 
     /// Not on a full disk, if it has never promised anything, or has to write down that its history is lost.
     pub(super) fn can_begin(&self) -> bool {
-        !self.platter.is_full() || (Epochs::are_in(&self.dir) && !self.is_rotten)
+        !self.platter.is_full() || (matches!(Epochs::are_in(&self.dir), Ok(true)) && !self.is_rotten)
     }
 
     /// Its process starts, and restores what the one before has left.
