@@ -79,6 +79,9 @@ impl Place {
         if self.is_volatile() {
             out.push_str("; NOTHING IS DURABLE THERE");
         }
+        if self.file_system.as_ref().is_some_and(FileSystem::is_served) {
+            out.push_str("; no device of this host");
+        }
         out
     }
 }

@@ -186,6 +186,11 @@ impl Report {
                     format!("{} is on {}: VOLATILE, nothing written there survives a power loss", fs.dir, fs.kind);
                 line(out, "WARNING", &text);
             }
+            if fs.is_served() {
+                let text =
+                    format!("{} is on {}: what is measured is its server, and no device of this host", fs.dir, fs.kind);
+                line(out, "WARNING", &text);
+            }
             line(out, "directory", &format!("{}: {} on {} ({})", fs.dir, fs.kind, fs.device, fs.options));
         }
         match &self.block_device {

@@ -38,6 +38,17 @@ impl FileSystem {
     pub fn is_volatile(&self) -> bool {
         matches!(self.kind.as_str(), "tmpfs" | "ramfs")
     }
+
+    /// Whether another process or another host writes to the device: how long a write takes, and whether it is durable, is its word then.
+    pub fn is_served(&self) -> bool {
+        let served = ["nfs", "nfs4", "cifs", "smb3", "9p", "virtiofs", "ceph", "lustre", "afs"];
+        self.kind.starts_with("fuse") || served.contains(&self.kind.as_str())
+    }
+
+    /// Whether it takes `O_DIRECT` and writes data into its journal first, through the page cache. Kernels before 6.1 do not say so.
+    pub(super) fn journals_data(&self) -> bool {
+        self.kind.starts_with("ext") && self.options.split(',').any(|option| option == "data=journal")
+    }
 }
 
 /// Finds the mount that holds `dir`: the one with the deepest mount point, and of several on one point the last.
@@ -92,5 +103,15 @@ mod tests {
         let root = find(MOUNTS, Path::new("/")).unwrap();
         assert_eq!((root.kind.as_str(), root.options.as_str()), ("ext4", "rw,relatime,rw,discard"));
         assert!(!root.is_volatile() && find(MOUNTS, Path::new("/tmp")).unwrap().is_volatile());
+    }
+
+    #[test]
+    fn what_is_no_device_of_this_host_and_what_is_not_direct_is_known() {
+        let of = |kind: &str, options: &str| {
+            let mounts = format!("22 1 0:2 / / rw shared:1 - {kind} from {options}");
+            find(&mounts, Path::new("/x")).unwrap()
+        };
+        assert!(of("fuse.sshfs", "rw").is_served() && of("nfs4", "rw").is_served() && !of("xfs", "rw").is_served());
+        assert!(of("ext4", "rw,data=journal").journals_data() && !of("ext4", "rw,data=ordered").journals_data());
     }
 }

@@ -14,6 +14,7 @@
 use block::BlockDevice;
 use block_size::Reach;
 use bytes::Bytes;
+use filesystem::FileSystem;
 use rustix::fs::{AtFlags, StatxFlags};
 use std::fmt::{self, Write as _};
 use std::fs::{File, OpenOptions};
@@ -114,7 +115,10 @@ impl Mode {
         block: Option<BlockSize>,
     ) -> Result<Mode, String> {
         let ring = ring::supported();
-        let direct = write_direct(dir, BlockSize::MAX);
+        let direct = match FileSystem::of(dir) {
+            Some(system) if system.journals_data() => Err(not_direct()),
+            _ => write_direct(dir, BlockSize::MAX),
+        };
         let (io, mut why) = match io {
             Some(LogIo::UringDirect | LogIo::UringBuffered) if ring.is_err() => {
                 let error = ring.expect_err("just checked");
@@ -195,9 +199,13 @@ fn is_direct(file: &File) -> io::Result<Option<u64>> {
     let says = StatxFlags::from_bits_retain(seen.stx_mask).contains(StatxFlags::DIOALIGN);
     let kind = rustix::fs::fstatfs(file)?.f_type as u64 & 0xffff_ffff;
     if (says && seen.stx_dio_offset_align == 0) || kind == TMPFS || kind == RAMFS {
-        return Err(io::Error::other("the file system takes O_DIRECT, and writes through its page cache all the same"));
+        return Err(not_direct());
     }
     Ok(says.then(|| seen.stx_dio_offset_align.max(seen.stx_dio_mem_align).into()))
+}
+
+fn not_direct() -> io::Error {
+    io::Error::other("the file system takes O_DIRECT, and writes through its page cache all the same")
 }
 
 /// Writes the second block of a file with direct I/O, out of memory that is aligned to no more than the block.

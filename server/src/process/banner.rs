@@ -83,7 +83,11 @@ impl TreeSize {
 fn place(dir: &Path) -> String {
     match FileSystem::of(dir) {
         Some(fs) => {
-            let warning = if fs.is_volatile() { ", NOT DURABLE: gone after a power loss" } else { "" };
+            let warning = match () {
+                () if fs.is_volatile() => ", NOT DURABLE: gone after a power loss",
+                () if fs.is_served() => ", no device of this host: durable is what its server calls so",
+                () => "",
+            };
             format!("{} ({} on {}{warning})", dir.display(), fs.kind, fs.device)
         }
         None => dir.display().to_string(),
