@@ -396,16 +396,25 @@ impl<S: Read + Write> Links<S> {
         self.links.get_mut(&id).is_some_and(|link| std::mem::take(&mut link.outbound.is_unbegun))
     }
 
-    /// The next packet that has come, or the end.
+    /// The next packet that has come, or the end. Of acknowledgements that follow each other it is the last: that is of all before it, too.
     pub(super) fn next(&mut self, id: LinkId) -> Option<Came> {
         let link = self.links.get_mut(&id)?;
         match Packet::parse(&link.inbound, link.data_max) {
-            Ok(Parsed::Whole(packet, used)) => {
+            Ok(Parsed::Whole(mut packet, mut used)) => {
                 // Whoever is not what it says, or says it out of its place, is disconnected for this packet.
                 link.data_max = self.data_max;
+                let mut begin = 0;
+                while acknowledges(&packet)
+                    && let Ok(Parsed::Whole(next, more)) = Packet::parse(&link.inbound[used..], self.data_max)
+                    && acknowledges(&next)
+                    && next.zxid > packet.zxid
+                {
+                    (packet, begin, used) = (next, used, used + more);
+                }
                 let (kind, zxid, len) = (packet.kind, packet.zxid, packet.data.map(<[u8]>::len));
-                let auth = packet.auth.map(|ids| used - ids.encoded_len());
-                let packet = link.inbound.split_to(used).freeze();
+                let auth = packet.auth.map(|ids| used - begin - ids.encoded_len());
+                link.inbound.advance(begin);
+                let packet = link.inbound.split_to(used - begin).freeze();
                 let data = len.map(|len| packet.slice(DATA..DATA + len));
                 let auth = auth.map(|start| packet.slice(start..));
                 Some(Came::Message(Message { auth, ..Message::new(kind, zxid, data) }))
@@ -429,6 +438,11 @@ impl<S: Read + Write> Links<S> {
     pub(super) fn raw(&mut self, id: LinkId) -> Option<&mut BytesMut> {
         self.links.get_mut(&id).map(|link| &mut link.inbound)
     }
+}
+
+/// Whether it is the acknowledgement of a transaction, and not of an epoch.
+fn acknowledges(packet: &Packet<'_>) -> bool {
+    packet.kind == PacketKind::Ack && packet.data.is_none() && packet.zxid.counter() != 0
 }
 
 /// Where a packet's data begins.
@@ -548,6 +562,30 @@ mod tests {
             let came = came.flatten().next().unwrap();
             assert_eq!(matches!(came, Came::Message(_)), is_taken, "{len}");
         }
+    }
+
+    #[test]
+    fn of_acknowledgements_that_follow_each_other_the_last_counts() {
+        let mut links = Links::new(1 << 20, QUEUE_MAX);
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut theirs = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (ours, remote) = listener.accept().unwrap();
+        let link = links.dialed(ours, remote, &mut |_, _| Ok(())).unwrap();
+        let said = [(PacketKind::Ack, 1 << 32), (PacketKind::Ack, 5), (PacketKind::Ack, 6), (PacketKind::Ping, -1)];
+        let said = said.into_iter().chain([(PacketKind::Ack, 7), (PacketKind::Ack, 7), (PacketKind::Ack, 9)]);
+        let bytes: Vec<u8> = said.flat_map(|(kind, zxid)| Packet::about(kind, Zxid(zxid)).to_vec()).collect();
+        theirs.write_all(&bytes).unwrap();
+        drop(theirs);
+        while links.links[&link].ended.is_none() {
+            links.links.get_mut(&link).unwrap().readable = true;
+            links.fill(link);
+        }
+        let came = std::iter::from_fn(|| match links.next(link) {
+            Some(Came::Message(Message { kind, zxid, .. })) => Some((kind, zxid.0)),
+            _ => None,
+        });
+        let expected = [(PacketKind::Ack, 1 << 32), (PacketKind::Ack, 6), (PacketKind::Ping, -1)];
+        assert_eq!(came.collect::<Vec<_>>(), [&expected[..], &[(PacketKind::Ack, 7), (PacketKind::Ack, 9)]].concat());
     }
 
     #[test]

@@ -270,6 +270,7 @@ impl<D: Disk, S: Read + Write> Member<D, S> {
                 self.timeline.applied(tree.last_applied(), applied);
             }
             let changes: Option<Arc<[Change]>> = (!changes.is_empty()).then(|| changes.into());
+            let mut told = Vec::new();
             for core in 0..crossing.cores() {
                 let changes = changes.as_ref().filter(|_| watched(core));
                 if changes.is_none() && !self.replica.has_delivery(core) {
@@ -281,9 +282,12 @@ impl<D: Disk, S: Read + Write> Member<D, S> {
                 } else {
                     let pushed = crossing.lines[core].deliveries.push(delivery);
                     pushed.expect("there was room, and nobody else fills it");
-                    crossing.host.ring(core);
+                    told.push(core);
                 }
             }
+            // Whoever is woken reads the tree.
+            drop(tree);
+            told.into_iter().for_each(|core| crossing.host.ring(core));
         }
     }
 
