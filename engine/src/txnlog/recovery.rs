@@ -4,7 +4,7 @@
 //! segments and hands every transaction on. Where the chain stops there are two cases:
 //!
 //! - **a torn tail**: the batches beyond, if any are readable at all, were submitted when nothing beyond this point was
-//!   durable yet. Nobody was answered for them, and they are left out;
+//!   durable yet. They were never acknowledged, and are left out;
 //! - **damage**: some batch further on says that the log was durable beyond this point when it was submitted. What lies
 //!   between has been acknowledged and cannot be read. Recovery names the place and changes nothing.
 //!

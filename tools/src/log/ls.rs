@@ -1,7 +1,7 @@
 //! `corral-tool log ls`: a table of the segments of a log.
 //!
 //! The states: **whole** (part of the history), **torn tail** (part of the history, and behind it something that a crash left
-//! and that nobody was answered for), **damaged** (something acknowledged cannot be read there), **empty** (made ready, not
+//! and that was never acknowledged), **damaged** (something acknowledged cannot be read there), **empty** (made ready, not
 //! used yet), **unused** (something was written, none of it acknowledged).
 
 use super::counted;

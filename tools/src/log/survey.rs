@@ -11,8 +11,7 @@
 //!    holds it). A batch further on that was submitted when the log was durable beyond the history so far proves that there is
 //!    a hole, which held acknowledged transactions. The group behind the hole is history, too, if some batch in it, or behind
 //!    it in the same segment, was submitted when everything before the group was durable. A group that cannot prove that was
-//!    left by a crash, and nobody was answered for it. Neither was anybody for a broken batch that nothing calls durable: a
-//!    torn tail.
+//!    left by a crash, and was never acknowledged. Nor was a broken batch that nothing calls durable: a torn tail.
 //!
 //! **Invariants**: memory grows with the pieces, not with the log; there are faults if and only if recovery refuses the log
 //! (`tools/tests/log_judgement.rs` holds both against each other).
@@ -58,7 +57,7 @@ pub struct Survey {
     pub tallies: Vec<Tally>,
     /// What was acknowledged and can be read, in order.
     pub history: Vec<Piece>,
-    /// What nobody was answered for.
+    /// What was never acknowledged.
     pub leftovers: Vec<Piece>,
     /// What is damaged, in the order of the log.
     pub faults: Vec<Fault>,

@@ -74,7 +74,7 @@ fn fine(
     {
         writeln!(
             out,
-            "torn tail: {} offset {offset}: behind transaction {} a write broke off that nobody was answered for; a server \
+            "torn tail: {} offset {offset}: behind transaction {} an unacknowledged write broke off; a server \
              leaves it out",
             file.display(),
             recovered.last
@@ -121,8 +121,5 @@ pub fn left_over(piece: &Piece) -> String {
     let broken = piece.broken.as_ref().map_or(String::new(), |broken| format!(" ({})", broken.why));
     let count = piece.broken.as_ref().map_or(piece.records, |broken| broken.count);
     let (count, range) = (counted(count, "transaction"), range(piece.first, piece.last));
-    format!(
-        "{}: {count} {range}{broken} that a crash cut off and nobody was answered for; a server leaves that out",
-        piece.at
-    )
+    format!("{}: {count} {range}{broken} that a crash cut off, never acknowledged; a server leaves that out", piece.at)
 }
