@@ -42,6 +42,14 @@ enum Part {
     Stream(Receiver<Piece>, #[expect(dead_code, reason = "it is only to be alive")] Arc<()>),
 }
 
+/// How much the other side has taken of what there was to send.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Taken {
+    Nothing,
+    Some,
+    All,
+}
+
 /// Of what another thread makes.
 pub enum Piece {
     /// More bytes.
@@ -345,9 +353,9 @@ impl<S: Read + Write> Links<S> {
         !self.dirty.is_empty()
     }
 
-    /// Sends what there is to send over a link. True if the other side has taken any of it.
-    pub(super) fn flush(&mut self, id: LinkId) -> bool {
-        let Some(link) = self.links.get_mut(&id) else { return false };
+    /// Sends what there is to send over a link.
+    pub(super) fn flush(&mut self, id: LinkId) -> Taken {
+        let Some(link) = self.links.get_mut(&id) else { return Taken::Nothing };
         let before = link.outbound.sent;
         if let Err(error) = link.outbound.write(&mut link.stream) {
             link.ended.get_or_insert_with(|| error.to_string());
@@ -355,7 +363,11 @@ impl<S: Read + Write> Links<S> {
         } else if link.outbound.is_unbegun {
             self.dirty.push(id);
         }
-        link.outbound.sent > before
+        match &link.outbound {
+            outbound if outbound.sent == before => Taken::Nothing,
+            outbound if outbound.parts.is_empty() && !outbound.is_unbegun => Taken::All,
+            _ => Taken::Some,
+        }
     }
 
     /// Bytes of memory that what waits to be sent over each link holds. One that has ended is about to go.

@@ -2,7 +2,7 @@
 //!
 //! **Not here**: what comes over links and what is done about it ([`super::commands`]).
 
-use super::links::Links;
+use super::links::{Links, Taken};
 use crate::consensus::leadership::LinkId;
 use crate::consensus::transfer::Arrival;
 use crate::replica::{Now, Replica};
@@ -25,8 +25,9 @@ impl<S: Read + Write> Peers<S> {
 
     /// Sends what there is to send over a link. Whatever the other side takes of it is a sign of life.
     pub(super) fn flush(&mut self, replica: &mut Replica, now: Now, link: LinkId) {
-        if self.links.flush(link) {
-            replica.sent(now.uptime, link);
+        match self.links.flush(link) {
+            Taken::Nothing => {}
+            taken => replica.sent(now.uptime, link, taken == Taken::All),
         }
     }
 }

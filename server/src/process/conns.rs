@@ -54,14 +54,9 @@ impl Conns {
         }
     }
 
-    /// Takes a connection, unless there are too many.
+    /// Takes a connection, unless there are too many from its address.
     pub(super) fn adopt(&mut self, machine: &mut CoreMachine, mut stream: TcpStream, remote: SocketAddr, now: Now) {
         let config = &self.shared.config;
-        let total: usize = self.shared.lines.iter().map(|line| line.conns.load(Ordering::Relaxed)).sum();
-        if config.max_cnxns.is_some_and(|max| total >= max as usize) {
-            tracing::warn!("Too many connections - max is {}", config.max_cnxns.unwrap_or_default());
-            return;
-        }
         {
             let mut clients = self.shared.clients.lock();
             let mine = clients.entry(remote.ip()).or_default();

@@ -174,6 +174,10 @@ impl Core {
         loop {
             let Some(listener) = &self.listener else { return };
             match listener.accept() {
+                Ok((_, remote)) if self.shared.is_full() => {
+                    let (max, by) = self.shared.conns_max;
+                    tracing::warn!("Too many connections - max is {max} ({by}); {remote} is refused");
+                }
                 Ok((stream, remote)) => {
                     let home = self.home();
                     let passed_on = match home == self.index {

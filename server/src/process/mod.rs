@@ -40,6 +40,7 @@ use mio::{Poll, Token};
 use outside::{Begin, Membership};
 use parking_lot::Mutex;
 use ports::Ports;
+use rustix::process::{Resource, getrlimit};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
@@ -49,6 +50,9 @@ use std::time::{Duration, Instant, SystemTime};
 
 /// Connections that may be on their way to another core.
 const HANDED_OVER: usize = 256;
+/// Descriptors that clients do not get: segments, snapshots, epochs and links to other members need some at any time, and a log
+/// that cannot make its next segment makes every write wait. Of a low limit it is half.
+const KEPT_DESCRIPTORS: u64 = 128;
 
 const BELL: Token = Token(usize::MAX);
 const LISTENER: Token = Token(usize::MAX - 1);
@@ -66,6 +70,8 @@ struct Shared {
     /// One a core.
     lines: Vec<Line>,
     clients: Mutex<BTreeMap<IpAddr, usize>>,
+    /// Connections that are taken at most, and what sets that bound.
+    conns_max: (u64, &'static str),
     stopping: AtomicBool,
     /// Why a thread that is not a core's had to stop the server.
     failure: Mutex<Option<String>>,
@@ -132,6 +138,12 @@ impl Shared {
         self.crossing.ring_all();
     }
 
+    /// Whether no more connections may be taken.
+    fn is_full(&self) -> bool {
+        let taken = |line: &Line| line.conns.load(Ordering::Relaxed) + line.handed_over.len();
+        self.lines.iter().map(taken).sum::<usize>() as u64 >= self.conns_max.0
+    }
+
     /// Whether all cores have reported since [`Shared::reports_wanted`] was `wanted`.
     fn reported(&self, wanted: u64) -> bool {
         self.lines.iter().all(|line| line.report.lock().0 >= wanted)
@@ -147,9 +159,15 @@ impl Shared {
 }
 
 fn descriptors_max() -> u64 {
-    let limits = std::fs::read_to_string("/proc/self/limits").unwrap_or_default();
-    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"));
-    line.and_then(|rest| rest.split_whitespace().next()?.parse().ok()).unwrap_or(0)
+    getrlimit(Resource::Nofile).current.unwrap_or(i64::MAX as u64)
+}
+
+/// See [`Shared::conns_max`].
+fn conns_max(config: &Config) -> (u64, &'static str) {
+    let descriptors = descriptors_max();
+    let by_descriptors = (descriptors - KEPT_DESCRIPTORS.min(descriptors / 2), "the limit of open files");
+    let configured = config.max_cnxns.map(|max| (max.into(), "maxCnxns"));
+    configured.into_iter().fold(by_descriptors, Ord::min)
 }
 
 /// A running server.
@@ -199,6 +217,7 @@ impl Server {
         }
         let bells = Bells { started: Instant::now(), bells: lines.iter().map(|line| line.bell.clone()).collect() };
         let shared = Arc::new(Shared {
+            conns_max: conns_max(&config),
             config,
             started: bells.started,
             crossing: Arc::new(Crossing::new(Box::new(bells), tree, cores)),

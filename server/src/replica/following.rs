@@ -66,6 +66,11 @@ impl Following {
         self.silent_until
     }
 
+    /// The key of the configuration that sets this deadline.
+    pub(super) fn limit(&self) -> &'static str {
+        if self.learner.is_synchronized() { "syncLimit" } else { "initLimit" }
+    }
+
     /// The client here that asked for a transaction, if one did.
     pub(super) fn asker(&mut self, header: &TxnHeader) -> Option<(Asker, Option<ReadsBefore>)> {
         let waiting = self.forwarded.get_mut(&header.session)?;

@@ -53,6 +53,8 @@ struct Watched {
     silent_until: Duration,
     /// What it has yet to acknowledge, and until when.
     owes: Option<(Zxid, Duration)>,
+    /// It has taken all that it lacked, and has yet to say that this is on its disk.
+    has_taken_all: bool,
 }
 
 impl Leading {
@@ -85,7 +87,7 @@ impl Leading {
 
     pub(super) fn connected(&mut self, link: LinkId, now: Duration) {
         self.leadership.connected(link);
-        self.links.insert(link, Watched { silent_until: now + self.beginning, owes: None });
+        self.links.insert(link, Watched { silent_until: now + self.beginning, owes: None, has_taken_all: false });
     }
 
     pub(super) fn disconnected(&mut self, link: LinkId, out: &mut Vec<Output>) {
@@ -93,11 +95,14 @@ impl Leading {
         self.links.remove(&link);
     }
 
-    /// A learner that is being synchronized has taken some of what it is sent.
-    pub(super) fn sent(&mut self, link: LinkId, now: Duration) {
+    /// A learner that is being synchronized has taken some of what it is sent. Once it has taken all, pings and proposals that fit into
+    /// its socket say nothing of it.
+    pub(super) fn sent(&mut self, link: LinkId, now: Duration, is_all: bool) {
         if let Some(sid) = self.leadership.synchronizing(link)
             && let Some(watched) = self.links.get_mut(&link)
+            && !watched.has_taken_all
         {
+            watched.has_taken_all = is_all;
             let tries = self.late.get(&sid).copied().unwrap_or_default();
             watched.silent_until = watched.silent_until.max(now + self.beginning * (1 << tries));
         }

@@ -93,7 +93,8 @@ impl Replica {
             }
             Role::Following(following) => {
                 if now >= following.deadline() {
-                    self.look(now, "nothing was heard of the leader for too long");
+                    let limit = following.limit();
+                    self.look(now, &format!("nothing was heard of the leader for {limit} ticks"));
                 }
             }
             Role::Leading(leading) => {
@@ -167,7 +168,13 @@ impl Replica {
                 self.lead(now, orders);
             }
             Role::Following(following) if following.link == link => {
-                self.look(now, &format!("the link to the leader is gone ({why})"));
+                let hint = match self.serving {
+                    true => "",
+                    false => {
+                        " before this member was synchronized; if it was too slow, a larger initLimit gives it more time"
+                    }
+                };
+                self.look(now, &format!("the link to the leader is gone ({why}){hint}"));
             }
             _ => {}
         }
@@ -208,10 +215,10 @@ impl Replica {
         }
     }
 
-    /// Something was sent over a link, and the other side has taken it.
-    pub fn sent(&mut self, now: Duration, link: LinkId) {
+    /// The other side of a link has taken something, or all (`is_all`), of what there was to send.
+    pub fn sent(&mut self, now: Duration, link: LinkId, is_all: bool) {
         if let Role::Leading(leading) = &mut self.role {
-            leading.sent(link, now);
+            leading.sent(link, now, is_all);
         }
     }
 

@@ -25,7 +25,7 @@ use std::time::{Duration, Instant};
 
 /// Short ticks make time-outs short.
 pub(crate) const TICK: Duration = Duration::from_millis(250);
-const SYNC_LIMIT: u32 = 6;
+pub(crate) const SYNC_LIMIT: u32 = 6;
 /// How long a client waits for an answer before it asks another server.
 const ANSWER: Duration = Duration::from_secs(8);
 

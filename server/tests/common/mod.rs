@@ -36,6 +36,15 @@ pub(crate) fn high_water_mib(pid: u32) -> u64 {
     line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") >> 10
 }
 
+/// The time that a process has spent on processors.
+pub(crate) fn processor_time(pid: u32) -> Duration {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("it runs");
+    // Its name, which may have spaces, is the last thing in brackets; what is wanted are the 14th and 15th of all.
+    let fields = stat.rsplit(')').next().expect("every process has a name").split_whitespace();
+    let ticks: u64 = fields.skip(11).take(2).map(|field| field.parse::<u64>().expect("a number")).sum();
+    Duration::from_secs(ticks) / rustix::param::clock_ticks_per_second() as u32
+}
+
 /// The server's binary with settings that suit tests: a free port, small segments, all four-letter words.
 pub(crate) fn command(dir: &Path, settings: &[&str]) -> Command {
     command_with_default_segments(dir, &[&["preAllocSize=1024"], settings].concat())
@@ -53,6 +62,15 @@ pub(crate) fn command_with_default_segments(dir: &Path, settings: &[&str]) -> Co
     command
 }
 
+/// The same, out of a shell whose `ulimit` has been given these arguments.
+pub(crate) fn limited(ulimit: &str, dir: &Path, settings: &[&str]) -> Command {
+    let (server, mut shell) = (command(dir, settings), Command::new("sh"));
+    shell.arg("-c").arg(format!("ulimit {ulimit} && exec \"$0\" \"$@\""));
+    shell.arg(server.get_program()).args(server.get_args());
+    shell.stdin(Stdio::null()).stdout(Stdio::piped());
+    shell
+}
+
 /// A running server.
 pub(crate) struct Server {
     child: Child,
@@ -68,7 +86,7 @@ impl Server {
         Server::run(command(dir, settings))
     }
 
-    /// Starts this one and waits until it serves.
+    /// Starts one by this command and waits until it serves.
     pub(crate) fn run(mut command: Command) -> Server {
         let log =
             tempfile::NamedTempFile::new_in(env!("CARGO_TARGET_TMPDIR")).expect("the build directory is writable");
@@ -209,8 +227,13 @@ pub(crate) fn overwrite(file: &Path, at: u64, with: &[u8]) {
 }
 
 /// Waits until `check` says something.
-pub(crate) fn eventually<T>(what: &str, mut check: impl FnMut() -> Option<T>) -> T {
-    let late = Instant::now() + PATIENCE;
+pub(crate) fn eventually<T>(what: &str, check: impl FnMut() -> Option<T>) -> T {
+    eventually_within(PATIENCE, what, check)
+}
+
+/// Waits so long until `check` says something.
+pub(crate) fn eventually_within<T>(patience: Duration, what: &str, mut check: impl FnMut() -> Option<T>) -> T {
+    let late = Instant::now() + patience;
     loop {
         if let Some(found) = check() {
             return found;
