@@ -16,52 +16,28 @@
 //!
 //! **Not here**: files and checksums ([`crate::snapshot`]), the log.
 
-use super::acl::AclId;
-use super::node::Node;
-use super::{CreateTxn, NodeId, SessionId, Tree, TxnHeader, Zxid, path};
+use super::{NodeId, SessionId, Tree, Zxid, path};
 use corral_proto::AclList;
 
-/// One node of an image: all that is stored of it besides its place.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct NodeImage<'a> {
-    /// Its data.
-    pub data: Option<&'a [u8]>,
-    /// Its access control list.
-    pub acl: AclList<'a>,
-    /// Transaction that created it.
-    pub czxid: Zxid,
-    /// Transaction that last changed its data.
-    pub mzxid: Zxid,
-    /// Transaction that last created or deleted a child.
-    pub pzxid: Zxid,
-    /// When it was created, in ms since the epoch.
-    pub ctime: i64,
-    /// When its data last changed.
-    pub mtime: i64,
-    /// Changes of its data.
-    pub version: i32,
-    /// Children ever created.
-    pub created: i32,
-    /// Changes of its list.
-    pub aversion: i32,
-    /// The session it belongs to, or none, or the mark of a container or of a node that lives for a time.
-    pub owner: SessionId,
-}
+pub use super::node::NodeImage;
 
 impl Tree {
     /// Shows the nodes in the slots from `from` on to `each`, until it has had `limit` of them or returns false. Returns where
     /// to go on, or `None` at the end.
     pub fn walk(&self, from: u32, limit: usize, mut each: impl FnMut(&str, NodeImage<'_>) -> bool) -> Option<u32> {
-        let mut seen = 0;
-        for slot in from as usize..self.nodes.len() {
-            if self.nodes[slot].is_none() {
-                continue;
+        // Neighbours mostly have the same parent, so that only the last name of the path is another one.
+        let (mut path, mut parent) = (String::new(), NodeId::NONE);
+        for (seen, id) in self.nodes.ids_from(from).enumerate() {
+            let above = self.nodes.get(id).parent;
+            if above == NodeId::NONE || above != parent {
+                path = self.path(id);
+                parent = above;
+            } else {
+                path.truncate(path.rfind('/').expect("a path begins with a slash") + 1);
+                path.push_str(self.nodes.name(id));
             }
-            let id = NodeId(slot as u32);
-            let image = self.image(id);
-            seen += 1;
-            if !each(&self.path(id), image) || seen == limit {
-                return Some(slot as u32 + 1);
+            if !each(&path, self.image(id)) || seen + 1 == limit {
+                return Some(id.0 + 1);
             }
         }
         None
@@ -69,19 +45,20 @@ impl Tree {
 
     /// The image of one node.
     pub fn image(&self, id: NodeId) -> NodeImage<'_> {
-        let node = self.node(id);
+        let node = self.nodes.get(id);
+        let uncommon = self.nodes.uncommon(id);
         NodeImage {
-            data: node.data(),
+            data: self.nodes.data(id),
             acl: self.acls.get(node.acl),
             czxid: node.czxid,
             mzxid: node.mzxid,
-            pzxid: node.pzxid,
+            pzxid: uncommon.pzxid,
             ctime: node.ctime,
             mtime: node.mtime,
             version: node.version,
-            created: node.created,
-            aversion: node.aversion,
-            owner: node.owner,
+            created: uncommon.created,
+            aversion: uncommon.aversion,
+            owner: uncommon.owner,
         }
     }
 
@@ -104,48 +81,28 @@ impl Tree {
 
     fn child_or_placeholder(&mut self, parent: NodeId, name: &str) -> NodeId {
         self.child(parent, name).unwrap_or_else(|| {
-            let acl = self.acls.intern(AclList::OPEN);
-            let mut node = Node::new(name, None, acl);
-            node.placeholder = true;
+            let id = self.insert(parent, name, &NodeImage::new(None, AclList::OPEN, Zxid::ZERO, 0, SessionId::NONE));
+            self.nodes.uncommon_mut(id).placeholder = true;
             self.placeholders += 1;
-            self.insert(parent, node)
+            id
         })
     }
 
-    /// A placeholder becomes the node that `txn` makes.
-    pub(super) fn fill(&mut self, id: NodeId, header: &TxnHeader, txn: &CreateTxn<'_>, acl: AclId, owner: SessionId) {
-        self.bytes -= self.node(id).data_len() as u64;
-        let node = self.node_mut(id);
-        node.set_data(txn.data);
-        (node.czxid, node.mzxid, node.pzxid) = (header.zxid, header.zxid, header.zxid);
-        (node.ctime, node.mtime) = (header.time_ms, header.time_ms);
-        self.settle(id, acl, owner);
-        self.bytes += self.node(id).data_len() as u64;
-    }
-
-    fn settle(&mut self, id: NodeId, acl: AclId, owner: SessionId) {
+    /// The node becomes the one in `image`, in its place and with its children.
+    pub(super) fn overwrite(&mut self, id: NodeId, image: &NodeImage<'_>) {
         self.disown(id);
-        let node = self.node_mut(id);
-        node.owner = owner;
-        let old = std::mem::replace(&mut node.acl, acl);
-        let was_placeholder = std::mem::replace(&mut node.placeholder, false);
+        self.placeholders -= usize::from(self.nodes.uncommon(id).placeholder);
+        let acl = self.acls.intern(image.acl);
+        let old = self.nodes.overwrite(id, image, acl);
         self.acls.release(old);
-        self.placeholders -= usize::from(was_placeholder);
-        if owner.is_session() {
-            self.ephemerals.entry(owner).or_default().insert(id);
-            self.ephemeral_count += 1;
-        }
+        self.own(id);
     }
 
     pub(super) fn remove_children(&mut self, id: NodeId) {
         let mut doomed = vec![id];
         let mut next = 0;
         while next < doomed.len() {
-            let mut child = self.node(doomed[next]).first_child;
-            while child != NodeId::NONE {
-                doomed.push(child);
-                child = self.node(child).next_sibling;
-            }
+            doomed.extend(self.nodes.children(doomed[next]));
             next += 1;
         }
         // Children before their parents.
@@ -169,7 +126,8 @@ impl Builder {
 
     /// Makes room for so many nodes at once: growing to them step by step moves the index again and again.
     pub fn reserve(&mut self, nodes: usize) {
-        self.tree.reserve(nodes);
+        self.tree.nodes.reserve(nodes);
+        self.tree.index.reserve(nodes);
     }
 
     /// Puts a node of the image into its place. Parents that are not there yet become placeholders.
@@ -180,32 +138,22 @@ impl Builder {
         if !path::is_valid(path) {
             return Err("a node has an impossible path");
         }
-        let id = self.place(path);
-        let tree = &mut self.tree;
-        let acl = tree.acls.intern(image.acl);
-        tree.bytes -= tree.node(id).data_len() as u64;
-        let node = tree.node_mut(id);
-        node.set_data(image.data);
-        (node.czxid, node.mzxid, node.pzxid) = (image.czxid, image.mzxid, image.pzxid);
-        (node.ctime, node.mtime) = (image.ctime, image.mtime);
-        (node.version, node.created, node.aversion) = (image.version, image.created, image.aversion);
-        tree.settle(id, acl, image.owner);
-        tree.bytes += tree.node(id).data_len() as u64;
-        Ok(())
-    }
-
-    /// The node at `path`, a placeholder if there was none.
-    fn place(&mut self, path: &str) -> NodeId {
         let (parent, name) = path::split(path).expect("a valid path begins with a slash");
         if name.is_empty() {
-            return NodeId::ROOT;
+            self.tree.overwrite(NodeId::ROOT, image);
+            return Ok(());
         }
         if self.last_parent.0 != parent {
             let names = parent.split('/').filter(|name| !name.is_empty());
             let id = names.fold(NodeId::ROOT, |at, name| self.tree.child_or_placeholder(at, name));
             self.last_parent = (parent.to_owned(), id);
         }
-        self.tree.child_or_placeholder(self.last_parent.1, name)
+        let parent = self.last_parent.1;
+        match self.tree.child(parent, name) {
+            Some(id) => self.tree.overwrite(id, image),
+            None => _ = self.tree.insert(parent, name, image),
+        }
+        Ok(())
     }
 
     /// Notes an open session of the image.
@@ -226,7 +174,8 @@ impl Builder {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use corral_proto::{Jute, SubTxns, Txn, TxnEntry, Xid};
+    use corral_proto::txn::CreateTxn;
+    use corral_proto::{Jute, SubTxns, Txn, TxnEntry, TxnHeader, Xid};
     use proptest::prelude::*;
 
     /// Everything that can be known of a tree, in an order of its own.

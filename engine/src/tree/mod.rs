@@ -4,18 +4,19 @@
 //! refuses: where the tree is not as the transaction expects, which happens only when a transaction is applied again over a
 //! fuzzy snapshot, the rules of Apache's `DataTree` say what to do (each has a test by name).
 //!
-//! Nodes live in a slab; one hash index finds a child by (parent, name). The index is split into parts that grow one at a
-//! time, so that no single insert has to move the index of a million nodes.
+//! Nodes live in a slab ([`nodes`]), their names and data in a [`heap`]; a hash [`index`] finds a child by (parent, name).
 //!
-//! **Invariants**: every node but the root has a parent, is in the index once, and in its parent's list once; `num_children`
-//! is the length of that list; an ephemeral node is in its session's set, and no node else is; zxids of applied transactions
-//! grow. The same transactions give the same tree, whatever the seed.
+//! **Invariants**: every node but the root has a parent and is in the index once; an ephemeral node is in its session's set, and no
+//! node else is; zxids of applied transactions grow. The same transactions give the same tree, whatever the seed.
 //!
 //! **Not here**: whether a client may do something (the sequencer decides before there is a transaction), watches.
 
 pub mod acl;
+mod heap;
 pub mod image;
+mod index;
 mod node;
+mod nodes;
 pub mod path;
 
 pub use node::NodeId;
@@ -24,11 +25,10 @@ use acl::AclTable;
 use corral_proto::jute::{StrList, put_string};
 use corral_proto::txn::CreateTxn;
 use corral_proto::{AclList, EventType, SessionId, Stat, Txn, TxnEntry, TxnHeader, Zxid};
-use foldhash::fast::FixedState;
-use hashbrown::HashTable;
-use node::Node;
+use index::Index;
+use node::NodeImage;
+use nodes::Nodes;
 use std::collections::{BTreeMap, BTreeSet};
-use std::hash::BuildHasher;
 use std::sync::Arc;
 
 /// The nodes that every tree has and that cannot be deleted.
@@ -63,46 +63,16 @@ pub enum Applied {
 /// A tree and the sessions that its transactions opened.
 #[derive(Debug)]
 pub struct Tree {
-    nodes: Vec<Option<Node>>,
-    free: Vec<NodeId>,
-    index: Vec<HashTable<Indexed>>,
-    hasher: FixedState,
+    nodes: Nodes,
+    index: Index,
     acls: AclTable,
     ephemerals: BTreeMap<SessionId, BTreeSet<NodeId>>,
     ephemeral_count: usize,
     sessions: BTreeMap<SessionId, i32>,
     last_applied: Zxid,
-    bytes: u64,
     /// Up to this transaction the tree may be ahead of what is applied to it: it was restored from a fuzzy image.
     fuzzy_until: Zxid,
     placeholders: usize,
-}
-
-/// Parts of the index, a power of two.
-const PARTS: usize = 256;
-
-/// An entry of the index. The hash is kept because a part that grows needs it for each of its entries, and fetching them from
-/// the nodes themselves took most of the time of that.
-#[derive(Clone, Copy, Debug)]
-struct Indexed {
-    hash: NameHash,
-    id: NodeId,
-}
-
-/// The hash of a node's parent and name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct NameHash(u32);
-
-impl NameHash {
-    fn part(self) -> usize {
-        self.0 as usize % PARTS
-    }
-
-    /// Spread over the bits that a table looks at, its lowest and its highest. What all entries of a part have in common is left out: a
-    /// table takes the place of an entry from the lowest bits, and those of a product say nothing but what the lowest of its factor say.
-    fn spread(self) -> u64 {
-        (u64::from(self.0) / PARTS as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15)
-    }
 }
 
 impl Tree {
@@ -110,32 +80,30 @@ impl Tree {
     /// has no other effect.
     pub fn new(seed: u64) -> Tree {
         let mut tree = Tree {
-            nodes: Vec::new(),
-            free: Vec::new(),
-            index: (0..PARTS).map(|_| HashTable::new()).collect(),
-            hasher: FixedState::with_seed(seed),
+            nodes: Nodes::default(),
+            index: Index::new(seed),
             acls: AclTable::default(),
             ephemerals: BTreeMap::new(),
             ephemeral_count: 0,
             sessions: BTreeMap::new(),
             last_applied: Zxid::ZERO,
-            bytes: 0,
             fuzzy_until: Zxid::ZERO,
             placeholders: 0,
         };
-        let open = tree.acls.intern(AclList::OPEN);
-        tree.nodes.push(Some(Node::new("", Some(b""), open)));
+        let built_in = |acl| NodeImage::new(Some(b""), acl, Zxid::ZERO, 0, SessionId::NONE);
+        let root = built_in(AclList::OPEN);
+        let acl = tree.acls.intern(root.acl);
+        tree.nodes.root(&root, acl);
         for (parent, name, acl) in [
             ("/", "zookeeper", AclList::OPEN),
             ("/zookeeper", "quota", AclList::OPEN),
             ("/zookeeper", "config", AclList::READ_ONLY),
         ] {
             let parent = tree.find(parent).expect("made just now");
-            let acl = tree.acls.intern(acl);
-            tree.insert(parent, Node::new(name, Some(b""), acl));
+            tree.insert(parent, name, &built_in(acl));
         }
         let config = tree.find("/zookeeper/config").expect("made just now");
-        tree.node_mut(config).aversion = -1;
+        tree.nodes.uncommon_mut(config).aversion = -1;
         tree
     }
 
@@ -152,7 +120,7 @@ impl Tree {
 
     /// How many nodes there are, the built-in ones included.
     pub fn len(&self) -> usize {
-        self.nodes.len() - self.free.len()
+        self.nodes.len()
     }
 
     /// Never: a tree has its built-in nodes.
@@ -167,7 +135,7 @@ impl Tree {
 
     /// Bytes of all names and data.
     pub fn bytes(&self) -> u64 {
-        self.bytes
+        self.nodes.bytes()
     }
 
     /// The open sessions and their timeouts in ms, as their transactions said.
@@ -185,17 +153,17 @@ impl Tree {
 
     /// The node's state as clients see it.
     pub fn stat(&self, id: NodeId) -> Stat {
-        self.node(id).stat()
+        self.nodes.stat(id)
     }
 
     /// The node's data.
     pub fn data(&self, id: NodeId) -> Option<&[u8]> {
-        self.node(id).data()
+        self.nodes.data(id)
     }
 
     /// The bytes of the node's access control list, to keep beyond the tree's lock.
     pub fn acl_shared(&self, id: NodeId) -> &Arc<[u8]> {
-        self.acls.shared(self.node(id).acl)
+        self.acls.shared(self.nodes.get(id).acl)
     }
 
     /// All access control lists that nodes have.
@@ -205,23 +173,20 @@ impl Tree {
 
     /// The node's access control list.
     pub fn acl(&self, id: NodeId) -> AclList<'_> {
-        self.acls.get(self.node(id).acl)
+        self.acls.get(self.nodes.get(id).acl)
     }
 
     /// Children ever created under the node: the next sequential child's number.
     pub fn created(&self, id: NodeId) -> i32 {
-        self.node(id).created
+        self.nodes.uncommon(id).created
     }
 
     /// The names of the node's children, encoded one after the other, and how many; the newest first.
     pub fn children(&self, id: NodeId, raw: &mut Vec<u8>) -> u32 {
         let mut count = 0;
-        let mut child = self.node(id).first_child;
-        while child != NodeId::NONE {
-            let node = self.node(child);
-            put_string(raw, node.name());
+        for child in self.nodes.children(id) {
+            put_string(raw, self.nodes.name(child));
             count += 1;
-            child = node.next_sibling;
         }
         count
     }
@@ -233,14 +198,16 @@ impl Tree {
 
     /// The full path of a node.
     pub fn path(&self, id: NodeId) -> String {
-        let mut names = Vec::new();
-        let mut at = id;
-        while at != NodeId::ROOT {
-            let node = self.node(at);
-            names.push(node.name());
-            at = node.parent;
+        if id == NodeId::ROOT {
+            return "/".to_owned();
         }
-        names.iter().rev().fold(String::new(), |path, name| path + "/" + name) + if names.is_empty() { "/" } else { "" }
+        let ancestry = std::iter::successors(Some(id), |id| Some(self.nodes.get(*id).parent));
+        let mut names: Vec<&str> =
+            ancestry.take_while(|id| *id != NodeId::ROOT).map(|id| self.nodes.name(id)).collect();
+        // So that the path begins with a slash.
+        names.push("");
+        names.reverse();
+        names.join("/")
     }
 
     /// Carries out a committed transaction. What it changed is appended to `changes`, if anybody watches.
@@ -292,42 +259,36 @@ impl Tree {
     ) -> Applied {
         let Some((parent_path, name)) = path::split(txn.path) else { return Applied::Nothing };
         let Some(parent) = self.find(parent_path) else { return Applied::Nothing };
-        let acl = self.acls.intern(txn.acl);
         let existing = self.child(parent, name);
-        let node = self.node_mut(parent);
-        let created = if txn.parent_cversion == -1 { node.created.wrapping_add(1) } else { txn.parent_cversion };
-        if created > node.created {
-            node.created = created;
-            node.pzxid = header.zxid;
+        let above = self.nodes.uncommon_mut(parent);
+        let created = if txn.parent_cversion == -1 { above.created.wrapping_add(1) } else { txn.parent_cversion };
+        if created > above.created {
+            above.created = created;
+            above.pzxid = header.zxid;
         } else if created == i32::MAX {
             // The count stands still once it is used up; that there was a creation must show all the same.
-            node.pzxid = header.zxid.max(node.pzxid);
+            above.pzxid = header.zxid.max(above.pzxid);
         }
+        let image = NodeImage::new(txn.data, txn.acl, header.zxid, header.time_ms, owner);
         if let Some(existing) = existing {
-            if self.node(existing).placeholder {
-                self.fill(existing, header, txn, acl, owner);
-                return Applied::Nothing;
+            if self.nodes.uncommon(existing).placeholder {
+                self.overwrite(existing, &NodeImage { created: self.created(existing), ..image });
+            } else {
+                self.change_acl(existing, txn.acl);
             }
-            let old = std::mem::replace(&mut self.node_mut(existing).acl, acl);
-            self.acls.release(old);
             return Applied::Nothing;
         }
-        let mut node = Node::new(name, txn.data, acl);
-        (node.czxid, node.mzxid, node.pzxid) = (header.zxid, header.zxid, header.zxid);
-        (node.ctime, node.mtime) = (header.time_ms, header.time_ms);
-        node.owner = owner;
-        let stat = node.stat();
-        let id = self.insert(parent, node);
+        let id = self.insert(parent, name, &image);
         self.report(changes, header.zxid, EventType::NodeCreated, txn.path, id);
         self.report(changes, header.zxid, EventType::NodeChildrenChanged, parent_path, parent);
-        Applied::Stat(stat)
+        Applied::Stat(self.stat(id))
     }
 
     fn delete(&mut self, header: &TxnHeader, path: &str, changes: &mut Option<&mut Vec<Change>>) -> Applied {
         let Some((parent_path, name)) = path::split(path) else { return Applied::Nothing };
         let Some(parent) = self.find(parent_path) else { return Applied::Nothing };
         // Also when the node is gone already: the parent must not be left with an older pzxid (ZOOKEEPER-3125).
-        let pzxid = &mut self.node_mut(parent).pzxid;
+        let pzxid = &mut self.nodes.uncommon_mut(parent).pzxid;
         *pzxid = header.zxid.max(*pzxid);
         let Some(id) = self.child(parent, name) else { return Applied::Nothing };
         self.report(changes, header.zxid, EventType::NodeDeleted, path, id);
@@ -349,27 +310,24 @@ impl Tree {
         changes: &mut Option<&mut Vec<Change>>,
     ) -> Applied {
         let Some(id) = self.find(path) else { return Applied::Nothing };
-        let node = self.nodes[id.0 as usize].as_mut().expect("found just now");
-        let before = node.data_len() as u64;
-        node.set_data(data);
-        node.version = version;
-        node.mzxid = header.zxid;
-        node.mtime = header.time_ms;
-        let stat = node.stat();
-        self.bytes = self.bytes + stat.data_length as u64 - before;
+        self.nodes.set_data(id, data);
+        let node = self.nodes.get_mut(id);
+        (node.version, node.mzxid, node.mtime) = (version, header.zxid, header.time_ms);
         self.report(changes, header.zxid, EventType::NodeDataChanged, path, id);
-        Applied::Stat(stat)
+        Applied::Stat(self.stat(id))
     }
 
     fn set_acl(&mut self, path: &str, acl: AclList<'_>, version: i32) -> Applied {
         let Some(id) = self.find(path) else { return Applied::Nothing };
+        self.change_acl(id, acl);
+        self.nodes.uncommon_mut(id).aversion = version;
+        Applied::Stat(self.stat(id))
+    }
+
+    fn change_acl(&mut self, id: NodeId, acl: AclList<'_>) {
         let acl = self.acls.intern(acl);
-        let node = self.node_mut(id);
-        let old = std::mem::replace(&mut node.acl, acl);
-        node.aversion = version;
-        let stat = node.stat();
+        let old = std::mem::replace(&mut self.nodes.get_mut(id).acl, acl);
         self.acls.release(old);
-        Applied::Stat(stat)
     }
 
     /// Deletes what the transaction names, then whatever else the session still owns: the list makes the parents' pzxid
@@ -396,68 +354,30 @@ impl Tree {
         }
     }
 
-    fn node(&self, id: NodeId) -> &Node {
-        self.nodes[id.0 as usize].as_ref().expect("a node's number is used only while the node exists")
-    }
-
-    fn node_mut(&mut self, id: NodeId) -> &mut Node {
-        self.nodes[id.0 as usize].as_mut().expect("a node's number is used only while the node exists")
-    }
-
-    fn hash(&self, parent: NodeId, name: &[u8]) -> NameHash {
-        NameHash((self.hasher.hash_one((parent.0, name)) >> 32) as u32)
-    }
-
     fn child(&self, parent: NodeId, name: &str) -> Option<NodeId> {
-        let hash = self.hash(parent, name.as_bytes());
-        let is_it = |entry: &Indexed| {
-            entry.hash == hash && {
-                let node = self.node(entry.id);
-                node.parent == parent && node.name_bytes() == name.as_bytes()
-            }
-        };
-        self.index[hash.part()].find(hash.spread(), is_it).map(|entry| entry.id)
+        let hash = self.index.hash(parent, name.as_bytes());
+        self.index.find(hash, |id| self.nodes.get(id).parent == parent && self.nodes.name_bytes(id) == name.as_bytes())
     }
 
-    fn insert(&mut self, parent: NodeId, mut node: Node) -> NodeId {
-        let id = self.free.pop().unwrap_or(NodeId(self.nodes.len() as u32));
-        assert!(id != NodeId::NONE, "a tree holds fewer than 2^32 - 1 nodes");
-        let hash = self.hash(parent, node.name_bytes());
-        let first = self.node(parent).first_child;
-        node.parent = parent;
-        node.next_sibling = first;
-        self.bytes += (node.name_bytes().len() + node.data_len()) as u64;
-        if node.owner.is_session() {
-            self.ephemerals.entry(node.owner).or_default().insert(id);
-            self.ephemeral_count += 1;
-        }
-        if first != NodeId::NONE {
-            self.node_mut(first).prev_sibling = id;
-        }
-        let parent = self.node_mut(parent);
-        parent.first_child = id;
-        parent.num_children += 1;
-        match self.nodes.get_mut(id.0 as usize) {
-            Some(slot) => *slot = Some(node),
-            None => self.nodes.push(Some(node)),
-        }
-        self.index[hash.part()].insert_unique(hash.spread(), Indexed { hash, id }, |entry| entry.hash.spread());
+    fn insert(&mut self, parent: NodeId, name: &str, image: &NodeImage<'_>) -> NodeId {
+        let acl = self.acls.intern(image.acl);
+        let id = self.nodes.insert(parent, name, image, acl);
+        self.index.insert(self.index.hash(parent, name.as_bytes()), id);
+        self.own(id);
         id
     }
 
-    /// Makes room for so many nodes in all.
-    fn reserve(&mut self, nodes: usize) {
-        self.nodes.reserve(nodes.saturating_sub(self.nodes.len()));
-        // The parts come out nearly the same size.
-        let each = nodes / PARTS + nodes / PARTS / 8;
-        for part in &mut self.index {
-            part.reserve(each.saturating_sub(part.len()), |entry| entry.hash.spread());
+    /// The node is in the set of its session, if it has one.
+    fn own(&mut self, id: NodeId) {
+        let owner = self.nodes.uncommon(id).owner;
+        if owner.is_session() {
+            self.ephemerals.entry(owner).or_default().insert(id);
+            self.ephemeral_count += 1;
         }
     }
 
-    /// The node belongs to no session any more.
     fn disown(&mut self, id: NodeId) {
-        let owner = std::mem::replace(&mut self.node_mut(id).owner, SessionId::NONE);
+        let owner = self.nodes.uncommon(id).owner;
         if owner.is_session() {
             let set = self.ephemerals.get_mut(&owner).expect("its owner has a set");
             set.remove(&id);
@@ -470,24 +390,10 @@ impl Tree {
 
     fn remove(&mut self, id: NodeId) {
         self.disown(id);
-        let hash = self.hash(self.node(id).parent, self.node(id).name_bytes());
-        let entry = self.index[hash.part()].find_entry(hash.spread(), |entry| entry.id == id);
-        entry.expect("every node is indexed").remove();
-        let node = self.nodes[id.0 as usize].take().expect("found just now");
-        assert!(node.num_children == 0, "only a node without children is deleted");
-        self.free.push(id);
-        self.bytes -= (node.name_bytes().len() + node.data_len()) as u64;
-        self.placeholders -= usize::from(node.placeholder);
-        self.acls.release(node.acl);
-        if node.next_sibling != NodeId::NONE {
-            self.node_mut(node.next_sibling).prev_sibling = node.prev_sibling;
-        }
-        if node.prev_sibling != NodeId::NONE {
-            self.node_mut(node.prev_sibling).next_sibling = node.next_sibling;
-        } else {
-            self.node_mut(node.parent).first_child = node.next_sibling;
-        }
-        self.node_mut(node.parent).num_children -= 1;
+        self.placeholders -= usize::from(self.nodes.uncommon(id).placeholder);
+        self.index.remove(self.index.hash(self.nodes.get(id).parent, self.nodes.name_bytes(id)), id);
+        let acl = self.nodes.remove(id);
+        self.acls.release(acl);
     }
 }
 

@@ -203,12 +203,3 @@ proptest! {
         prop_assert_eq!(tree.ephemeral_count(), model.values().filter(|(_, ephemeral)| *ephemeral).count());
     }
 }
-
-/// All nodes of a part of the index began their search in a 256th of its places.
-#[test]
-fn the_nodes_of_a_part_are_spread_over_all_of_it() {
-    let hashes = (0..1000u32).map(|n| NameHash(n * PARTS as u32 + 7));
-    assert!(hashes.clone().all(|hash| hash.part() == 7));
-    let places: std::collections::BTreeSet<u64> = hashes.map(|hash| hash.spread() % 1024).collect();
-    assert!(places.len() > 600, "{} places for 1000 nodes", places.len());
-}

@@ -1,0 +1,215 @@
+//! The nodes of a tree: a slab of them, and how they hang together.
+//!
+//! Children are a doubly linked list through the nodes themselves, so a directory costs nothing but its entries. The number of a
+//! deleted node is used again.
+//!
+//! **Invariants**: every node but the root is in its parent's list once; `num_children` is the length of that list; a node without an
+//! [`Uncommon`] has no children and never had any.
+//!
+//! **Not here**: finding a child by its name ([`super::index`]), counting the users of lists.
+
+use super::acl::AclId;
+use super::heap::{Heap, Moved};
+use super::node::{Node, NodeId, NodeImage, Uncommon, UncommonId};
+use corral_proto::{SessionId, Stat};
+use slab::Slab;
+
+#[derive(Debug, Default)]
+pub(super) struct Nodes {
+    slots: Vec<Option<Node>>,
+    free: Vec<NodeId>,
+    uncommon: Slab<Uncommon>,
+    heap: Heap,
+}
+
+impl Nodes {
+    pub(super) fn len(&self) -> usize {
+        self.slots.len() - self.free.len()
+    }
+
+    /// Bytes of all names and data.
+    pub(super) fn bytes(&self) -> u64 {
+        self.heap.bytes()
+    }
+
+    /// The nodes in the slots from `from` on.
+    pub(super) fn ids_from(&self, from: u32) -> impl Iterator<Item = NodeId> {
+        (from..self.slots.len() as u32).map(NodeId).filter(|id| self.slots[id.0 as usize].is_some())
+    }
+
+    /// Makes room for so many in all.
+    pub(super) fn reserve(&mut self, nodes: usize) {
+        self.slots.reserve(nodes.saturating_sub(self.slots.len()));
+    }
+
+    /// The children of a node, the newest first.
+    pub(super) fn children(&self, id: NodeId) -> impl Iterator<Item = NodeId> {
+        let exists = |id: NodeId| (id != NodeId::NONE).then_some(id);
+        std::iter::successors(exists(self.uncommon(id).first_child), move |id| exists(self.get(*id).next_sibling))
+    }
+
+    pub(super) fn get(&self, id: NodeId) -> &Node {
+        self.slots[id.0 as usize].as_ref().expect("a node's number is used only while the node exists")
+    }
+
+    pub(super) fn get_mut(&mut self, id: NodeId) -> &mut Node {
+        occupied(&mut self.slots, id)
+    }
+
+    pub(super) fn uncommon(&self, id: NodeId) -> Uncommon {
+        let node = self.get(id);
+        match node.uncommon {
+            UncommonId::NONE => Uncommon::of_most(node.czxid),
+            UncommonId(number) => self.uncommon[number as usize],
+        }
+    }
+
+    /// The same to be changed: the node gets one if it has none.
+    pub(super) fn uncommon_mut(&mut self, id: NodeId) -> &mut Uncommon {
+        let node = occupied(&mut self.slots, id);
+        if node.uncommon == UncommonId::NONE {
+            node.uncommon = UncommonId(self.uncommon.insert(Uncommon::of_most(node.czxid)) as u32);
+        }
+        &mut self.uncommon[node.uncommon.0 as usize]
+    }
+
+    pub(super) fn name_bytes(&self, id: NodeId) -> &[u8] {
+        let node = self.get(id);
+        &self.heap.get(node.stored)[..node.name_len as usize]
+    }
+
+    pub(super) fn name(&self, id: NodeId) -> &str {
+        str::from_utf8(self.name_bytes(id)).expect("a name was a string when it came")
+    }
+
+    pub(super) fn data(&self, id: NodeId) -> Option<&[u8]> {
+        let node = self.get(id);
+        node.has_data.then(|| &self.heap.get(node.stored)[node.name_len as usize..])
+    }
+
+    pub(super) fn set_data(&mut self, id: NodeId, data: Option<&[u8]>) {
+        let node = occupied(&mut self.slots, id);
+        let moved;
+        (node.stored, moved) = self.heap.replace(id.0, node.stored, node.name_len as usize, data.unwrap_or_default());
+        node.has_data = data.is_some();
+        self.follow(moved);
+    }
+
+    fn follow(&mut self, moved: Option<Moved>) {
+        if let Some(moved) = moved {
+            moved.tell(&mut self.get_mut(NodeId(moved.owner)).stored);
+        }
+    }
+
+    pub(super) fn stat(&self, id: NodeId) -> Stat {
+        let node = self.get(id);
+        let uncommon = self.uncommon(id);
+        Stat {
+            czxid: node.czxid,
+            mzxid: node.mzxid,
+            ctime: node.ctime,
+            mtime: node.mtime,
+            version: node.version,
+            // Creations and deletions both count for clients: deletions = creations - children.
+            cversion: uncommon.created.wrapping_mul(2).wrapping_sub(uncommon.num_children),
+            aversion: uncommon.aversion,
+            // Clients see neither containers nor times.
+            ephemeral_owner: if uncommon.owner.is_session() { uncommon.owner } else { SessionId::NONE },
+            data_length: (node.stored.len() - node.name_len as usize) as i32,
+            num_children: uncommon.num_children,
+            pzxid: uncommon.pzxid,
+        }
+    }
+
+    /// A node as in `image`, whose list is `acl`, without a parent.
+    pub(super) fn root(&mut self, image: &NodeImage<'_>, acl: AclId) {
+        assert!(self.slots.is_empty(), "the root is the first node");
+        self.put(NodeId::NONE, "", image, acl);
+    }
+
+    /// The newest child of `parent`.
+    pub(super) fn insert(&mut self, parent: NodeId, name: &str, image: &NodeImage<'_>, acl: AclId) -> NodeId {
+        let id = self.put(parent, name, image, acl);
+        let above = self.uncommon_mut(parent);
+        let first = std::mem::replace(&mut above.first_child, id);
+        above.num_children += 1;
+        if first != NodeId::NONE {
+            self.get_mut(first).prev_sibling = id;
+        }
+        self.get_mut(id).next_sibling = first;
+        id
+    }
+
+    fn put(&mut self, parent: NodeId, name: &str, image: &NodeImage<'_>, acl: AclId) -> NodeId {
+        let id = self.free.pop().unwrap_or(NodeId(self.slots.len() as u32));
+        assert!(id != NodeId::NONE, "a tree holds fewer than 2^32 - 1 nodes");
+        let node = Some(Node {
+            parent,
+            next_sibling: NodeId::NONE,
+            prev_sibling: NodeId::NONE,
+            acl,
+            czxid: image.czxid,
+            mzxid: image.mzxid,
+            ctime: image.ctime,
+            mtime: image.mtime,
+            version: image.version,
+            uncommon: UncommonId::NONE,
+            name_len: name.len() as u32,
+            has_data: image.data.is_some(),
+            stored: self.heap.put(id.0, name.as_bytes(), image.data.unwrap_or_default()),
+        });
+        match self.slots.get_mut(id.0 as usize) {
+            Some(slot) => *slot = node,
+            None => self.slots.push(node),
+        }
+        self.set_uncommon(id, image);
+        id
+    }
+
+    /// The node becomes the one in `image`, in its place and with its children. Returns the list that it had before.
+    pub(super) fn overwrite(&mut self, id: NodeId, image: &NodeImage<'_>, acl: AclId) -> AclId {
+        self.set_data(id, image.data);
+        let node = self.get_mut(id);
+        (node.czxid, node.mzxid) = (image.czxid, image.mzxid);
+        (node.ctime, node.mtime, node.version) = (image.ctime, image.mtime, image.version);
+        let old = std::mem::replace(&mut node.acl, acl);
+        self.set_uncommon(id, image);
+        old
+    }
+
+    fn set_uncommon(&mut self, id: NodeId, image: &NodeImage<'_>) {
+        let before = self.uncommon(id);
+        let NodeImage { pzxid, created, aversion, owner, .. } = *image;
+        let uncommon = Uncommon { pzxid, created, aversion, owner, placeholder: false, ..before };
+        if uncommon != before {
+            *self.uncommon_mut(id) = uncommon;
+        }
+    }
+
+    /// Takes a node without children out of its parent's list and forgets it. Returns the list that it had.
+    pub(super) fn remove(&mut self, id: NodeId) -> AclId {
+        assert!(self.uncommon(id).num_children == 0, "only a node without children is deleted");
+        let node = self.slots[id.0 as usize].take().expect("a node's number is used only while the node exists");
+        self.free.push(id);
+        let moved = self.heap.remove(node.stored);
+        self.follow(moved);
+        if node.uncommon != UncommonId::NONE {
+            self.uncommon.remove(node.uncommon.0 as usize);
+        }
+        if node.next_sibling != NodeId::NONE {
+            self.get_mut(node.next_sibling).prev_sibling = node.prev_sibling;
+        }
+        let above = self.uncommon_mut(node.parent);
+        above.num_children -= 1;
+        if node.prev_sibling == NodeId::NONE {
+            above.first_child = node.next_sibling;
+        } else {
+            self.get_mut(node.prev_sibling).next_sibling = node.next_sibling;
+        }
+        node.acl
+    }
+}
+
+fn occupied(slots: &mut [Option<Node>], id: NodeId) -> &mut Node {
+    slots[id.0 as usize].as_mut().expect("a node's number is used only while the node exists")
+}
