@@ -15,7 +15,6 @@
 
 use corral_proto::acl::encode_acls;
 use corral_proto::connect::{ConnectRequest, ConnectResponse};
-use corral_proto::identity::encode_ids;
 use corral_proto::jute::{StrList, put_string};
 use corral_proto::multi::{MultiReadRequest, ReadOp};
 use corral_proto::request::{
@@ -24,7 +23,7 @@ use corral_proto::request::{
 use corral_proto::response::Response;
 use corral_proto::txn::CreateTxn;
 use corral_proto::{
-    Acl, AclList, Decoder, ErrorCode, EventType, IdList, Jute, JuteError, MultiOp, MultiRequest, MultiResult, OpCode,
+    Acl, AclList, Decoder, ErrorCode, EventType, Jute, JuteError, MultiOp, MultiRequest, MultiResult, OpCode,
     ReplyHeader, Request, RequestHeader, SessionId, Stat, SubTxns, Txn, TxnEntry, TxnHeader, WatcherEvent, Xid, Zxid,
 };
 use proptest::prelude::*;
@@ -102,7 +101,6 @@ struct Parts {
     ops: Vec<u8>,
     subs: Vec<u8>,
     reads: Vec<u8>,
-    ids: Vec<u8>,
 }
 
 fn text() -> impl Strategy<Value = String> {
@@ -161,8 +159,7 @@ fn parts() -> impl Strategy<Value = Parts> {
             if fields.flag { ReadOp::GetData(path) } else { ReadOp::GetChildren(path) }.encode_into(&mut reads);
             SubTxns::push(&mut subs, &fields.txn());
         }
-        let ids = encode_ids(more.iter().map(|fields| ("digest", fields.path.as_str())));
-        Parts { one, more, names, ops, subs, reads, ids }
+        Parts { one, more, names, ops, subs, reads }
     })
 }
 
@@ -278,10 +275,11 @@ impl Parts {
     fn responses(&self) -> Vec<(OpCode, Response<'_>)> {
         let one = &self.one;
         let (path, data, stat) = (one.path.as_str(), one.data.as_deref(), one.stat);
-        vec![
+        use OpCode::*;
+        let empty = [Delete, Ping, SetWatches, SetWatches2, RemoveWatches, CheckWatches, Auth, CloseSession];
+        let mut responses = vec![
             (OpCode::Create, Response::Path(path)),
             (OpCode::Create2, Response::PathStat(path, stat)),
-            (OpCode::Delete, Response::Empty),
             (OpCode::Exists, Response::Stat(stat)),
             (OpCode::SetData, Response::Stat(stat)),
             (OpCode::SetAcl, Response::Stat(stat)),
@@ -291,17 +289,12 @@ impl Parts {
             (OpCode::GetChildren2, Response::ChildrenStat(self.names(), stat)),
             (OpCode::Sync, Response::Sync(one.name.as_deref())),
             (OpCode::Multi, Response::Multi(self.more.iter().map(Fields::result).collect())),
-            (OpCode::Ping, Response::Empty),
             (OpCode::MultiRead, Response::Multi(vec![MultiResult::Children(self.names()), one.result()])),
-            (OpCode::SetWatches, Response::Empty),
-            (OpCode::SetWatches2, Response::Empty),
             (OpCode::AddWatch, Response::Zero),
-            (OpCode::RemoveWatches, Response::Empty),
-            (OpCode::CheckWatches, Response::Empty),
-            (OpCode::Auth, Response::Empty),
-            (OpCode::WhoAmI, Response::WhoAmI(IdList::from_encoded(&self.ids).unwrap())),
-            (OpCode::CloseSession, Response::Empty),
-        ]
+            (OpCode::WhoAmI, Response::WhoAmI(corral_proto::IdList::EMPTY)),
+        ];
+        responses.extend(empty.map(|op| (op, Response::Empty)));
+        responses
     }
 
     fn entries(&self) -> Vec<TxnEntry<'_>> {
@@ -397,17 +390,12 @@ fn walk_response(response: &Response<'_>) {
     match response {
         Response::Children(names) | Response::ChildrenStat(names, _) => walk_names(names),
         Response::Acl(acl, _) => walk_acl(acl),
-        Response::WhoAmI(ids) => walk_ids(ids),
         _ => {}
     }
 }
 
 fn walk_acl(acl: &AclList<'_>) {
     assert_eq!(acl.iter().count() == 0, acl.is_empty(), "there is one way to write the empty list");
-}
-
-fn walk_ids(ids: &IdList<'_>) {
-    assert!(*ids != IdList::EMPTY || ids.iter().count() == 0);
 }
 
 fn walk_names(names: &StrList<'_>) {
@@ -450,7 +438,6 @@ fn read_as_everything(bytes: &[u8]) {
     read_as!("a stat", bytes, |b| Stat::decode(&mut Decoder::new(b)), leaf);
     read_as!("an event", bytes, |b| WatcherEvent::decode(&mut Decoder::new(b)), leaf);
     read_as!("a list of ACLs", bytes, AclList::from_encoded, walk_acl);
-    read_as!("a list of identities", bytes, IdList::from_encoded, walk_ids);
     read_as!("a connect request", bytes, ConnectRequest::decode, leaf);
     read_as!("a connect response", bytes, ConnectResponse::decode, leaf);
     let names = |b| StrList::decode(&mut Decoder::new(b)).and_then(|names| names.ok_or(JuteError::Null("the names")));

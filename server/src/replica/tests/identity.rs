@@ -101,9 +101,15 @@ fn reads_that_go_along_are_their_clients() {
     let header = RequestHeader { xid: Xid(2), op: OpCode::GetData.code() };
     let frame: Box<[u8]> = [header.to_vec(), get].concat().into();
     let read = |xid| ReadBefore { xid: Xid(xid), op: OpCode::GetData, frame: frame.clone() };
-    rig.ask_as(&owner, 1, (session, 1), create("/a", &acl), Vec::new());
-    rig.ask_as(&owner, 1, (session, 3), set("/a"), vec![read(2)]);
-    rig.ask_as(&other, 1, (session, 5), set("/a"), vec![read(4)]);
+    for (who, xid, request, reads) in [
+        (&owner, 1, create("/a", &acl), vec![]),
+        (&owner, 3, set("/a"), vec![read(2)]),
+        (&other, 5, set("/a"), vec![read(4)]),
+    ] {
+        let (body, since) = (request.to_vec(), Duration::ZERO);
+        let request = WriteRequest { conn: id(1), session, who, xid: Xid(xid), op: request.op(), body: &body, since };
+        rig.replica.request(&rig.tree, &mut rig.log.group, rig.now, &request, reads);
+    }
     let told = rig.settle();
     assert_eq!(told, ["1: 1 ok @2", "1: 2 ok @2", "1: 3 ok @3", "1: 4 NoAuth @3", "1: 5 NoAuth @4"]);
 }

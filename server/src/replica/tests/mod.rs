@@ -115,21 +115,10 @@ impl Rig {
     }
 
     fn ask(&mut self, conn: u32, session: SessionId, xid: i32, request: Request<'_>) {
-        self.ask_as(&Identities::NOBODY, conn, (session, xid), request, Vec::new());
-    }
-
-    fn ask_as(
-        &mut self,
-        who: &Identities,
-        conn: u32,
-        (session, xid): (SessionId, i32),
-        request: Request<'_>,
-        reads: Vec<ReadBefore>,
-    ) {
         let body = request.to_vec();
         let (conn, xid, op, since) = (id(conn), Xid(xid), request.op(), Duration::ZERO);
-        let request = WriteRequest { conn, session, who, xid, op, body: &body, since };
-        self.replica.request(&self.tree, &mut self.log.group, self.now, &request, reads);
+        let request = WriteRequest { conn, session, who: &Identities::NOBODY, xid, op, body: &body, since };
+        self.replica.request(&self.tree, &mut self.log.group, self.now, &request, Vec::new());
     }
 
     fn tick(&mut self, ms: u64) -> Vec<SessionId> {
