@@ -484,7 +484,7 @@ fn a_member_with_a_fifth_of_a_processor_joins_while_others_write() {
 
 /// Pings that fit into its socket passed for progress, so that one that stood still was waited for for ever.
 #[test]
-fn a_transfer_that_is_given_up_is_explained_on_both_sides_and_made_again() {
+fn a_transfer_that_is_given_up_is_explained_on_both_sides() {
     let mut ensemble = with_history(&numbered(size(20_000, 200_000)));
     ensemble.start(JOINS, &CORRAL);
     eventually("it is sent a snapshot", || ensemble.said(LEADER).contains("SNAP of").then_some(()));
@@ -496,6 +496,7 @@ fn a_transfer_that_is_given_up_is_explained_on_both_sides_and_made_again() {
         let said = ensemble.said(id);
         assert!(said.contains("a larger initLimit") || said.contains("for initLimit ticks"), "{said}");
     }
-    assert!((2..=4).contains(&ensemble.said(LEADER).matches("SNAP of").count()), "{}", ensemble.said(LEADER));
+    // Once, if all of it had fitted into the sockets.
+    assert!(ensemble.said(LEADER).matches("SNAP of").count() <= 4, "{}", ensemble.said(LEADER));
     common_tree(&ensemble);
 }
