@@ -98,7 +98,7 @@ fn without_a_disk(seed: u64, scratch: &Path) -> Counts {
     let kind = if seed.is_multiple_of(2) { Kind::FullDisk(member) } else { Kind::HungDisk(member) };
     let ms = Duration::from_millis;
     let fault = Fault { number: 0, at: ms(400), kind, lasts: ms(4000) };
-    let size = Size { steps: 20_000, ..SIZE };
+    let size = Size { steps: 40_000, ..SIZE };
     simulate(Plan { seed, size, faults: vec![fault] }, scratch, false)
 }
 
