@@ -338,7 +338,9 @@ impl<D: Disk, S: Read + Write> Member<D, S> {
     pub(super) fn deadline(&self) -> Option<Duration> {
         let expiry = self.replica.next_expiry().map(|at| at.max(self.no_expiry_before));
         let role = self.replica.deadline();
-        let deadlines = [expiry, role, self.log().deadline(), self.schedule.deadline(), self.alarm.deadline()];
+        // A snapshot that was due in the last turn and was not begun waits for something else: that this member serves, mostly.
+        let snapshot = self.schedule.deadline().filter(|at| *at > self.last_turn);
+        let deadlines = [expiry, role, self.log().deadline(), snapshot, self.alarm.deadline()];
         deadlines.into_iter().flatten().min()
     }
 

@@ -192,10 +192,16 @@ impl Replica {
         let known = password == session::password(id);
         match &mut self.role {
             Role::Following(following) if known => {
+                // What still comes over the client's earlier connection must not follow this: the leader would take it for the client's word
+                // after all that it has asked for at other servers meanwhile.
+                let before = following.clients.remove(&id);
                 following.renewals.entry(id).or_default().push_back((conn, timeout_ms));
                 let asked = Touched { session: id, timeout_ms }.to_vec();
                 let message = Message::with(PacketKind::Revalidate, Zxid(-1), asked);
                 self.commands.push(Command::Send(following.link, message));
+                if let Some((before, _)) = before {
+                    self.enqueue(before, Item::Close { conn: before });
+                }
             }
             Role::Leading(leading) if known => {
                 let renewed = leading.sessions.renew(id, millis(timeout_ms), Owner::Client(conn), now.uptime);

@@ -128,6 +128,7 @@ pub(super) struct Shell {
     pub(super) is_due: Vec<bool>,
     /// How many turns each core has taken since something came from outside.
     pub(super) restless: Vec<u32>,
+    pub(super) turned_at: Vec<Duration>,
     pub(super) was: &'static str,
 }
 
@@ -337,6 +338,7 @@ impl Member {
                 wakes_at: vec![Duration::MAX; cores],
                 is_due: vec![false; cores],
                 restless: vec![0; cores],
+                turned_at: vec![Duration::ZERO; cores],
                 was: "",
             },
         }));

@@ -113,3 +113,31 @@ fn reads_that_go_along_are_their_clients() {
     let told = rig.settle();
     assert_eq!(told, ["1: 1 ok @2", "1: 2 ok @2", "1: 3 ok @3", "1: 4 NoAuth @3", "1: 5 NoAuth @4"]);
 }
+
+/// Over the link to the leader a request of the earlier connection would have followed the word that the client has come again, and have
+/// undone what the client had asked for at another server meanwhile.
+#[test]
+fn who_comes_again_to_a_learner_is_spoken_for_by_the_new_connection_at_once() {
+    let (mut member, link) = hostile::follows(4);
+    let sent = |member: &mut Member, kind: PacketKind| {
+        let is_it = |command: &Command| matches!(command, Command::Send(to, said) if *to == link && said.kind == kind);
+        member.replica.take_commands().iter().filter(|command| is_it(command)).count()
+    };
+    let (tree, now) = (Tree::new(1), Now { uptime: Duration::ZERO, wall_ms: 0 });
+    let (session, who, body) = (SessionId(77), who(&[]), set("/a").to_vec());
+    let renew = |member: &mut Member, conn| {
+        member.replica.renew_session(now, conn, session, &session::password(session), TIMEOUT_MS);
+    };
+    let ask = |member: &mut Member| {
+        let (op, since) = (OpCode::SetData, Duration::ZERO);
+        let request = WriteRequest { conn: id(1), session, who: &who, xid: Xid(1), op, body: &body, since };
+        member.replica.request(&tree, &mut member.log, now, &request, Vec::new());
+        sent(member, PacketKind::Request)
+    };
+    renew(&mut member, id(1));
+    let valid = corral_proto::peer::learner::Revalidated { session, valid: true }.to_vec();
+    member.hear(link, Message::with(PacketKind::Revalidate, Zxid(-1), valid));
+    assert_eq!(ask(&mut member), 1);
+    renew(&mut member, id(2));
+    assert_eq!(ask(&mut member), 0, "its client has left that connection");
+}

@@ -39,6 +39,8 @@ const READ_MAX: usize = 64 << 10;
 
 /// So many turns of a core may follow each other without anything from outside.
 const RESTLESS_MAX: u32 = 300;
+/// A turn that comes so soon after another was due already.
+const AT_ONCE: Duration = Duration::from_micros(100);
 
 /// Why a core takes a turn.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -68,7 +70,11 @@ impl World {
         happens(self, machine, shell);
         self.feed(machine, shell, core, now);
         let is_due = std::mem::take(&mut shell.is_due[core]);
-        shell.restless[core] = if cause == Cause::Bell { shell.restless[core] + 1 } else { 0 };
+        // Timers that are due one after the other say the same as bells.
+        let follows_at_once = self.now - shell.turned_at[core] < AT_ONCE;
+        shell.turned_at[core] = self.now;
+        let is_restless = cause == Cause::Bell || cause == Cause::Timer && follows_at_once;
+        shell.restless[core] = if is_restless { shell.restless[core] + 1 } else { 0 };
         assert!(shell.restless[core] < RESTLESS_MAX, "restlessness: a core takes turn after turn, and nothing happens");
         let mut around = Around { world: self, shell, core, by_timer: cause == Cause::Timer && !is_due };
         if let Err(why) = machine.turn(now, &mut around) {
