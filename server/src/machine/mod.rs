@@ -18,14 +18,15 @@ mod commands;
 mod crossing;
 mod links;
 mod member;
+mod outbound;
 mod peers;
 mod port;
 mod snapshots;
 
 pub use clients::Clients;
 pub use crossing::{Crossing, Host};
-pub use links::Piece;
 pub use member::{Member, MemberOptions};
+pub use outbound::Piece;
 pub use port::Timed;
 pub use snapshots::{Ended, take_snapshot};
 

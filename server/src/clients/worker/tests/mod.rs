@@ -13,9 +13,11 @@
 //! **Not here**: what writes do (the sequencer's tests), sockets.
 
 use super::*;
+use crate::clients::delivery::{Delivery, Item};
 use crate::clients::watch::WatchKind;
 use crate::requests::answer::answer;
 use crate::requests::sequencer::{Place, Sequencer};
+use crate::requests::session;
 use corral_engine::tree::Change;
 use corral_net::put_frame;
 use corral_proto::acl::encode_acls;
@@ -23,7 +25,9 @@ use corral_proto::jute::{StrList, put_string};
 use corral_proto::multi::{MultiReadRequest, ReadOp};
 use corral_proto::request::{CreateRequest, PathVersion, PathWatch, SetAclRequest, SetDataRequest, SetWatchesRequest};
 use corral_proto::response::Response;
-use corral_proto::{Acl, EventType, MultiOp, MultiRequest, MultiResult, TxnEntry, TxnHeader};
+use corral_proto::{
+    Acl, AclList, ConnectResponse, EventType, MultiOp, MultiRequest, MultiResult, TxnEntry, TxnHeader, WatcherEvent,
+};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngSeed};
 use std::collections::{BTreeMap, VecDeque};
