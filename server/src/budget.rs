@@ -54,8 +54,12 @@ pub struct Held {
 impl Held {
     /// More is held than should be.
     pub fn is_exceeded(&self) -> bool {
-        self.bytes > self.max && !mutation::is_on(Mutation::BoundsAreIgnored)
+        reaches(self.bytes, self.max + 1)
     }
+}
+
+fn reaches(bytes: usize, bound: usize) -> bool {
+    bytes >= bound && !mutation::is_on(Mutation::BoundsAreIgnored)
 }
 
 /// Bytes that are held, and their bound.
@@ -104,12 +108,12 @@ impl Budget {
 
     /// Nothing more should come.
     pub fn is_used_up(&self) -> bool {
-        self.held >= self.max && !mutation::is_on(Mutation::BoundsAreIgnored)
+        reaches(self.held, self.max)
     }
 
     /// More is held than should be.
     pub fn is_exceeded(&self) -> bool {
-        self.held > self.max && !mutation::is_on(Mutation::BoundsAreIgnored)
+        reaches(self.held, self.max + 1)
     }
 }
 

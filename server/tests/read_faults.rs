@@ -110,34 +110,31 @@ fn each_call_fails_once(dir: &Path, server: &Command, is_sound: impl Fn(&str)) {
     assert!(starts > 20 && refusals > 5, "hardly anything was read");
 }
 
-fn has_strace() -> bool {
-    let has = Command::new("strace").arg("-V").stdout(Stdio::null()).status().is_ok_and(|status| status.success());
-    if !has {
-        eprintln!("not tested: there is no strace");
-    }
-    has
-}
-
 /// Three snapshots, and a log behind them.
 const SETTINGS: [&str; 2] = ["snapCount=60", "preAllocSize=64"];
 
-fn fill(dir: &Path) {
-    let server = Server::start(dir, &SETTINGS);
-    let mut client = server.client();
-    (0..200).for_each(|n| create(&mut client, &format!("/n{n}"), b"").unwrap());
-    eventually("snapshots are taken", || (server.metric("zk_cnt_snapshottime") > 1.0).then_some(()));
-    server.kill();
-}
-
-#[test]
-fn a_server_alone_that_cannot_read_its_files_loses_nothing() {
-    if !has_strace() {
-        return;
+/// The directory of a server that has written 200 nodes, if there is strace to look at it with; it goes with the first.
+fn filled() -> Option<(tempfile::TempDir, PathBuf)> {
+    let has_strace =
+        Command::new("strace").arg("-V").stdout(Stdio::null()).status().is_ok_and(|status| status.success());
+    if !has_strace {
+        eprintln!("not tested: there is no strace");
+        return None;
     }
     let home = temp_dir();
     let dir = home.path().join("data");
     fs::create_dir(&dir).unwrap();
-    fill(&dir);
+    let server = Server::start(&dir, &SETTINGS);
+    let mut client = server.client();
+    (0..200).for_each(|n| create(&mut client, &format!("/n{n}"), b"").unwrap());
+    eventually("snapshots are taken", || (server.metric("zk_cnt_snapshottime") > 1.0).then_some(()));
+    server.kill();
+    Some((home, dir))
+}
+
+#[test]
+fn a_server_alone_that_cannot_read_its_files_loses_nothing() {
+    let Some((_home, dir)) = filled() else { return };
     each_call_fails_once(&dir, &command(&dir, &SETTINGS), |what| {
         let names = paths(&dir);
         assert!(!names.iter().any(|path| path.to_string_lossy().contains("damaged")), "{what}: {names:?}");
@@ -150,13 +147,7 @@ fn a_server_alone_that_cannot_read_its_files_loses_nothing() {
 /// It would have given up a history that it could not read, and voted for none of its own.
 #[test]
 fn a_member_that_cannot_read_its_files_does_not_give_them_up() {
-    if !has_strace() {
-        return;
-    }
-    let home = temp_dir();
-    let dir = home.path().join("data");
-    fs::create_dir(&dir).unwrap();
-    fill(&dir);
+    let Some((_home, dir)) = filled() else { return };
     fs::write(dir.join("myid"), "1").unwrap();
     // Nobody listens at the others' ports, so it looks for a leader until it is ended.
     let [high, low] = (std::process::id() as u16).to_be_bytes();

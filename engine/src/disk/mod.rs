@@ -115,10 +115,7 @@ impl Mode {
         block: Option<BlockSize>,
     ) -> Result<Mode, String> {
         let ring = ring::supported();
-        let direct = match FileSystem::of(dir) {
-            Some(system) if system.journals_data() => Err(not_direct()),
-            _ => write_direct(dir, BlockSize::MAX),
-        };
+        let direct = write_direct(dir, BlockSize::MAX);
         let (io, mut why) = match io {
             Some(LogIo::UringDirect | LogIo::UringBuffered) if ring.is_err() => {
                 let error = ring.expect_err("just checked");
@@ -155,7 +152,8 @@ impl Mode {
             _ => Reach::Buffered,
         };
         let (block, why_block) = block_size::choose(block, reach, BlockDevice::of(dir).as_ref())?;
-        if matches!(reach, Reach::Direct(_)) && write_direct(dir, block).is_err() {
+        // The largest was tried just now.
+        if matches!(reach, Reach::Direct(_)) && block < BlockSize::MAX && write_direct(dir, block).is_err() {
             return Err(format!(
                 "direct writes of {block} B are refused in {}; log.blockBytes=auto works",
                 dir.display()
@@ -210,6 +208,9 @@ fn not_direct() -> io::Error {
 
 /// Writes the second block of a file with direct I/O, out of memory that is aligned to no more than the block.
 fn write_direct(dir: &Path, block: BlockSize) -> io::Result<Option<u64>> {
+    if FileSystem::of(dir).is_some_and(|system| system.journals_data()) {
+        return Err(not_direct());
+    }
     let path = dir.join(".corral-direct-io-probe");
     let tried = (|| {
         let file =

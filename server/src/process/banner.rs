@@ -83,10 +83,12 @@ impl TreeSize {
 fn place(dir: &Path) -> String {
     match FileSystem::of(dir) {
         Some(fs) => {
-            let warning = match () {
-                () if fs.is_volatile() => ", NOT DURABLE: gone after a power loss",
-                () if fs.is_served() => ", no device of this host: durable is what its server calls so",
-                () => "",
+            let warning = if fs.is_volatile() {
+                ", NOT DURABLE: gone after a power loss"
+            } else if fs.is_served() {
+                ", no device of this host: durable is what its server calls so"
+            } else {
+                ""
             };
             format!("{} ({} on {}{warning})", dir.display(), fs.kind, fs.device)
         }

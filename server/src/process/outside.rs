@@ -18,12 +18,11 @@ use crate::consensus::leadership::LinkId;
 use crate::consensus::message::Standing;
 use crate::consensus::stretch::Stretch;
 use crate::machine::{Ended, Heard, Member, MemberOptions, Outside, Piece};
-use crate::process::store::{self, Store};
+use crate::process::store::Store;
 use crate::replica::{Now, Replica, ReplicaOptions};
 use crate::requests::session;
 use corral_engine::StorageError;
 use corral_engine::disk::device::Device;
-use corral_engine::disk::files::RealFiles;
 use corral_engine::epochs::Epochs;
 use corral_engine::snapshot::writer::SnapshotOptions;
 use corral_engine::txnlog::{Log, LogOptions, Recovered};
@@ -278,7 +277,6 @@ impl Outside<Device, TcpStream> for Around {
     }
 
     fn keep_copy(&mut self) -> Result<PathBuf, StorageError> {
-        let store = &self.own().store;
-        store::keep_copy(&RealFiles, &store.log_dir, &store.snapshot_dir)
+        self.own().store.keep_copy()
     }
 }

@@ -105,6 +105,14 @@ impl Store {
         Ok(aside)
     }
 
+    /// See [`keep_copy`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn keep_copy(&self) -> Result<PathBuf, StorageError> {
+        keep_copy(&RealFiles, &self.log_dir, &self.snapshot_dir)
+    }
+
     /// Makes sure that the directories are those that were opened: a disk that is mounted over one of them hides it. A directory of
     /// snapshots that was deleted is made again.
     ///

@@ -14,7 +14,7 @@
 //! **Not here**: the way of its frames ([`super::world`]).
 
 use corral_net::put_frame;
-use corral_proto::jute::{Decoder, StrList};
+use corral_proto::jute::{Decoder, StrList, put_string};
 use corral_proto::multi::{MultiReadRequest, ReadOp};
 use corral_proto::request::{
     AddWatchMode, CreateRequest, PathVersion, PathWatch, RequestHeader, SetDataRequest, SetWatchesRequest,
@@ -222,7 +222,7 @@ impl Client {
                     encoded(everything.into_iter()),
                 ];
                 let [data, exist, persistent, recursive] =
-                    [0, 1, 2, 3].map(|at: usize| StrList::from_encoded(lists[at].0, &lists[at].1));
+                    lists.each_ref().map(|(count, list)| StrList::from_encoded(*count, list));
                 let (relative_zxid, child) = (self.last_zxid, StrList::from_encoded(0, &[]));
                 let again = SetWatchesRequest { relative_zxid, data, exist, child, persistent, recursive };
                 match self.wants.is_empty() && !self.wants_all {
@@ -443,8 +443,7 @@ fn encoded<'a>(paths: impl Iterator<Item = &'a str>) -> (u32, Vec<u8>) {
     let (mut count, mut list) = (0, Vec::new());
     for path in paths {
         count += 1;
-        list.extend_from_slice(&(path.len() as i32).to_be_bytes());
-        list.extend_from_slice(path.as_bytes());
+        put_string(&mut list, path);
     }
     (count, list)
 }

@@ -47,7 +47,7 @@ impl View<'_> {
 
     fn readable(&self, path: &str, wanted: i32) -> Result<NodeId, ErrorCode> {
         let id = self.tree.find(path).ok_or(ErrorCode::NoNode)?;
-        if self.allows(id, wanted) { Ok(id) } else { Err(ErrorCode::NoAuth) }
+        self.access.check(self.who, self.tree.acl(id), wanted).map(|()| id)
     }
 }
 
@@ -57,12 +57,11 @@ pub(super) fn may_go_along(tree: &Tree, frame: &[u8]) -> bool {
     let mut d = Decoder::new(frame);
     let op = RequestHeader::decode(&mut d).ok().and_then(|header| OpCode::from_code(header.op));
     let Some(Ok(request)) = op.map(|op| Request::decode(op, d.rest())) else { return false };
-    let (Request::Exists(read) | Request::GetData(read) | Request::GetChildren(read) | Request::GetChildren2(read)) =
-        request
-    else {
-        return false;
+    let (read, asks_for_names) = match request {
+        Request::Exists(read) | Request::GetData(read) => (read, false),
+        Request::GetChildren(read) | Request::GetChildren2(read) => (read, true),
+        _ => return false,
     };
-    let asks_for_names = matches!(op, Some(OpCode::GetChildren | OpCode::GetChildren2));
     let (bytes_max, children_max) = GO_ALONG_MAX;
     let is_small = |id| match asks_for_names {
         false => tree.stat(id).data_length as usize <= bytes_max,
