@@ -87,6 +87,16 @@ fn split(
     Ok((used, ControlFlow::Continue(())))
 }
 
+/// The frames that [`put_frame`] has made, one behind the other.
+pub fn split_frames(mut bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
+    std::iter::from_fn(move || {
+        let (head, rest) = bytes.split_first_chunk::<4>()?;
+        let (frame, rest) = rest.split_at(u32::from_be_bytes(*head) as usize);
+        bytes = rest;
+        Some(frame)
+    })
+}
+
 /// Appends a frame to `out`: room for the length, whatever `body` writes, then the length filled in.
 pub fn put_frame(out: &mut Vec<u8>, body: impl FnOnce(&mut Vec<u8>)) {
     let start = out.len();

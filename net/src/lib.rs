@@ -10,4 +10,4 @@ pub mod doorbell;
 pub mod client;
 
 pub use doorbell::Doorbell;
-pub use frame::{FrameError, Frames, put_frame};
+pub use frame::{FrameError, Frames, put_frame, split_frames};

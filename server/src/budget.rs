@@ -18,6 +18,8 @@ pub struct Bounds {
     pub events: usize,
     /// Writes that the connections of one core have on their way.
     pub writes: usize,
+    /// What one core gathers for the replica on another, before its connections wait.
+    pub parcel: usize,
     /// The newest transactions, which are sent to learners that lack no more. Far less than what may wait for one, or it would never be
     /// synchronized.
     pub newest: usize,
@@ -34,6 +36,7 @@ impl Bounds {
         answers: 1 << 20,
         events: 4 << 20,
         writes: 64 << 20,
+        parcel: 256 << 10,
         newest: 64 << 20,
         learner: 128 << 20,
         backlog: 64 << 20,

@@ -138,6 +138,11 @@ impl Tree {
         self.nodes.bytes()
     }
 
+    /// Bytes: no node has ever had longer data. Whoever wants to know that none is long need not look at each.
+    pub fn longest_data(&self) -> usize {
+        self.nodes.longest_data()
+    }
+
     /// The open sessions and their timeouts in ms, as their transactions said.
     pub fn sessions(&self) -> &BTreeMap<SessionId, i32> {
         &self.sessions

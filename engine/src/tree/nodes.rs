@@ -20,6 +20,7 @@ pub(super) struct Nodes {
     free: Vec<NodeId>,
     uncommon: Slab<Uncommon>,
     heap: Heap,
+    longest_data: usize,
 }
 
 impl Nodes {
@@ -30,6 +31,15 @@ impl Nodes {
     /// Bytes of all names and data.
     pub(super) fn bytes(&self) -> u64 {
         self.heap.bytes()
+    }
+
+    /// No data has ever been longer.
+    pub(super) fn longest_data(&self) -> usize {
+        self.longest_data
+    }
+
+    fn has_had(&mut self, data: Option<&[u8]>) {
+        self.longest_data = self.longest_data.max(data.map_or(0, <[u8]>::len));
     }
 
     /// The nodes in the slots from `from` on.
@@ -88,6 +98,7 @@ impl Nodes {
     }
 
     pub(super) fn set_data(&mut self, id: NodeId, data: Option<&[u8]>) {
+        self.has_had(data);
         let node = occupied(&mut self.slots, id);
         let moved;
         (node.stored, moved) = self.heap.replace(id.0, node.stored, node.name_len as usize, data.unwrap_or_default());
@@ -141,6 +152,7 @@ impl Nodes {
     }
 
     fn put(&mut self, parent: NodeId, name: &str, image: &NodeImage<'_>, acl: AclId) -> NodeId {
+        self.has_had(image.data);
         let id = self.free.pop().unwrap_or(NodeId(self.slots.len() as u32));
         assert!(id != NodeId::NONE, "a tree holds fewer than 2^32 - 1 nodes");
         let node = Some(Node {

@@ -8,8 +8,9 @@
 //!
 //! **Not here**: threads, bells and clocks ([`Host`] stands for them).
 
+use crate::budget::{Budget, Held};
 use crate::clients::delivery::Delivery;
-use crate::requests::ReadBefore;
+use crate::requests::WriteRequest;
 use crate::requests::identity::Identities;
 use crate::requests::session::ConnId;
 use corral_engine::Tree;
@@ -19,8 +20,8 @@ use parking_lot::RwLock;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;
 
-/// Requests that the other cores may have on their way to the replica.
-const INBOX: usize = 4096;
+/// Parcels on their way to the replica, for each core. One that is refused grows until there is room.
+const PARCELS: usize = 2;
 /// Deliveries that a core may be behind.
 const DELIVERIES: usize = 256;
 
@@ -39,7 +40,7 @@ pub struct Crossing {
     pub tree: RwLock<Tree>,
     /// The newest transaction in the log on the disk: a leader's tree may be ahead of that.
     pub(super) durable: AtomicI64,
-    pub(super) inbox: ArrayQueue<ToReplica>,
+    pub(super) inbox: ArrayQueue<Parcel>,
     /// Some core was refused room in the inbox and waits to be rung.
     pub(super) inbox_waits: AtomicBool,
     /// The replica waits until some core has taken its deliveries.
@@ -62,7 +63,7 @@ impl Crossing {
             host,
             durable: AtomicI64::new(tree.last_applied().0),
             tree: RwLock::new(tree),
-            inbox: ArrayQueue::new(INBOX),
+            inbox: ArrayQueue::new(PARCELS * cores),
             inbox_waits: AtomicBool::new(false),
             apply_waits: AtomicBool::new(false),
             lines: (0..cores).map(|_| line()).collect(),
@@ -84,15 +85,20 @@ impl Crossing {
         (0..self.cores()).for_each(|core| self.host.ring(core));
     }
 
-    /// Hands a request to the replica. It comes back if there is no room.
-    #[expect(clippy::result_large_err, reason = "it is what came, as from the queue itself")]
-    pub(super) fn push(&self, request: ToReplica) -> Result<(), ToReplica> {
-        let pushed = self.inbox.push(request).or_else(|refused| {
+    /// Hands the replica what there is for it. If it has no room, everything stays in the parcel, and the core is rung when it has.
+    pub(super) fn push(&self, parcel: &mut Parcel) {
+        if parcel.messages.is_empty() {
+            return;
+        }
+        let next = Parcel::new(parcel.held.max());
+        let pushed = self.inbox.push(std::mem::replace(parcel, next)).or_else(|refused| {
             self.inbox_waits.store(true, Ordering::SeqCst);
             self.inbox.push(refused)
         });
+        if let Err(refused) = pushed {
+            *parcel = refused;
+        }
         self.host.ring(0);
-        pushed
     }
 
     /// Whether every core but `core-0` has room for a delivery. If not, this one is rung when they have.
@@ -113,7 +119,46 @@ impl Crossing {
     }
 }
 
-/// What goes through the queue.
+/// What a core has for the replica, in its order: all of a run goes through the queue at once, in one piece of memory.
+pub(super) struct Parcel {
+    pub(super) messages: Vec<ToReplica>,
+    /// Of its writes: bodies, and the reads that go along.
+    pub(super) bytes: Vec<u8>,
+    held: Budget,
+}
+
+impl Parcel {
+    /// Nothing is in it; so many bytes should be at most.
+    pub(super) fn new(max: usize) -> Parcel {
+        Parcel { messages: Vec::new(), bytes: Vec::new(), held: Budget::new(max) }
+    }
+
+    /// Whether nothing more should be put in.
+    pub(super) fn is_full(&self) -> bool {
+        self.held.is_used_up()
+    }
+
+    /// What is in it.
+    pub(super) fn held(&self) -> Held {
+        self.held.of("parcel")
+    }
+
+    pub(super) fn put(&mut self, message: ToReplica) {
+        self.held.hold(size_of::<ToReplica>());
+        self.messages.push(message);
+    }
+
+    pub(super) fn write(&mut self, request: &WriteRequest<'_>, handed: Handed) {
+        let WriteRequest { conn, session, who, xid, op, body, since, reads } = *request;
+        self.bytes.extend_from_slice(body);
+        self.bytes.extend_from_slice(reads);
+        self.held.hold(body.len() + reads.len());
+        let (who, body, reads) = (who.clone(), body.len(), reads.len());
+        self.put(ToReplica::Write { conn, session, who, xid, op, since, body, reads, handed });
+    }
+}
+
+/// One of them.
 pub(super) enum ToReplica {
     Write {
         conn: ConnId,
@@ -121,9 +166,10 @@ pub(super) enum ToReplica {
         who: Identities,
         xid: Xid,
         op: OpCode,
-        body: Box<[u8]>,
         since: Duration,
-        reads: Vec<ReadBefore>,
+        /// How long its body is in [`Parcel::bytes`], and the reads behind that.
+        body: usize,
+        reads: usize,
         handed: Handed,
     },
     Open {

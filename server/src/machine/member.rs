@@ -37,8 +37,8 @@ use std::time::Duration;
 
 /// Transactions that are applied under one hold of the tree's lock.
 const APPLY: usize = 256;
-/// Messages of other cores that are taken in one turn.
-const INBOX_STEP: usize = 1024;
+/// Parcels of other cores that are taken in one turn.
+const INBOX_STEP: usize = 16;
 /// A log that is read for one learner has no more bytes than this: the learner holds all of it in memory before it logs anything.
 const STRETCH_MAX: u64 = 256 << 20;
 
@@ -170,10 +170,9 @@ impl<D: Disk, S: Read + Write> Member<D, S> {
         if !crossing.inbox.is_empty() {
             let tree = crossing.tree.read();
             let mut direct = self.direct(now);
-            let mut at = crossing.host.uptime();
             for _ in 0..INBOX_STEP {
-                let Some(message) = crossing.inbox.pop() else { break };
-                at = message.deliver(&crossing, &tree, &mut direct, at);
+                let Some(parcel) = crossing.inbox.pop() else { break };
+                parcel.deliver(&crossing, &tree, &mut direct, crossing.host.uptime());
             }
         }
         if crossing.inbox_waits.swap(false, Ordering::SeqCst) {

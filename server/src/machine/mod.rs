@@ -228,8 +228,11 @@ impl<D: Disk, S: Read + Write> Machine<D, S> {
             member.submit(later, outside)?;
             member.send(later, outside)?;
             member.see_to_snapshots(later, outside);
-        } else if is_heard {
-            clients.queue_heard();
+        } else {
+            if is_heard {
+                clients.queue_heard();
+            }
+            clients.hand_over();
         }
         if self.clients.worker.is_stalled() || self.clients.has_deliveries() {
             self.with_tree(now, |worker, tree, port| worker.retry(tree, port, now.uptime));
@@ -247,7 +250,7 @@ impl<D: Disk, S: Read + Write> Machine<D, S> {
     /// What is held for clients and other members, each with its bound.
     pub fn held(&self) -> impl Iterator<Item = Held> {
         let member = self.member.iter().flat_map(|member| member.held_for_learners().chain([member.backlog()]));
-        self.clients.worker.held().chain(member)
+        self.clients.held().chain(member)
     }
 
     /// Whether another turn would find something to do at once, that no event will tell of.

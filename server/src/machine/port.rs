@@ -1,11 +1,11 @@
 //! The two ways from a worker to the replica: a call where both live on one core, a queue from everywhere else. On both, the
 //! stages before the log are timed: two looks at the clock a write.
 
-use super::crossing::{Crossing, Handed, ToReplica};
+use super::crossing::{Crossing, Handed, Parcel, ToReplica};
 use crate::clients::worker::Port;
 use crate::replica::{Now, Replica};
+use crate::requests::WriteRequest;
 use crate::requests::session::ConnId;
-use crate::requests::{ReadBefore, WriteRequest};
 use crate::stages::{Stage, Stages, Timeline};
 use corral_engine::Tree;
 use corral_engine::txnlog::Group;
@@ -22,16 +22,9 @@ pub(super) struct Direct<'a> {
 
 impl Direct<'_> {
     /// Begins when the write is `handed`; says when it was done.
-    fn write(
-        &mut self,
-        crossing: &Crossing,
-        tree: &Tree,
-        request: &WriteRequest<'_>,
-        reads: Vec<ReadBefore>,
-        handed: Handed,
-    ) -> Duration {
+    fn write(&mut self, crossing: &Crossing, tree: &Tree, request: &WriteRequest<'_>, handed: Handed) -> Duration {
         let before = self.log.last();
-        self.replica.request(tree, self.log, self.now, request, reads);
+        self.replica.request(tree, self.log, self.now, request);
         let done = crossing.host.uptime();
         if self.log.last() > before {
             self.timeline.sequenced(self.log.last(), handed.waited, done.saturating_sub(handed.at), done);
@@ -46,8 +39,8 @@ const PASSWORD_BYTES: usize = 17;
 /// Whichever of the two a core has.
 pub(super) enum Route<'a> {
     Direct(Direct<'a>),
-    /// That of the [`Crossing`].
-    Queue,
+    /// What is handed over when the run has ended.
+    Queue(&'a mut Parcel),
 }
 
 /// The way to the replica for one run of requests, timed.
@@ -79,77 +72,70 @@ impl<'a> Timed<'a> {
 }
 
 impl Port for Timed<'_> {
-    fn write(&mut self, tree: &Tree, request: &WriteRequest<'_>, reads: &mut Vec<ReadBefore>) -> bool {
+    fn has_room(&self) -> bool {
+        match &self.route {
+            Route::Direct(_) => true,
+            Route::Queue(parcel) => !parcel.is_full(),
+        }
+    }
+
+    fn write(&mut self, tree: &Tree, request: &WriteRequest<'_>) {
         let at = self.crossing.host.uptime();
         // Only a frame that comes right after the mark has been decoded since; before any other, reads were answered.
         let decode = (std::mem::take(&mut self.frames) == 1).then(|| at.saturating_sub(self.mark));
         let waited = at.saturating_sub(request.since).saturating_sub(decode.unwrap_or_default());
         let handed = Handed { at, waited };
-        let taken = match &mut self.route {
-            Route::Direct(direct) => {
-                self.mark = direct.write(self.crossing, tree, request, std::mem::take(reads), handed);
-                true
-            }
-            Route::Queue => {
-                let WriteRequest { conn, session, who, xid, op, body, since } = *request;
-                let (who, body, reads_along) = (who.clone(), body.into(), std::mem::take(reads));
-                let message = ToReplica::Write { conn, session, who, xid, op, body, since, reads: reads_along, handed };
-                let refused = self.crossing.push(message).err();
-                let taken = refused.is_none();
-                if let Some(ToReplica::Write { reads: refused, .. }) = refused {
-                    *reads = refused;
-                }
-                self.mark = self.crossing.host.uptime();
-                taken
+        self.mark = match &mut self.route {
+            Route::Direct(direct) => direct.write(self.crossing, tree, request, handed),
+            Route::Queue(parcel) => {
+                parcel.write(request, handed);
+                self.crossing.host.uptime()
             }
         };
-        if let Some(decode) = decode.filter(|_| taken) {
+        if let Some(decode) = decode {
             self.stages.record(Stage::Decode, decode, 1);
         }
-        taken
     }
 
-    fn open_session(&mut self, tree: &Tree, conn: ConnId, timeout_ms: i32) -> bool {
+    fn open_session(&mut self, tree: &Tree, conn: ConnId, timeout_ms: i32) {
         match &mut self.route {
-            Route::Direct(Direct { replica, log, now, .. }) => {
-                replica.open_session(tree, log, *now, conn, timeout_ms);
-                true
-            }
-            Route::Queue => self.crossing.push(ToReplica::Open { conn, timeout_ms }).is_ok(),
+            Route::Direct(Direct { replica, log, now, .. }) => replica.open_session(tree, log, *now, conn, timeout_ms),
+            Route::Queue(parcel) => parcel.put(ToReplica::Open { conn, timeout_ms }),
         }
     }
 
-    fn renew_session(&mut self, conn: ConnId, id: SessionId, password: &[u8], timeout_ms: i32) -> bool {
+    fn renew_session(&mut self, conn: ConnId, id: SessionId, password: &[u8], timeout_ms: i32) {
         match &mut self.route {
-            Route::Direct(Direct { replica, now, .. }) => {
-                replica.renew_session(*now, conn, id, password, timeout_ms);
-                true
-            }
-            Route::Queue => {
+            Route::Direct(Direct { replica, now, .. }) => replica.renew_session(*now, conn, id, password, timeout_ms),
+            Route::Queue(parcel) => {
                 let password = password[..password.len().min(PASSWORD_BYTES)].into();
-                self.crossing.push(ToReplica::Renew { conn, id, password, timeout_ms }).is_ok()
+                parcel.put(ToReplica::Renew { conn, id, password, timeout_ms });
             }
         }
     }
 }
 
-impl ToReplica {
-    /// Arrives at `now`; says when it was done.
-    pub(super) fn deliver(self, crossing: &Crossing, tree: &Tree, direct: &mut Direct<'_>, now: Duration) -> Duration {
-        match self {
-            ToReplica::Write { conn, session, who, xid, op, body, since, reads, handed } => {
-                let waited = handed.waited + now.saturating_sub(handed.at);
-                let request = WriteRequest { conn, session, who: &who, xid, op, body: &body, since };
-                return direct.write(crossing, tree, &request, reads, Handed { at: now, waited });
+impl Parcel {
+    /// Arrives at `now`.
+    pub(super) fn deliver(self, crossing: &Crossing, tree: &Tree, direct: &mut Direct<'_>, mut now: Duration) {
+        let mut bytes = &self.bytes[..];
+        for message in self.messages {
+            match message {
+                ToReplica::Write { conn, session, who, xid, op, since, body, reads, handed } => {
+                    let waited = handed.waited + now.saturating_sub(handed.at);
+                    let body = bytes.split_off(..body).expect("it was put in");
+                    let reads = bytes.split_off(..reads).expect("they were put in");
+                    let request = WriteRequest { conn, session, who: &who, xid, op, body, since, reads };
+                    now = direct.write(crossing, tree, &request, Handed { at: now, waited });
+                }
+                ToReplica::Open { conn, timeout_ms } => {
+                    direct.replica.open_session(tree, direct.log, direct.now, conn, timeout_ms);
+                }
+                ToReplica::Renew { conn, id, password, timeout_ms } => {
+                    direct.replica.renew_session(direct.now, conn, id, &password, timeout_ms);
+                }
+                ToReplica::Heard(sessions) => direct.replica.touch(&sessions, direct.now.uptime),
             }
-            ToReplica::Open { conn, timeout_ms } => {
-                direct.replica.open_session(tree, direct.log, direct.now, conn, timeout_ms);
-            }
-            ToReplica::Renew { conn, id, password, timeout_ms } => {
-                direct.replica.renew_session(direct.now, conn, id, &password, timeout_ms);
-            }
-            ToReplica::Heard(sessions) => direct.replica.touch(&sessions, direct.now.uptime),
         }
-        now
     }
 }

@@ -6,6 +6,7 @@
 //!
 //! **Not here**: one socket ([`super::sockets`]), what frames mean ([`crate::clients::worker`]), the loop ([`super::core`]).
 
+use super::refusals::Refusals;
 use super::sockets::{DRAIN, Got, SCRATCH, Socket, State};
 use super::{CoreMachine, Shared};
 use crate::admin::report::ConnReport;
@@ -37,6 +38,7 @@ pub(super) struct Conns {
     dirty: Vec<u32>,
     /// The last stage of writes.
     stages: Stages,
+    refusals: Refusals,
 }
 
 impl Conns {
@@ -51,6 +53,7 @@ impl Conns {
             scratch: vec![0; SCRATCH],
             dirty: Vec::new(),
             stages: Stages::default(),
+            refusals: Refusals::default(),
         }
     }
 
@@ -61,7 +64,8 @@ impl Conns {
             let mut clients = self.shared.clients.lock();
             let mine = clients.entry(remote.ip()).or_default();
             if config.max_client_cnxns.is_some_and(|max| *mine >= max as usize) {
-                tracing::warn!("Too many connections from {} - max is {mine}", remote.ip());
+                let why = format_args!("Too many connections from {} - max is {mine}", remote.ip());
+                self.refusals.add(now.uptime, why).into_iter().for_each(|said| tracing::warn!("{said}"));
                 return;
             }
             *mine += 1;
@@ -204,7 +208,7 @@ impl Conns {
             return;
         }
         match socket.write(out.rest()) {
-            Ok(n) => out.wrote(n),
+            Ok(n) => out.advance(n),
             Err(_) => return self.close(worker, slot),
         }
         let unsent = !out.rest().is_empty();

@@ -9,6 +9,7 @@
 
 use super::conns::Conns;
 use super::outside::{Around, Begin, Own};
+use super::refusals::Refusals;
 use super::{BELL, CoreMachine, LINKS, LISTENER, Shared};
 use crate::admin::report::CoreReport;
 use crate::budget::Bounds;
@@ -41,6 +42,7 @@ pub(super) struct Core {
     housekeeping: Duration,
     next_housekeeping: Duration,
     stop_by: Option<Duration>,
+    refusals: Refusals,
 }
 
 impl Core {
@@ -87,6 +89,7 @@ impl Core {
             reported: 0,
             next_housekeeping: Duration::ZERO,
             stop_by: None,
+            refusals: Refusals::default(),
         })
     }
 
@@ -176,7 +179,8 @@ impl Core {
             match listener.accept() {
                 Ok((_, remote)) if self.shared.is_full() => {
                     let (max, by) = self.shared.conns_max;
-                    tracing::warn!("Too many connections - max is {max} ({by}); {remote} is refused");
+                    let why = format_args!("Too many connections - max is {max} ({by}); {remote} is refused");
+                    self.refusals.add(now.uptime, why).into_iter().for_each(|said| tracing::warn!("{said}"));
                 }
                 Ok((stream, remote)) => {
                     let home = self.home();

@@ -18,6 +18,7 @@ mod election;
 mod outside;
 mod placement;
 mod ports;
+mod refusals;
 mod resolver;
 mod snapshots;
 mod sockets;

@@ -15,7 +15,7 @@ use crate::mutation::{self, Mutation};
 use crate::requests::identity::Identities;
 use crate::requests::sequencer::Place;
 use crate::requests::session::{self, ConnId, Owner};
-use crate::requests::{ReadBefore, ReadsBefore, WriteRequest};
+use crate::requests::{ReadsBefore, WriteRequest};
 use corral_engine::Tree;
 use corral_engine::txnlog::Group;
 use corral_proto::jute::Decoder;
@@ -44,15 +44,7 @@ struct Ordered<'a> {
 impl Replica {
     /// A client wants something changed, or to be told of everything that was ([`OpCode::Sync`]). A request in the name of a session
     /// that is gone, closing, or spoken for by another connection is dropped: that connection is being closed.
-    /// `reads` are answered right before it is applied.
-    pub fn request(
-        &mut self,
-        tree: &Tree,
-        log: &mut Group,
-        now: Now,
-        request: &WriteRequest<'_>,
-        reads: Vec<ReadBefore>,
-    ) {
+    pub fn request(&mut self, tree: &Tree, log: &mut Group, now: Now, request: &WriteRequest<'_>) {
         let WriteRequest { conn, session, who, xid, op, body, .. } = *request;
         if !self.serving {
             return;
@@ -67,7 +59,7 @@ impl Replica {
                 if op == OpCode::Sync {
                     return self.sync(tree, asker, sync_path(body));
                 }
-                let (from, reads) = (Origin::Client(asker), ReadsBefore::of(request, reads));
+                let (from, reads) = (Origin::Client(asker), ReadsBefore::of(request));
                 self.order(tree, log, now, Ordered { session, who, cxid: xid, from, op, body, reads });
             }
             Role::Following(following) => {
@@ -79,7 +71,7 @@ impl Replica {
                 if op == OpCode::Sync {
                     following.syncs.push_back((asker, sync_path(body).map(Box::from)));
                 } else {
-                    let reads = ReadsBefore::of(request, reads);
+                    let reads = ReadsBefore::of(request);
                     following.forwarded.entry(session).or_default().push_back((asker, reads));
                 }
                 self.forward(Forwarded { session, xid, op: op.code(), body }, Some(who));

@@ -34,12 +34,12 @@ use crate::mutation::{self, Mutation};
 use crate::requests::acl::Access;
 use crate::requests::answer::answer;
 use crate::requests::session::{ConnId, SessionIds};
-use crate::requests::{READS_BEFORE_BYTES_MAX, ReadBefore, ReadsBefore};
+use crate::requests::{READS_BEFORE_BYTES_MAX, ReadsBefore};
 use bytes::Bytes;
 use corral_engine::Tree;
 use corral_engine::tree::Change;
 use corral_engine::txnlog::group::PlacedBatch;
-use corral_net::put_frame;
+use corral_net::{put_frame, split_frames};
 use corral_proto::peer::{Notification, PeerState};
 use corral_proto::response::Response;
 use corral_proto::{ErrorCode, Jute, OpCode, ReplyHeader, ServerId, SessionId, Txn, TxnEntry, Xid, Zxid};
@@ -357,16 +357,16 @@ impl Replica {
     }
 
     /// Answers what a connection has asked for since its write before this, from the tree between the two.
-    fn answer_reads(&mut self, tree: &Tree, ReadsBefore { conn, who, reads }: ReadsBefore) {
+    fn answer_reads(&mut self, tree: &Tree, ReadsBefore { conn, who, frames }: ReadsBefore) {
         let view = View { tree, access: &self.options.access, who: &who };
         let outbox = &mut self.outbox[usize::from(conn.core)];
         let (zxid, begin) = (tree.last_applied(), outbox.bytes.len());
-        for ReadBefore { xid, op, frame } in reads {
+        for frame in split_frames(&frames) {
             let start = outbox.bytes.len();
             if start - begin > READS_BEFORE_BYTES_MAX {
                 return outbox.items.push(Item::Close { conn });
             }
-            answer_unwatched(&view, op, &frame, xid, &mut outbox.bytes);
+            let (xid, op) = answer_unwatched(&view, frame, &mut outbox.bytes);
             let frame = start..outbox.bytes.len();
             outbox.items.push(Item::Answer { conn, xid, op, zxid, frame, last: false });
         }

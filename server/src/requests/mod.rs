@@ -34,6 +34,8 @@ pub struct WriteRequest<'a> {
     pub body: &'a [u8],
     /// When it was read from its socket.
     pub since: Duration,
+    /// Reads that are answered right before it is applied, each in a frame.
+    pub reads: &'a [u8],
 }
 
 /// Reads that are answered right before a write of their connection is applied: they came before that write, and behind others that were
@@ -44,27 +46,16 @@ pub struct ReadsBefore {
     pub conn: ConnId,
     /// Who that is.
     pub who: Identities,
-    /// What they read, in order; at least one.
-    pub reads: Vec<ReadBefore>,
+    /// What they read, in order, each in a frame; at least one.
+    pub frames: Box<[u8]>,
 }
 
 impl ReadsBefore {
     /// Those that go along with `request`, if any do.
-    pub fn of(request: &WriteRequest<'_>, reads: Vec<ReadBefore>) -> Option<ReadsBefore> {
-        let WriteRequest { conn, who, .. } = *request;
-        (!reads.is_empty()).then(|| ReadsBefore { conn, who: who.clone(), reads })
+    pub fn of(request: &WriteRequest<'_>) -> Option<ReadsBefore> {
+        let WriteRequest { conn, who, reads, .. } = *request;
+        (!reads.is_empty()).then(|| ReadsBefore { conn, who: who.clone(), frames: reads.into() })
     }
-}
-
-/// One of them.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ReadBefore {
-    /// What the client calls it.
-    pub xid: Xid,
-    /// The operation.
-    pub op: corral_proto::OpCode,
-    /// The request, its header included.
-    pub frame: Box<[u8]>,
 }
 
 /// Bytes of answers that the reads before one write may make. Whoever asks for more is disconnected.

@@ -58,6 +58,7 @@ const NARROW: Bounds = Bounds {
     answers: 300,
     events: 200,
     writes: 400,
+    parcel: 300,
     newest: 6 << 10,
     learner: 24 << 10,
     backlog: 1 << 10,

@@ -1,13 +1,11 @@
 //! One client connection, as its worker sees it.
 
+use super::queue::ByteQueue;
 use super::reads::may_go_along;
 use crate::budget::{Bounds, Budget, Held};
 use crate::requests::identity::Identities;
-use crate::requests::{ReadBefore, is_write};
 use corral_engine::Tree;
-use corral_net::put_frame;
-use corral_proto::jute::Decoder;
-use corral_proto::request::RequestHeader;
+use corral_net::split_frames;
 use corral_proto::{OpCode, SessionId, Xid, Zxid};
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -42,57 +40,30 @@ pub(super) enum Slot {
         /// It is a read that goes along with a write.
         goes_along: bool,
     },
-    /// It waits for those before it, or for room in the replica's queue.
+    /// It waits for those before it, or for room in the replica's queue, in [`Conn::frames`].
     Held {
-        /// The request, header included.
-        frame: Box<[u8]>,
+        /// What the client calls it.
+        xid: Xid,
         /// When it came.
         since: Duration,
+        /// Bytes of it.
+        bytes: usize,
+        /// What it can do there.
+        kind: Kind,
     },
 }
 
-/// Bytes on their way to a socket.
-#[derive(Debug, Default)]
-pub struct Out {
-    bytes: Vec<u8>,
-    written: usize,
-}
-
-/// A send buffer that grew beyond this many bytes is given back once it is empty.
-const KEEP: usize = 64 << 10;
-
-impl Out {
-    /// Appends a frame.
-    pub fn put_frame(&mut self, body: impl FnOnce(&mut Vec<u8>)) {
-        put_frame(&mut self.bytes, body);
-    }
-
-    /// Appends bytes that are framed already.
-    pub fn extend(&mut self, bytes: &[u8]) {
-        self.bytes.extend_from_slice(bytes);
-    }
-
-    /// What has not been written yet.
-    pub fn rest(&self) -> &[u8] {
-        &self.bytes[self.written..]
-    }
-
-    /// `n` more bytes were written.
-    pub fn wrote(&mut self, n: usize) {
-        self.written += n;
-        if self.written >= KEEP && self.written * 2 >= self.bytes.len() {
-            // A client that reads slower than it asks never empties the buffer: what it has read must go all the same.
-            self.bytes.drain(..self.written);
-            self.written = 0;
-        }
-        if self.written == self.bytes.len() {
-            self.written = 0;
-            self.bytes.clear();
-            if self.bytes.capacity() > KEEP {
-                self.bytes = Vec::new();
-            }
-        }
-    }
+/// What a request can do behind others of its connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// A write: it goes to the replica, and takes the reads before it along.
+    Write,
+    /// A `sync`: it goes to the replica.
+    Sync,
+    /// It can go along with a write, if what it reads is small.
+    Read,
+    /// Nothing.
+    Other,
 }
 
 /// How long answers took.
@@ -174,6 +145,12 @@ impl Default for ConnCounters {
     }
 }
 
+impl Kind {
+    pub(super) fn is_for_replica(self) -> bool {
+        matches!(self, Kind::Write | Kind::Sync)
+    }
+}
+
 #[derive(Debug)]
 pub(super) struct Conn {
     pub(super) generation: u32,
@@ -181,7 +158,8 @@ pub(super) struct Conn {
     pub(super) session: Option<(SessionId, i32)>,
     /// Who the client is, as far as the requests before the next have shown.
     pub(super) who: Identities,
-    pub(super) out: Out,
+    /// On their way to the socket.
+    pub(super) out: ByteQueue,
     /// Of the answers to writes in `out`: when the oldest was in the tree, and how many there are.
     pub(super) unsent: Option<(Duration, u64)>,
     /// Bytes that `out` may have before its requests wait.
@@ -195,6 +173,8 @@ pub(super) struct Conn {
     /// How many of `waiting` were sent, and how many of those are reads.
     pub(super) sent: usize,
     pub(super) reads_sent: usize,
+    /// The frames of those that are held.
+    pub(super) frames: ByteQueue,
     pub(super) held: Budget,
     pub(super) heard: bool,
     pub(super) dirty: bool,
@@ -202,11 +182,14 @@ pub(super) struct Conn {
 }
 
 impl Conn {
-    /// Where the first held write is, if only a few reads are before it.
-    fn next_write(&self) -> Option<usize> {
+    /// Where the first held request for the replica is, if only a few reads are before it.
+    fn next_for_replica(&self) -> Option<(usize, Kind)> {
         let held = self.waiting.iter().enumerate().skip(self.sent).take(READS_MAX + 1);
-        let is_write = |slot: &Slot| matches!(slot, Slot::Held { frame, .. } if super::write_op(frame).is_some());
-        held.filter(|(_, slot)| is_write(slot)).map(|(at, _)| at).next()
+        let mut kinds = held.filter_map(|(at, slot)| match slot {
+            Slot::Held { kind, .. } => Some((at, *kind)),
+            Slot::Sent { .. } => None,
+        });
+        kinds.find(|(_, kind)| kind.is_for_replica())
     }
 
     /// Where the next held request is that may be handled: with nothing sent, the first; behind what was sent, a write, if the reads
@@ -218,45 +201,33 @@ impl Conn {
         if self.sent == 0 {
             return Some(0);
         }
-        self.next_write().filter(|at| match &self.waiting[*at] {
-            Slot::Held { frame, .. } => self.may_pass(tree, *at, frame),
-            Slot::Sent { .. } => unreachable!("what is sent is in front"),
-        })
+        self.next_for_replica().filter(|(at, kind)| self.may_pass(tree, *at, *kind)).map(|(at, _)| at)
     }
 
     /// Whether a request may be sent behind what was, with what is held before the place `at`.
-    pub(super) fn may_pass(&self, tree: &Tree, at: usize, frame: &[u8]) -> bool {
-        let Some((_, op)) = super::write_op(frame) else { return false };
-        let goes_along = |slot: &Slot| matches!(slot, Slot::Held { frame, .. } if may_go_along(tree, frame));
+    pub(super) fn may_pass(&self, tree: &Tree, at: usize, kind: Kind) -> bool {
         let reads = at - self.sent;
-        reads == 0
-            || is_write(op)
+        let goes_along = |(slot, frame): (&Slot, &[u8])| {
+            matches!(slot, Slot::Held { kind: Kind::Read, .. }) && may_go_along(tree, frame)
+        };
+        kind.is_for_replica() && reads == 0
+            || kind == Kind::Write
                 && self.reads_sent + reads <= READS_MAX
                 && !self.is_choked()
-                && self.waiting.range(self.sent..at).all(goes_along)
+                && self.waiting.range(self.sent..at).zip(split_frames(self.frames.rest())).all(goes_along)
     }
 
-    /// Takes the reads that are held before the place `at`: they are sent, in their places.
-    pub(super) fn take_reads(&mut self, at: usize) -> Vec<ReadBefore> {
-        let read = |slot: &mut Slot| {
-            let Slot::Held { frame, since } = slot else { unreachable!("what is sent is in front") };
-            let header = RequestHeader::decode(&mut Decoder::new(frame)).expect("it may go along");
-            let (xid, op) = (header.xid, OpCode::from_code(header.op).expect("it may go along"));
-            let (frame, since) = (std::mem::take(frame), *since);
-            *slot = Slot::Sent { xid, since, bytes: frame.len(), goes_along: true };
-            ReadBefore { xid, op, frame }
-        };
-        self.reads_sent += at - self.sent;
-        self.waiting.range_mut(self.sent..at).map(read).collect()
-    }
-
-    /// The opposite of [`Conn::take_reads`], as long as they are not counted as sent.
-    pub(super) fn put_back_reads(&mut self, reads: Vec<ReadBefore>) {
-        self.reads_sent -= reads.len();
-        for (slot, ReadBefore { frame, .. }) in self.waiting.range_mut(self.sent..).zip(reads) {
-            let Slot::Sent { since, .. } = *slot else { unreachable!("it was taken") };
-            *slot = Slot::Held { frame, since };
+    /// Marks the reads that are held before the place `at` as sent. Returns how many bytes at the front of `frames` they are, and how many
+    /// of those are their own.
+    pub(super) fn take_along(&mut self, at: usize) -> (usize, usize) {
+        let (mut framed, mut own) = (0, 0);
+        for slot in self.waiting.range_mut(self.sent..at) {
+            let Slot::Held { xid, since, bytes, .. } = *slot else { unreachable!("what is sent is in front") };
+            *slot = Slot::Sent { xid, since, bytes, goes_along: true };
+            (framed, own) = (framed + 4 + bytes, own + bytes);
         }
+        self.reads_sent += at - self.sent;
+        (framed, own)
     }
 
     /// Bytes of its writes that are on their way.
@@ -284,7 +255,7 @@ impl Conn {
             phase: Phase::New,
             session: None,
             who,
-            out: Out::default(),
+            out: ByteQueue::default(),
             unsent: None,
             answers_max: bounds.answers,
             events: Budget::new(bounds.events),
@@ -292,6 +263,7 @@ impl Conn {
             waiting: VecDeque::new(),
             sent: 0,
             reads_sent: 0,
+            frames: ByteQueue::default(),
             held: Budget::new(bounds.requests),
             heard: false,
             dirty: false,

@@ -5,7 +5,8 @@
 //! **Not here**: what is read from the tree ([`super::reads`]), and what goes on after an answer ([`Worker::retry`]).
 
 use super::Worker;
-use super::conn::{Conn, Out, Phase, Slot};
+use super::conn::{Conn, Phase, Slot};
+use super::queue::ByteQueue;
 use crate::clients::delivery::{Delivery, Item};
 use crate::mutation::{self, Mutation};
 use crate::requests::goes_to_replica;
@@ -69,7 +70,7 @@ impl Worker {
                         // Whoever lost the session is told nothing more, not even what was on its way to it; but who has closed it
                         // itself hears that, whatever it sent behind.
                         if !matches!(self.conns[slot as usize].phase, Phase::Closing) {
-                            self.conns[slot as usize].out = Out::default();
+                            self.conns[slot as usize].out = ByteQueue::default();
                         }
                         self.hang_up(slot);
                     }
@@ -124,7 +125,7 @@ impl Worker {
             conn.events.hold(conn.out.rest().len() - before);
             if conn.events.is_exceeded() {
                 self.counters.slow_watchers += 1;
-                conn.out = Out::default();
+                conn.out = ByteQueue::default();
                 conn.phase = Phase::Closing;
             }
             self.dirty.push(slot);

@@ -19,9 +19,11 @@
 
 mod conn;
 mod deliver;
+mod queue;
 mod reads;
 
-pub use conn::{ConnCounters, Latencies, Out};
+pub use conn::{ConnCounters, Latencies};
+pub use queue::ByteQueue;
 pub use reads::{View, answer_unwatched};
 
 use crate::budget::{Bounds, Budget, Held};
@@ -31,9 +33,10 @@ use crate::requests::acl::Access;
 use crate::requests::identity::Identities;
 use crate::requests::sequencer::undecodable;
 use crate::requests::session::ConnId;
-use crate::requests::{ReadBefore, WriteRequest, goes_to_replica};
-use conn::{Conn, Phase, Slot};
+use crate::requests::{WriteRequest, goes_to_replica};
+use conn::{Conn, Kind, Phase, Slot};
 use corral_engine::Tree;
+use corral_net::split_frames;
 use corral_proto::{
     ConnectRequest, Decoder, ErrorCode, Jute, OpCode, ReplyHeader, Request, RequestHeader, SessionId, Xid, Zxid,
 };
@@ -65,13 +68,14 @@ pub struct WorkerOptions {
 
 /// The way to the replica: a call on its own core, a queue from the others.
 pub trait Port {
-    /// Hands over a write, with the `reads` that are answered before it. False if there is no room now; they are left then, and all is
-    /// offered again later.
-    fn write(&mut self, tree: &Tree, request: &WriteRequest<'_>, reads: &mut Vec<ReadBefore>) -> bool;
-    /// A client wants a new session. False if there is no room now.
-    fn open_session(&mut self, tree: &Tree, conn: ConnId, timeout_ms: i32) -> bool;
-    /// A client wants to go on with a session. False if there is no room now.
-    fn renew_session(&mut self, conn: ConnId, id: SessionId, password: &[u8], timeout_ms: i32) -> bool;
+    /// Whether there is room for one more. If not, what was to be handed over is offered again later.
+    fn has_room(&self) -> bool;
+    /// Hands over a write. There is room.
+    fn write(&mut self, tree: &Tree, request: &WriteRequest<'_>);
+    /// A client wants a new session. There is room.
+    fn open_session(&mut self, tree: &Tree, conn: ConnId, timeout_ms: i32);
+    /// A client wants to go on with a session. There is room.
+    fn renew_session(&mut self, conn: ConnId, id: SessionId, password: &[u8], timeout_ms: i32);
 }
 
 /// Counters over all connections of this worker, since the start.
@@ -204,15 +208,14 @@ impl Worker {
         let (shortest, longest) = self.options.timeouts_ms;
         let timeout_ms = request.timeout_ms.clamp(shortest, longest);
         let id = ConnId { core: self.options.core, slot, generation: conn.generation };
-        let taken = match request.session_id {
+        if !port.has_room() {
+            // Refusing the newcomer is kinder than keeping it waiting for its turn.
+            return self.hang_up(slot);
+        }
+        conn.phase = Phase::Opening { read_only: request.read_only };
+        match request.session_id {
             SessionId::NONE => port.open_session(tree, id, timeout_ms),
             session => port.renew_session(id, session, request.password.unwrap_or_default(), timeout_ms),
-        };
-        if taken {
-            conn.phase = Phase::Opening { read_only: request.read_only };
-        } else {
-            // The replica's queue is full: refusing the newcomer is kinder than keeping it waiting for its turn.
-            self.hang_up(slot);
         }
     }
 
@@ -221,13 +224,19 @@ impl Worker {
         conn.counters.received += 1;
         conn.heard = true;
         self.counters.received += 1;
-        if conn.waiting.is_empty() || (mutation::is_on(Mutation::ReadsOvertakeWrites) && write_op(frame).is_none()) {
-            self.step(tree, port, now, now, slot, frame);
+        let (at, is_for_replica) = (conn.waiting.len(), for_replica(frame).is_some());
+        let overtakes = !is_for_replica && mutation::is_on(Mutation::ReadsOvertakeWrites);
+        let has_room = !is_for_replica || port.has_room();
+        if has_room && (at == 0 || overtakes) {
+            return self.step(tree, port, now, now, slot, frame);
+        }
+        let kind = kind(frame);
+        if has_room && conn.sent > 0 && conn.may_pass(tree, at, kind) {
+            self.send(tree, port, now, slot, at, Some(frame));
         } else {
-            let at = conn.waiting.len();
-            let passes = conn.sent > 0 && conn.may_pass(tree, at, frame);
-            if !(passes && self.send(tree, port, now, slot, frame, at)) {
-                self.hold(slot, at, frame.into(), now);
+            self.hold(slot, kind, frame, now);
+            if at == 0 {
+                self.stalled.push(slot);
             }
         }
     }
@@ -242,12 +251,7 @@ impl Worker {
             return self.turn_away(now, since, slot, op.unwrap_or(OpCode::Error), header.xid, error);
         }
         match op {
-            Some(_) if write_op(frame).is_some() => {
-                if !self.send(tree, port, since, slot, frame, 0) {
-                    self.hold(slot, 0, frame.into(), since);
-                    self.stalled.push(slot);
-                }
-            }
+            Some(_) if for_replica(frame).is_some() => self.send(tree, port, since, slot, 0, Some(frame)),
             // Apache closes without a word here, and nowhere else for a body that it cannot read.
             Some(op @ OpCode::Auth) => {
                 let Ok(Request::Auth { scheme, auth }) = Request::decode(op, d.rest()) else {
@@ -288,35 +292,42 @@ impl Worker {
         }
     }
 
-    /// Gives a write to the replica, with the reads that are held before it, up to the place `at`. False if it has no room now.
-    fn send(&mut self, tree: &Tree, port: &mut impl Port, since: Duration, slot: u32, frame: &[u8], at: usize) -> bool {
+    /// Gives a request to the replica, which has room for it, with the reads that are held before it; its place is `at`, and it is held
+    /// there itself if it is not this `frame`.
+    fn send(&mut self, tree: &Tree, port: &mut impl Port, since: Duration, slot: u32, at: usize, frame: Option<&[u8]>) {
         let conn = &mut self.conns[slot as usize];
-        let Phase::Open(session) = conn.phase else { return true };
-        let Some((header, op)) = write_op(frame) else { unreachable!("only writes are sent") };
+        let Phase::Open(session) = conn.phase else { return };
+        let count = at - conn.sent;
+        let (framed, own) = conn.take_along(at);
+        let (reads, held) = conn.frames.rest().split_at(framed);
+        let bytes = frame.unwrap_or_else(|| split_frames(held).next().expect("it is held"));
+        let Some((header, op)) = for_replica(bytes) else { unreachable!("nothing else is sent") };
         let id = ConnId { core: self.options.core, slot, generation: conn.generation };
-        let body = &frame[RequestHeader::LEN..];
-        let mut reads = conn.take_reads(at);
-        let (count, bytes) = (reads.len(), reads.iter().map(|read| read.frame.len()).sum::<usize>());
-        let request = WriteRequest { conn: id, session, who: &conn.who, xid: header.xid, op, body, since };
-        let taken = port.write(tree, &request, &mut reads);
-        if taken {
-            conn.held.give_back(bytes);
-            conn.waiting.insert(at, Slot::Sent { xid: header.xid, since, bytes: frame.len(), goes_along: false });
-            conn.sent += count + 1;
+        let (body, len) = (&bytes[RequestHeader::LEN..], bytes.len());
+        port.write(tree, &WriteRequest { conn: id, session, who: &conn.who, xid: header.xid, op, body, since, reads });
+        let sent = Slot::Sent { xid: header.xid, since, bytes: len, goes_along: false };
+        if frame.is_some() {
+            conn.waiting.insert(at, sent);
             self.outstanding += 1;
-            self.sent += count + 1;
-            self.sent_bytes.hold(bytes + frame.len());
+            conn.frames.advance(framed);
+            conn.held.give_back(own);
         } else {
-            conn.put_back_reads(reads);
+            conn.waiting[at] = sent;
+            conn.frames.advance(framed + 4 + len);
+            conn.held.give_back(own + len);
         }
-        taken
+        conn.sent += count + 1;
+        self.sent += count + 1;
+        self.sent_bytes.hold(own + len);
     }
 
-    /// Keeps a request for later, at its place in the connection's order.
-    fn hold(&mut self, slot: u32, at: usize, frame: Box<[u8]>, since: Duration) {
+    /// Keeps a request for later, behind the others of its connection.
+    fn hold(&mut self, slot: u32, kind: Kind, frame: &[u8], since: Duration) {
         let conn = &mut self.conns[slot as usize];
         conn.held.hold(frame.len());
-        conn.waiting.insert(at, Slot::Held { frame, since });
+        conn.frames.put_frame(|out| out.extend_from_slice(frame));
+        let xid = RequestHeader::decode(&mut Decoder::new(frame)).map_or(Xid(0), |header| header.xid);
+        conn.waiting.push_back(Slot::Held { xid, since, bytes: frame.len(), kind });
         self.outstanding += 1;
     }
 
@@ -324,22 +335,25 @@ impl Worker {
     fn advance(&mut self, tree: &Tree, port: &mut impl Port, now: Duration, slot: u32) {
         loop {
             let conn = &mut self.conns[slot as usize];
-            let sent = conn.sent;
             conn.waits_to_be_read = conn.is_choked();
             let Some(at) = conn.next_to_go(tree) else { return };
-            let Some(Slot::Held { frame, since }) = conn.waiting.remove(at) else { unreachable!("just looked at") };
-            conn.held.give_back(frame.len());
+            let Slot::Held { since, bytes, kind, .. } = conn.waiting[at] else {
+                unreachable!("what is sent is in front")
+            };
+            if kind.is_for_replica() && !port.has_room() {
+                return self.stalled.push(slot);
+            }
+            if conn.sent > 0 {
+                self.send(tree, port, since, slot, at, None);
+                continue;
+            }
+            let mut frames = std::mem::take(&mut conn.frames);
+            conn.waiting.pop_front();
+            conn.held.give_back(bytes);
             self.outstanding -= 1;
-            let stalled_before = self.stalled.len();
-            if sent == 0 {
-                self.step(tree, port, now, since, slot, &frame);
-            } else if !self.send(tree, port, since, slot, &frame, at) {
-                self.hold(slot, at, frame, since);
-                self.stalled.push(slot);
-            }
-            if self.stalled.len() > stalled_before {
-                return;
-            }
+            self.step(tree, port, now, since, slot, split_frames(frames.rest()).next().expect("it is held"));
+            frames.advance(4 + bytes);
+            self.conns[slot as usize].frames = frames;
         }
     }
 
@@ -429,7 +443,7 @@ impl Worker {
     }
 
     /// What a connection has to send, and whether to close it after that. `None` if it is gone.
-    pub fn output(&mut self, slot: u32) -> Option<(&mut Out, bool)> {
+    pub fn output(&mut self, slot: u32) -> Option<(&mut ByteQueue, bool)> {
         let conn = self.conns.get_mut(slot as usize)?;
         conn.dirty = false;
         let closing = matches!(conn.phase, Phase::Closing);
@@ -445,11 +459,6 @@ impl Worker {
         let mut sessions = std::mem::take(&mut self.left);
         sessions.extend(self.conns.iter_mut().filter_map(|(_, conn)| heard(conn)));
         sessions
-    }
-
-    /// Nobody could be told of these yet.
-    pub fn heard_still(&mut self, sessions: Vec<SessionId>) {
-        self.left.extend(sessions);
     }
 
     /// Whether everything that the connection asked for is answered.
@@ -491,12 +500,21 @@ impl Worker {
 }
 
 /// The header of a frame that is for the replica. A `sync` that cannot be read is not: it is refused in its turn, as a read is.
-fn write_op(frame: &[u8]) -> Option<(RequestHeader, OpCode)> {
+fn for_replica(frame: &[u8]) -> Option<(RequestHeader, OpCode)> {
     let mut d = Decoder::new(frame);
     let header = RequestHeader::decode(&mut d).ok()?;
     let op = OpCode::from_code(header.op).filter(|op| goes_to_replica(*op))?;
     let is_readable = op != OpCode::Sync || Request::decode(op, d.rest()).is_ok();
     is_readable.then_some((header, op))
+}
+
+fn kind(frame: &[u8]) -> Kind {
+    match for_replica(frame) {
+        Some((_, OpCode::Sync)) => Kind::Sync,
+        Some(_) => Kind::Write,
+        None if reads::only_looks(frame) => Kind::Read,
+        None => Kind::Other,
+    }
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 //!
 //! **Not here**: order (the worker sees to it that nothing is ahead of the request).
 
-use super::Out;
+use super::queue::ByteQueue;
 use crate::clients::watch::{WatchKind, Watches};
 use crate::mutation::{self, Mutation};
 use crate::requests::acl::{self, Access};
@@ -51,36 +51,54 @@ impl View<'_> {
     }
 }
 
-/// Whether a request may be answered by whoever applies the write that follows it on its connection: it reads one small node, and leaves
-/// no watch.
+/// Whether a request only looks at one node, and leaves no watch.
+pub(super) fn only_looks(frame: &[u8]) -> bool {
+    use Request::{Exists, GetChildren, GetChildren2, GetData};
+    let request = parse(frame).map(|(_, op, body)| Request::decode(op, body));
+    matches!(request, Some(Ok(Exists(read) | GetData(read) | GetChildren(read) | GetChildren2(read))) if !read.watch)
+}
+
+/// Whether a request that [`only_looks`] may be answered by whoever applies the write that follows it on its connection: its answer is
+/// small.
 pub(super) fn may_go_along(tree: &Tree, frame: &[u8]) -> bool {
-    let mut d = Decoder::new(frame);
-    let op = RequestHeader::decode(&mut d).ok().and_then(|header| OpCode::from_code(header.op));
-    let Some(Ok(request)) = op.map(|op| Request::decode(op, d.rest())) else { return false };
-    let (read, asks_for_names) = match request {
-        Request::Exists(read) | Request::GetData(read) => (read, false),
-        Request::GetChildren(read) | Request::GetChildren2(read) => (read, true),
-        _ => return false,
-    };
     let (bytes_max, children_max) = GO_ALONG_MAX;
-    let is_small = |id| match asks_for_names {
-        false => tree.stat(id).data_length as usize <= bytes_max,
-        true if tree.stat(id).num_children > children_max => false,
-        true => {
+    let (_, op, body) = parse(frame).expect("looked at before");
+    match op {
+        OpCode::Exists => return true,
+        OpCode::GetData if tree.longest_data() <= bytes_max => return true,
+        _ => {}
+    }
+    let Ok(Request::GetData(read) | Request::GetChildren(read) | Request::GetChildren2(read)) =
+        Request::decode(op, body)
+    else {
+        unreachable!("looked at before")
+    };
+    let is_small = |id| match op {
+        OpCode::GetData => tree.stat(id).data_length as usize <= bytes_max,
+        _ if tree.stat(id).num_children > children_max => false,
+        _ => {
             let mut names = Vec::new();
             tree.children(id, &mut names);
             names.len() <= bytes_max
         }
     };
-    !read.watch && tree.find(read.path).is_none_or(is_small)
+    tree.find(read.path).is_none_or(is_small)
 }
 
-/// Answers a request that [`may_go_along`], from the tree as it is now.
-pub fn answer_unwatched(view: &View<'_>, op: OpCode, frame: &[u8], xid: Xid, out: &mut Vec<u8>) {
-    let request = Request::decode(op, &frame[RequestHeader::LEN..]).map_err(undecodable);
+/// Answers a request that [`may_go_along`], from the tree as it is now. Returns what the client calls it, and what it is.
+pub fn answer_unwatched(view: &View<'_>, frame: &[u8], out: &mut Vec<u8>) -> (Xid, OpCode) {
+    let (xid, op, body) = parse(frame).expect("looked at before it went along");
     let mut made = Vec::new();
-    let response = request.and_then(|request| read(view, &mut Watches::new(0), 0, request, &mut made));
+    let response = Request::decode(op, body).map_err(undecodable).and_then(|request| look(view, request, &mut made));
     put_frame(out, |out| encode(&response, xid, view.tree.last_applied(), out));
+    (xid, op)
+}
+
+/// What the client calls it, what it is, and its body.
+fn parse(frame: &[u8]) -> Option<(Xid, OpCode, &[u8])> {
+    let mut d = Decoder::new(frame);
+    let header = RequestHeader::decode(&mut d).ok()?;
+    Some((header.xid, OpCode::from_code(header.op)?, d.rest()))
 }
 
 /// Answers one request into `out`.
@@ -91,7 +109,7 @@ pub(super) fn answer(
     request: Result<Request<'_>, ErrorCode>,
     xid: Xid,
     zxid: Zxid,
-    out: &mut Out,
+    out: &mut ByteQueue,
 ) {
     let mut made = Vec::new();
     let response = match request {
@@ -115,7 +133,7 @@ fn encode(response: &Result<Response<'_>, ErrorCode>, xid: Xid, zxid: Zxid, out:
     body.encode(out);
 }
 
-/// What is not in the tree as it is sent is put into `made`.
+/// Answers a request of one connection, whose watches are to be kept.
 fn read<'a>(
     view: &View<'a>,
     watches: &mut Watches,
@@ -123,6 +141,39 @@ fn read<'a>(
     request: Request<'a>,
     made: &'a mut Vec<u8>,
 ) -> Result<Response<'a>, ErrorCode> {
+    let watch = match request {
+        Request::Exists(read) | Request::GetData(read) if read.watch => Some((WatchKind::Data, read.path)),
+        Request::GetChildren(read) | Request::GetChildren2(read) if read.watch => Some((WatchKind::Child, read.path)),
+        Request::AddWatch(path, AddWatchMode::Persistent) => {
+            watches.add_persistent(path, slot);
+            return Ok(Response::Zero);
+        }
+        Request::AddWatch(path, AddWatchMode::Recursive) => {
+            watches.add_recursive(path, slot);
+            return Ok(Response::Zero);
+        }
+        Request::RemoveWatches(path, what) => {
+            return if watches.remove(slot, path, what) { Ok(Response::Empty) } else { Err(ErrorCode::NoWatcher) };
+        }
+        Request::CheckWatches(path, what) => {
+            return if watches.has(slot, path, what) { Ok(Response::Empty) } else { Err(ErrorCode::NoWatcher) };
+        }
+        _ => None,
+    };
+    let may_wait = matches!(request, Request::Exists(_));
+    let response = look(view, request, made);
+    // Only `exists` waits for a node that is not there.
+    if let Some((kind, path)) = watch
+        && (response.is_ok() || may_wait && matches!(response, Err(ErrorCode::NoNode)))
+    {
+        watches.add(kind, canonical(path), slot);
+    }
+    response
+}
+
+/// Answers a request that has nothing to do with watches, or without regard to that. What is not in the tree as it is sent is put into
+/// `made`.
+fn look<'a>(view: &View<'a>, request: Request<'a>, made: &'a mut Vec<u8>) -> Result<Response<'a>, ErrorCode> {
     let tree = view.tree;
     match request {
         Request::Ping => Ok(Response::Empty),
@@ -130,18 +181,10 @@ fn read<'a>(
             if request.path.contains('\0') {
                 return Err(ErrorCode::BadArguments);
             }
-            let found = view.readable(request.path, perms::READ);
-            // A watch on a node that is not there waits for it; on one that may not be read there is none.
-            if request.watch && found != Err(ErrorCode::NoAuth) {
-                watches.add(WatchKind::Data, canonical(request.path), slot);
-            }
-            found.map(|id| Response::Stat(tree.stat(id)))
+            view.readable(request.path, perms::READ).map(|id| Response::Stat(tree.stat(id)))
         }
         Request::GetData(request) => {
             let id = view.readable(request.path, perms::READ)?;
-            if request.watch {
-                watches.add(WatchKind::Data, canonical(request.path), slot);
-            }
             Ok(Response::Data(tree.data(id), tree.stat(id)))
         }
         Request::GetAcl(path) => {
@@ -159,11 +202,8 @@ fn read<'a>(
             *made = view.access.users(view.who);
             Ok(Response::WhoAmI(IdList::from_encoded(made).expect("made here")))
         }
-        Request::GetChildren(watched) | Request::GetChildren2(watched) => {
-            let id = view.readable(watched.path, perms::READ)?;
-            if watched.watch {
-                watches.add(WatchKind::Child, canonical(watched.path), slot);
-            }
+        Request::GetChildren(read) | Request::GetChildren2(read) => {
+            let id = view.readable(read.path, perms::READ)?;
             let count = tree.children(id, made);
             if made.len() > CHILDREN_BYTES_MAX {
                 return Err(ErrorCode::MarshallingError);
@@ -174,22 +214,6 @@ fn read<'a>(
                 _ => Response::ChildrenStat(children, tree.stat(id)),
             })
         }
-        Request::AddWatch(path, AddWatchMode::Persistent) => {
-            watches.add_persistent(path, slot);
-            Ok(Response::Zero)
-        }
-        Request::AddWatch(path, AddWatchMode::Recursive) => {
-            watches.add_recursive(path, slot);
-            Ok(Response::Zero)
-        }
-        Request::RemoveWatches(path, what) => match watches.remove(slot, path, what) {
-            true => Ok(Response::Empty),
-            false => Err(ErrorCode::NoWatcher),
-        },
-        Request::CheckWatches(path, what) => match watches.has(slot, path, what) {
-            true => Ok(Response::Empty),
-            false => Err(ErrorCode::NoWatcher),
-        },
         request => unreachable!("{:?} is not answered from the tree", request.op()),
     }
 }
@@ -248,7 +272,13 @@ fn canonical(path: &str) -> &str {
 
 /// Registers what a client watched on its former connection, and tells it at once of what it missed (the table of the protocol
 /// reference; Apache's `DataTree.setWatches`). Unlike Apache, it is not told of nodes that it may not read.
-fn set_watches(view: &View<'_>, watches: &mut Watches, slot: u32, request: &SetWatchesRequest<'_>, out: &mut Out) {
+fn set_watches(
+    view: &View<'_>,
+    watches: &mut Watches,
+    slot: u32,
+    request: &SetWatchesRequest<'_>,
+    out: &mut ByteQueue,
+) {
     let mut tell = |kind: EventType, path: &str| {
         if mutation::is_on(Mutation::MissedEventsAreForgotten) {
             return;

@@ -82,9 +82,17 @@ fn a_learner_says_whose_request_it_forwards() {
     let who = who(&[("digest", "a:1")]);
     for request in [set("/a"), Request::Sync(Some("/")), Request::CloseSession] {
         let (body, since) = (request.to_vec(), Duration::ZERO);
-        let request =
-            WriteRequest { conn: id(1), session, who: &who, xid: Xid(1), op: request.op(), body: &body, since };
-        member.replica.request(&tree, &mut member.log, now, &request, Vec::new());
+        let request = WriteRequest {
+            conn: id(1),
+            session,
+            who: &who,
+            xid: Xid(1),
+            op: request.op(),
+            body: &body,
+            since,
+            reads: &[],
+        };
+        member.replica.request(&tree, &mut member.log, now, &request);
         assert_eq!(forwarded(&mut member).auth.as_ref(), Some(who.encoded()), "{:?}", request.op);
     }
     assert_eq!(member.replica.standing().last, zxid, "{START} was before");
@@ -98,17 +106,21 @@ fn reads_that_go_along_are_their_clients() {
     let (session, acl) = (rig.opened(1), of_the_client());
     let (owner, other) = (who(&[("digest", "a:1")]), who(&[]));
     let get = Request::GetData(PathWatch { path: "/a", watch: false }).to_vec();
-    let header = RequestHeader { xid: Xid(2), op: OpCode::GetData.code() };
-    let frame: Box<[u8]> = [header.to_vec(), get].concat().into();
-    let read = |xid| ReadBefore { xid: Xid(xid), op: OpCode::GetData, frame: frame.clone() };
-    for (who, xid, request, reads) in [
-        (&owner, 1, create("/a", &acl), vec![]),
-        (&owner, 3, set("/a"), vec![read(2)]),
-        (&other, 5, set("/a"), vec![read(4)]),
-    ] {
+    let read = |xid| {
+        let mut reads = Vec::new();
+        put_frame(&mut reads, |out| {
+            RequestHeader { xid: Xid(xid), op: OpCode::GetData.code() }.encode(out);
+            out.extend_from_slice(&get);
+        });
+        reads
+    };
+    for (who, xid, request, reads) in
+        [(&owner, 1, create("/a", &acl), vec![]), (&owner, 3, set("/a"), read(2)), (&other, 5, set("/a"), read(4))]
+    {
         let (body, since) = (request.to_vec(), Duration::ZERO);
-        let request = WriteRequest { conn: id(1), session, who, xid: Xid(xid), op: request.op(), body: &body, since };
-        rig.replica.request(&rig.tree, &mut rig.log.group, rig.now, &request, reads);
+        let (xid, op, reads) = (Xid(xid), request.op(), &reads);
+        let request = WriteRequest { conn: id(1), session, who, xid, op, body: &body, since, reads };
+        rig.replica.request(&rig.tree, &mut rig.log.group, rig.now, &request);
     }
     let told = rig.settle();
     assert_eq!(told, ["1: 1 ok @2", "1: 2 ok @2", "1: 3 ok @3", "1: 4 NoAuth @3", "1: 5 NoAuth @4"]);
@@ -130,8 +142,8 @@ fn who_comes_again_to_a_learner_is_spoken_for_by_the_new_connection_at_once() {
     };
     let ask = |member: &mut Member| {
         let (op, since) = (OpCode::SetData, Duration::ZERO);
-        let request = WriteRequest { conn: id(1), session, who: &who, xid: Xid(1), op, body: &body, since };
-        member.replica.request(&tree, &mut member.log, now, &request, Vec::new());
+        let request = WriteRequest { conn: id(1), session, who: &who, xid: Xid(1), op, body: &body, since, reads: &[] };
+        member.replica.request(&tree, &mut member.log, now, &request);
         sent(member, PacketKind::Request)
     };
     renew(&mut member, id(1));

@@ -117,8 +117,8 @@ impl Rig {
     fn ask(&mut self, conn: u32, session: SessionId, xid: i32, request: Request<'_>) {
         let body = request.to_vec();
         let (conn, xid, op, since) = (id(conn), Xid(xid), request.op(), Duration::ZERO);
-        let request = WriteRequest { conn, session, who: &Identities::NOBODY, xid, op, body: &body, since };
-        self.replica.request(&self.tree, &mut self.log.group, self.now, &request, Vec::new());
+        let request = WriteRequest { conn, session, who: &Identities::NOBODY, xid, op, body: &body, since, reads: &[] };
+        self.replica.request(&self.tree, &mut self.log.group, self.now, &request);
     }
 
     fn tick(&mut self, ms: u64) -> Vec<SessionId> {
@@ -454,8 +454,8 @@ fn only_the_newest_connection_speaks_for_a_session() {
     let conn = ConnId { generation: 77, ..id(2) };
     let (body, since) = (create("/e", 0).to_vec(), Duration::ZERO);
     let (who, xid, op) = (&Identities::NOBODY, Xid(9), OpCode::Create);
-    let request = WriteRequest { conn, session, who, xid, op, body: &body, since };
-    rig.replica.request(&rig.tree, &mut rig.log.group, rig.now, &request, Vec::new());
+    let request = WriteRequest { conn, session, who, xid, op, body: &body, since, reads: &[] };
+    rig.replica.request(&rig.tree, &mut rig.log.group, rig.now, &request);
     assert_eq!(rig.replica.outstanding(), 0);
 }
 

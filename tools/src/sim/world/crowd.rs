@@ -203,7 +203,7 @@ impl World {
             ControlFlow::Continue(())
         });
         assert!(whole.is_ok(), "the worker's own frames");
-        out.wrote(count);
+        out.advance(count);
         conn.is_choked = !out.rest().is_empty();
         let is_choked = conn.is_choked;
         let answers = frames.iter().flatten().filter(|frame| is_answer(frame));

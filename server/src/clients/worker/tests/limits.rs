@@ -238,7 +238,7 @@ fn a_watcher_that_does_not_read_is_disconnected_at_a_bound() {
         let (out, _) = rig.worker.output(reads).expect("an open connection");
         let len = out.rest().len();
         assert!(len > 0);
-        out.wrote(len);
+        out.advance(len);
         rig.worker.sent(reads);
     }
     assert!(rig.is_closing(slow) && !rig.is_closing(reads));

@@ -51,7 +51,7 @@ struct Sent {
     xid: Xid,
     op: OpCode,
     body: Vec<u8>,
-    reads: Vec<ReadBefore>,
+    reads: Vec<u8>,
 }
 
 /// A replica that takes what it is given as long as there is room, and does nothing about it.
@@ -64,30 +64,22 @@ struct Script {
 }
 
 impl Port for Script {
-    fn write(&mut self, _tree: &Tree, request: &WriteRequest<'_>, reads: &mut Vec<ReadBefore>) -> bool {
-        let WriteRequest { conn, session, who, xid, op, body, .. } = *request;
-        let taken = self.writes.len() < self.room;
-        if taken {
-            let (who, body, reads) = (who.clone(), body.to_vec(), std::mem::take(reads));
-            self.writes.push_back(Sent { conn, session, who, xid, op, body, reads });
-        }
-        taken
+    fn has_room(&self) -> bool {
+        self.writes.len() < self.room
     }
 
-    fn open_session(&mut self, _: &Tree, conn: ConnId, timeout_ms: i32) -> bool {
-        let taken = self.room > 0;
-        if taken {
-            self.opened.push((conn, timeout_ms));
-        }
-        taken
+    fn write(&mut self, _tree: &Tree, request: &WriteRequest<'_>) {
+        let WriteRequest { conn, session, who, xid, op, body, reads, .. } = *request;
+        let (who, body, reads) = (who.clone(), body.to_vec(), reads.to_vec());
+        self.writes.push_back(Sent { conn, session, who, xid, op, body, reads });
     }
 
-    fn renew_session(&mut self, conn: ConnId, id: SessionId, password: &[u8], timeout_ms: i32) -> bool {
-        let taken = self.room > 0;
-        if taken {
-            self.renewed.push((conn, id, password.to_vec(), timeout_ms));
-        }
-        taken
+    fn open_session(&mut self, _: &Tree, conn: ConnId, timeout_ms: i32) {
+        self.opened.push((conn, timeout_ms));
+    }
+
+    fn renew_session(&mut self, conn: ConnId, id: SessionId, password: &[u8], timeout_ms: i32) {
+        self.renewed.push((conn, id, password.to_vec(), timeout_ms));
     }
 }
 
@@ -266,7 +258,9 @@ impl Rig {
     /// A connection with a session of its own.
     fn connect(&mut self) -> u32 {
         let slot = self.accept();
+        let room = std::mem::replace(&mut self.port.room, usize::MAX);
         assert!(!self.raw(slot, &hello(SessionId::NONE).to_vec()), "nothing is read before the answer");
+        self.port.room = room;
         self.sessions += 1;
         self.welcome(slot, Some((SessionId(self.sessions), TIMEOUT_MS)));
         assert_eq!(self.bytes(slot).len(), 4 + 36);
@@ -334,9 +328,9 @@ impl Rig {
         };
         let access = Access::default();
         let view = View { tree: &self.tree, access: &access, who: &who };
-        for ReadBefore { xid, op, frame } in reads {
+        for frame in split_frames(&reads) {
             let start = self.open.bytes.len();
-            answer_unwatched(&view, op, &frame, xid, &mut self.open.bytes);
+            let (xid, op) = answer_unwatched(&view, frame, &mut self.open.bytes);
             let (zxid, frame) = (self.tree.last_applied(), start..self.open.bytes.len());
             self.open.items.push(Item::Answer { conn, xid, op, zxid, frame, last: false });
         }
@@ -399,7 +393,7 @@ impl Rig {
     fn some_bytes(&mut self, slot: u32, room: usize) -> Vec<u8> {
         let (out, _) = self.worker.output(slot).expect("an open connection");
         let bytes = out.rest()[..room.min(out.rest().len())].to_vec();
-        out.wrote(bytes.len());
+        out.advance(bytes.len());
         self.worker.sent(slot);
         bytes
     }

@@ -63,7 +63,6 @@ impl Life {
         *count += 1;
         let own = format!("/own{count}");
         rig.elsewhere(create(&own));
-        rig.port.room = rig.port.room.max(1);
         Life { slot: rig.connect(), own, xid: 0, sets: 0, expected: Vec::new() }
     }
 
