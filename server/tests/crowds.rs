@@ -448,7 +448,7 @@ fn numbered(count: usize) -> Vec<String> {
 fn a_member_with_a_fifth_of_a_processor_joins_while_others_write() {
     const INIT: Duration = Duration::from_millis(4 * 500);
     const WRITERS: usize = 4;
-    let paths = numbered(size(250_000, 600_000));
+    let paths = numbered(size(400_000, 600_000));
     let mut ensemble = with_history(&paths);
     let before = reign(&ensemble);
     ensemble.start(JOINS, &CORRAL);
