@@ -105,3 +105,16 @@ fn a_copy_that_is_kept_is_whole_when_it_is_said_to_be() {
         }
     }
 }
+
+/// A member whose history came from a leader once could not keep a copy: the room in which that was made cannot have two names.
+#[test]
+fn a_room_among_the_snapshots_does_not_hinder_a_copy() {
+    let home = member();
+    let snapshots = home.path().join("snapshots");
+    fs::create_dir(snapshots.join("adopted")).unwrap();
+    keep_copy(&*real(), &home.path().join("log"), &snapshots).unwrap();
+    let found = contents(home.path());
+    let copied = |name: &str| found.iter().find(|(dir, _)| dir == name).map(|(_, files)| files.join(" "));
+    assert_eq!(copied("log.given-up-1").as_deref(), Some("log-1 log-2"));
+    assert_eq!(copied("snapshots.given-up-1").as_deref(), Some("snapshot-1"));
+}

@@ -205,8 +205,11 @@ fn link_aside(files: &dyn Files, dir: &Path) -> Result<PathBuf, StorageError> {
     let link = || {
         files.make_dir(&aside)?;
         for entry in fs::read_dir(dir)? {
-            let name = entry?.file_name();
-            files.link(&dir.join(&name), &aside.join(&name))?;
+            let entry = entry?;
+            // What is a directory is no part of the history: that in which a snapshot from a leader was made, or `lost+found`.
+            if entry.file_type()?.is_file() {
+                files.link(&entry.path(), &aside.join(entry.file_name()))?;
+            }
         }
         files.sync_dir(&aside)
     };
