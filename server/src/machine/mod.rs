@@ -219,8 +219,9 @@ impl<D: Disk, S: Read + Write> Machine<D, S> {
             member.complete(later, outside)?;
             let own = member.apply(!clients.worker.watches().is_empty(), later, outside);
             clients.deliver(member.direct(later), &own, later);
-            // A few answers leave before the learners hear of the commit; many would keep their clients waiting.
-            if clients.worker.dirty() <= FEW {
+            // A few answers leave before the learners hear of the commit; many would keep their clients waiting. With none, the disk gets
+            // its batch by the same system call in which this core goes to sleep.
+            if (1..=FEW).contains(&clients.worker.dirty()) {
                 member.push_writes();
                 outside.flush(&mut clients.worker, later);
             }

@@ -224,20 +224,15 @@ impl Worker {
         conn.counters.received += 1;
         conn.heard = true;
         self.counters.received += 1;
-        let (at, is_for_replica) = (conn.waiting.len(), for_replica(frame).is_some());
-        let overtakes = !is_for_replica && mutation::is_on(Mutation::ReadsOvertakeWrites);
-        let has_room = !is_for_replica || port.has_room();
-        if has_room && (at == 0 || overtakes) {
+        let overtakes = || mutation::is_on(Mutation::ReadsOvertakeWrites) && for_replica(frame).is_none();
+        if conn.waiting.is_empty() || overtakes() {
             return self.step(tree, port, now, now, slot, frame);
         }
-        let kind = kind(frame);
-        if has_room && conn.sent > 0 && conn.may_pass(tree, at, kind) {
+        let (at, kind) = (conn.waiting.len(), kind(frame));
+        if conn.sent > 0 && conn.may_pass(tree, at, kind) && port.has_room() {
             self.send(tree, port, now, slot, at, Some(frame));
         } else {
             self.hold(slot, kind, frame, now);
-            if at == 0 {
-                self.stalled.push(slot);
-            }
         }
     }
 
@@ -251,7 +246,14 @@ impl Worker {
             return self.turn_away(now, since, slot, op.unwrap_or(OpCode::Error), header.xid, error);
         }
         match op {
-            Some(_) if for_replica(frame).is_some() => self.send(tree, port, since, slot, 0, Some(frame)),
+            Some(_) if for_replica(frame).is_some() => {
+                if port.has_room() {
+                    self.send(tree, port, since, slot, 0, Some(frame));
+                } else {
+                    self.hold(slot, kind(frame), frame, since);
+                    self.stalled.push(slot);
+                }
+            }
             // Apache closes without a word here, and nowhere else for a body that it cannot read.
             Some(op @ OpCode::Auth) => {
                 let Ok(Request::Auth { scheme, auth }) = Request::decode(op, d.rest()) else {
