@@ -182,11 +182,14 @@ mod tests {
     fn dump(tree: &Tree) -> (Vec<(String, String)>, String) {
         let mut nodes = Vec::new();
         tree.walk(0, usize::MAX, |path, image| {
-            nodes.push((path.to_owned(), format!("{image:?} {:?}", tree.stat(tree.find(path).unwrap()))));
+            let id = tree.find(path).unwrap();
+            nodes.push((path.to_owned(), format!("{image:?} {:?} {}", tree.stat(id), tree.below(id))));
             true
         });
         nodes.sort();
-        let rest = (tree.sessions(), tree.last_applied(), tree.ephemeral_count(), tree.bytes());
+        let mut mortals: Vec<String> = tree.mortals(None).map(|id| tree.path(id)).collect();
+        mortals.sort();
+        let rest = (tree.sessions(), tree.last_applied(), tree.ephemeral_count(), tree.bytes(), mortals);
         (nodes, format!("{rest:?}"))
     }
 
@@ -250,7 +253,12 @@ mod tests {
                     ephemeral: *ephemeral,
                     parent_cversion,
                 };
-                encoded(*session, Txn::Create(txn))
+                let is_forever = CreateTxn { ephemeral: false, ..txn };
+                match (ephemeral, session) {
+                    (false, 2) => encoded(2, Txn::CreateContainer(is_forever)),
+                    (false, 3) => encoded(3, Txn::CreateTtl(is_forever, 1000)),
+                    _ => encoded(*session, Txn::Create(txn)),
+                }
             }
             Wish::Delete(at) => {
                 let path = pick(*at);

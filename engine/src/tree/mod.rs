@@ -6,8 +6,8 @@
 //!
 //! Nodes live in a slab ([`nodes`]), their names and data in a [`heap`]; a hash [`index`] finds a child by (parent, name).
 //!
-//! **Invariants**: every node but the root has a parent and is in the index once; an ephemeral node is in its session's set, and no
-//! node else is; zxids of applied transactions grow. The same transactions give the same tree, whatever the seed.
+//! **Invariants**: every node but the root has a parent and is in the index once; an ephemeral node is in its session's set, a container
+//! or a node that lives for a time in the set of those, and no node else is; zxids of applied transactions grow. The same transactions give the same tree, whatever the seed.
 //!
 //! **Not here**: whether a client may do something (the sequencer decides before there is a transaction), watches.
 
@@ -29,6 +29,7 @@ use index::Index;
 use node::NodeImage;
 use nodes::Nodes;
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 use std::sync::Arc;
 
 /// The nodes that every tree has and that cannot be deleted.
@@ -68,6 +69,8 @@ pub struct Tree {
     acls: AclTable,
     ephemerals: BTreeMap<SessionId, BTreeSet<NodeId>>,
     ephemeral_count: usize,
+    /// Containers, and nodes that live for a time.
+    mortals: BTreeSet<NodeId>,
     sessions: BTreeMap<SessionId, i32>,
     last_applied: Zxid,
     /// Up to this transaction the tree may be ahead of what is applied to it: it was restored from a fuzzy image.
@@ -85,6 +88,7 @@ impl Tree {
             acls: AclTable::default(),
             ephemerals: BTreeMap::new(),
             ephemeral_count: 0,
+            mortals: BTreeSet::new(),
             sessions: BTreeMap::new(),
             last_applied: Zxid::ZERO,
             fuzzy_until: Zxid::ZERO,
@@ -194,6 +198,31 @@ impl Tree {
             count += 1;
         }
         count
+    }
+
+    /// How many nodes there are below the node, at any depth.
+    pub fn below(&self, id: NodeId) -> usize {
+        self.nodes.below(id)
+    }
+
+    /// The nodes that a server deletes by itself when they have [outlived](Tree::has_outlived) their use, behind `after`, in an order
+    /// that does not change.
+    pub fn mortals(&self, after: Option<NodeId>) -> impl Iterator<Item = NodeId> {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        self.mortals.range((from, Bound::Unbounded)).copied()
+    }
+
+    /// Whether a container's last child is gone, or it never had one and was not changed for more than `unused_ms`; whether a node that
+    /// lives for a time has no children and was not changed for longer than that (Apache's `ContainerManager.getCandidates`). False for
+    /// all others.
+    pub fn has_outlived(&self, id: NodeId, now_ms: i64, unused_ms: Option<i64>) -> bool {
+        let uncommon = self.nodes.uncommon(id);
+        let unchanged_ms = now_ms.saturating_sub(self.nodes.get(id).mtime);
+        let is_over = match uncommon.owner {
+            SessionId::CONTAINER => uncommon.created > 0 || unused_ms.is_some_and(|limit| unchanged_ms > limit),
+            owner => owner.ttl_ms().is_some_and(|limit| unchanged_ms > limit),
+        };
+        is_over && uncommon.num_children == 0
     }
 
     /// The paths of a session's ephemeral nodes.
@@ -372,12 +401,14 @@ impl Tree {
         id
     }
 
-    /// The node is in the set of its session, if it has one.
+    /// The node is in the set of its session, if it has one, or of those that a server deletes.
     fn own(&mut self, id: NodeId) {
         let owner = self.nodes.uncommon(id).owner;
         if owner.is_session() {
             self.ephemerals.entry(owner).or_default().insert(id);
             self.ephemeral_count += 1;
+        } else if owner != SessionId::NONE {
+            self.mortals.insert(id);
         }
     }
 
@@ -390,6 +421,8 @@ impl Tree {
                 self.ephemerals.remove(&owner);
             }
             self.ephemeral_count -= 1;
+        } else if owner != SessionId::NONE {
+            self.mortals.remove(&id);
         }
     }
 

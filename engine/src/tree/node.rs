@@ -95,6 +95,8 @@ impl UncommonId {
 pub(super) struct Uncommon {
     pub(super) first_child: NodeId,
     pub(super) num_children: i32,
+    /// Nodes below this one, at any depth; not counted for the root.
+    pub(super) below: i32,
     /// Children ever created: the counter behind sequential names. What clients see as cversion is derived from it.
     pub(super) created: i32,
     pub(super) aversion: i32,
@@ -110,6 +112,7 @@ impl Uncommon {
         Uncommon {
             first_child: NodeId::NONE,
             num_children: 0,
+            below: 0,
             created: 0,
             aversion: 0,
             pzxid: czxid,

@@ -4,7 +4,7 @@
 //! deleted node is used again.
 //!
 //! **Invariants**: every node but the root is in its parent's list once; `num_children` is the length of that list; a node without an
-//! [`Uncommon`] has no children and never had any.
+//! [`Uncommon`] has no children and never had any; every node but the root knows how many there are below it.
 //!
 //! **Not here**: finding a child by its name ([`super::index`]), counting the users of lists.
 
@@ -148,7 +148,24 @@ impl Nodes {
             self.get_mut(first).prev_sibling = id;
         }
         self.get_mut(id).next_sibling = first;
+        self.count_below(parent, 1);
         id
+    }
+
+    /// A node has come, or gone, below this one.
+    fn count_below(&mut self, mut id: NodeId, change: i32) {
+        while id != NodeId::ROOT {
+            self.uncommon_mut(id).below += change;
+            id = self.get(id).parent;
+        }
+    }
+
+    /// How many nodes there are below this one.
+    pub(super) fn below(&self, id: NodeId) -> usize {
+        match id {
+            NodeId::ROOT => self.len() - 1,
+            id => self.uncommon(id).below as usize,
+        }
     }
 
     fn put(&mut self, parent: NodeId, name: &str, image: &NodeImage<'_>, acl: AclId) -> NodeId {
@@ -218,6 +235,7 @@ impl Nodes {
         } else {
             self.get_mut(node.prev_sibling).next_sibling = node.next_sibling;
         }
+        self.count_below(node.parent, -1);
         node.acl
     }
 }

@@ -199,7 +199,10 @@ proptest! {
                 .collect();
             prop_assert_eq!(children, expected);
             prop_assert_eq!(tree.stat(id).num_children, count as i32);
+            let prefix = format!("{path}/");
+            prop_assert_eq!(tree.below(id), model.keys().filter(|other| other.starts_with(&prefix)).count());
         }
+        prop_assert_eq!(tree.below(NodeId::ROOT), model.len() + 3);
         prop_assert_eq!(tree.ephemeral_count(), model.values().filter(|(_, ephemeral)| *ephemeral).count());
     }
 }

@@ -4,37 +4,52 @@
 
 use crate::acl::AclList;
 use crate::ids::Zxid;
-use crate::jute::{Decoder, Jute, JuteError, StrList, buffer_len, put_buffer, put_string, string_len};
+use crate::jute::{Decoder, Jute, JuteError, StrList, buffer_len, put_buffer, put_string, put_ustring, string_len};
 use bytes::BufMut;
+
+/// How long a node lives, if nobody deletes it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lifetime {
+    /// For ever.
+    Persistent,
+    /// As long as the session that creates it.
+    Ephemeral,
+    /// Until its last child is gone.
+    Container,
+    /// Until it has not been changed for some time, and has no children.
+    Ttl,
+}
 
 /// What kind of node a create makes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CreateMode {
-    /// It lives as long as the session.
-    pub ephemeral: bool,
+    /// How long it lives.
+    pub lifetime: Lifetime,
     /// Its name gets the parent's next number appended.
     pub sequential: bool,
 }
 
 impl CreateMode {
     /// Neither ephemeral nor sequential.
-    pub const PERSISTENT: CreateMode = CreateMode { ephemeral: false, sequential: false };
+    pub const PERSISTENT: CreateMode = CreateMode { lifetime: Lifetime::Persistent, sequential: false };
 
-    /// The mode that `flags` of opcode 1 or 15 stand for. Containers and TTL nodes have opcodes of their own.
+    /// The mode that `flags` stand for, whatever the operation.
     pub const fn from_flags(flags: i32) -> Option<CreateMode> {
-        match flags {
-            0..=3 => Some(CreateMode { ephemeral: flags & 1 != 0, sequential: flags & 2 != 0 }),
-            _ => None,
-        }
-    }
-
-    /// The flags on the wire.
-    pub const fn flags(self) -> i32 {
-        self.ephemeral as i32 | (self.sequential as i32) << 1
+        let (lifetime, sequential) = match flags {
+            0 => (Lifetime::Persistent, false),
+            1 => (Lifetime::Ephemeral, false),
+            2 => (Lifetime::Persistent, true),
+            3 => (Lifetime::Ephemeral, true),
+            4 => (Lifetime::Container, false),
+            5 => (Lifetime::Ttl, false),
+            6 => (Lifetime::Ttl, true),
+            _ => return None,
+        };
+        Some(CreateMode { lifetime, sequential })
     }
 }
 
-/// The body of create and create2.
+/// The body of create, create2 and createContainer, and, with a time behind it, of createTTL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CreateRequest<'a> {
     /// Where; for a sequential node without its number.
@@ -130,6 +145,38 @@ pub struct SetAclRequest<'a> {
     pub acl: AclList<'a>,
     /// The expected version of the list, -1 for any.
     pub version: i32,
+}
+
+/// The body of reconfig: changes of the ensemble, or all of its next members.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReconfigRequest<'a> {
+    /// Servers that join, as the configuration has them.
+    pub joining: Option<&'a str>,
+    /// The numbers of those that leave.
+    pub leaving: Option<&'a str>,
+    /// All members, instead of the two others.
+    pub members: Option<&'a str>,
+    /// The expected version of the configuration, -1 for any.
+    pub version: i64,
+}
+
+impl<'a> ReconfigRequest<'a> {
+    pub(crate) fn decode(d: &mut Decoder<'a>) -> Result<ReconfigRequest<'a>, JuteError> {
+        let (joining, leaving, members) = (d.ustring()?, d.ustring()?, d.ustring()?);
+        Ok(ReconfigRequest { joining, leaving, members, version: d.long()? })
+    }
+}
+
+impl Jute for ReconfigRequest<'_> {
+    fn encoded_len(&self) -> usize {
+        let lists = [self.joining, self.leaving, self.members];
+        lists.iter().map(|list| buffer_len(list.map(str::as_bytes))).sum::<usize>() + 8
+    }
+
+    fn encode<B: BufMut>(&self, out: &mut B) {
+        [self.joining, self.leaving, self.members].into_iter().for_each(|list| put_ustring(out, list));
+        out.put_i64(self.version);
+    }
 }
 
 /// A path and whether to watch it. The body of exists, getData, getChildren and getChildren2.

@@ -22,12 +22,13 @@ pub enum ErrorCode {
     SessionMoved = -118,
     NotReadOnly = -119,
     NoWatcher = -121,
+    ReconfigDisabled = -123,
     SessionClosedRequireSaslAuth = -124,
 }
 
 impl ErrorCode {
     /// All of them.
-    pub const ALL: [ErrorCode; 17] = [
+    pub const ALL: [ErrorCode; 18] = [
         ErrorCode::RuntimeInconsistency,
         ErrorCode::MarshallingError,
         ErrorCode::Unimplemented,
@@ -44,6 +45,7 @@ impl ErrorCode {
         ErrorCode::SessionMoved,
         ErrorCode::NotReadOnly,
         ErrorCode::NoWatcher,
+        ErrorCode::ReconfigDisabled,
         ErrorCode::SessionClosedRequireSaslAuth,
     ];
 
@@ -76,6 +78,7 @@ impl ErrorCode {
             ErrorCode::SessionMoved => "SessionMoved",
             ErrorCode::NotReadOnly => "NotReadOnly",
             ErrorCode::NoWatcher => "NoWatcher",
+            ErrorCode::ReconfigDisabled => "ReconfigDisabled",
             // Of every scheme that is asked for, whatever it says.
             ErrorCode::SessionClosedRequireSaslAuth => "SessionClosedRequireSaslAuth",
         }

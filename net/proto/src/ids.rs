@@ -59,10 +59,14 @@ impl SessionId {
         if ms >= 1 && ms <= SessionId::TTL_MAX { Some(SessionId(SessionId::TTL | ms)) } else { None }
     }
 
+    /// The time that such a mark says.
+    pub const fn ttl_ms(self) -> Option<i64> {
+        if self.0 & !SessionId::TTL_MAX == SessionId::TTL { Some(self.0 & SessionId::TTL_MAX) } else { None }
+    }
+
     /// Whether this is a session, and not one of the marks for other nodes.
     pub const fn is_session(self) -> bool {
-        let is_ttl = self.0 & !SessionId::TTL_MAX == SessionId::TTL;
-        !(self.0 == SessionId::NONE.0 || self.0 == SessionId::CONTAINER.0 || is_ttl)
+        !(self.0 == SessionId::NONE.0 || self.0 == SessionId::CONTAINER.0 || self.ttl_ms().is_some())
     }
 }
 
@@ -109,6 +113,7 @@ mod tests {
             assert!(!mark.is_session(), "{mark}");
         }
         assert_eq!([SessionId::ttl(0), SessionId::ttl(1 << 40)], [None, None]);
+        assert_eq!(SessionId::ttl(77).and_then(SessionId::ttl_ms), Some(77));
         assert!(SessionId(1).is_session() && SessionId(0xfe << 56).is_session());
     }
 

@@ -37,6 +37,8 @@ impl MultiHeader {
 pub enum MultiOp<'a> {
     Create(CreateRequest<'a>),
     Create2(CreateRequest<'a>),
+    CreateContainer(CreateRequest<'a>),
+    CreateTtl(CreateRequest<'a>, i64),
     Delete(PathVersion<'a>),
     SetData(SetDataRequest<'a>),
     Check(PathVersion<'a>),
@@ -54,6 +56,8 @@ impl<'a> MultiOp<'a> {
         Ok(match OpCode::from_code(op) {
             Some(OpCode::Create) => MultiOp::Create(create(d)?),
             Some(OpCode::Create2) => MultiOp::Create2(create(d)?),
+            Some(OpCode::CreateContainer) => MultiOp::CreateContainer(create(d)?),
+            Some(OpCode::CreateTtl) => MultiOp::CreateTtl(create(d)?, d.long()?),
             Some(OpCode::Delete) => MultiOp::Delete(PathVersion::decode(d)?),
             Some(OpCode::SetData) => {
                 // A null path is a bad argument by itself, but makes a multi undecodable (as Apache does it).
@@ -70,6 +74,8 @@ impl<'a> MultiOp<'a> {
         match self {
             MultiOp::Create(_) => OpCode::Create,
             MultiOp::Create2(_) => OpCode::Create2,
+            MultiOp::CreateContainer(_) => OpCode::CreateContainer,
+            MultiOp::CreateTtl(..) => OpCode::CreateTtl,
             MultiOp::Delete(_) => OpCode::Delete,
             MultiOp::SetData(_) => OpCode::SetData,
             MultiOp::Check(_) => OpCode::Check,
@@ -80,7 +86,11 @@ impl<'a> MultiOp<'a> {
     pub fn encode_into(&self, out: &mut Vec<u8>) {
         MultiHeader { op: self.op().code(), done: false, error: -1 }.encode(out);
         match self {
-            MultiOp::Create(r) | MultiOp::Create2(r) => r.encode(out),
+            MultiOp::Create(r) | MultiOp::Create2(r) | MultiOp::CreateContainer(r) => r.encode(out),
+            MultiOp::CreateTtl(r, ttl_ms) => {
+                r.encode(out);
+                out.put_i64(*ttl_ms);
+            }
             MultiOp::Delete(r) | MultiOp::Check(r) => r.encode(out),
             MultiOp::SetData(r) => r.encode(out),
         }

@@ -21,15 +21,18 @@ pub enum OpCode {
     Check = 13,
     Multi = 14,
     Create2 = 15,
+    Reconfig = 16,
     CheckWatches = 17,
     RemoveWatches = 18,
-    /// Only as a transaction, as are the two that follow: a leader of Apache's may order them.
     CreateContainer = 19,
+    /// Only as a transaction: clients that send it are refused, because it knows no access control.
     DeleteContainer = 20,
     CreateTtl = 21,
     MultiRead = 22,
     Auth = 100,
     SetWatches = 101,
+    GetEphemerals = 103,
+    GetAllChildrenNumber = 104,
     SetWatches2 = 105,
     AddWatch = 106,
     WhoAmI = 107,
@@ -42,7 +45,7 @@ pub enum OpCode {
 
 impl OpCode {
     /// All of them.
-    pub const ALL: [OpCode; 28] = [
+    pub const ALL: [OpCode; 31] = [
         OpCode::Create,
         OpCode::Delete,
         OpCode::Exists,
@@ -68,6 +71,9 @@ impl OpCode {
         OpCode::SetWatches2,
         OpCode::AddWatch,
         OpCode::WhoAmI,
+        OpCode::GetEphemerals,
+        OpCode::GetAllChildrenNumber,
+        OpCode::Reconfig,
         OpCode::CreateSession,
         OpCode::CloseSession,
         OpCode::Error,
@@ -95,6 +101,7 @@ impl OpCode {
             13 => OpCode::Check,
             14 => OpCode::Multi,
             15 => OpCode::Create2,
+            16 => OpCode::Reconfig,
             17 => OpCode::CheckWatches,
             18 => OpCode::RemoveWatches,
             19 => OpCode::CreateContainer,
@@ -103,6 +110,8 @@ impl OpCode {
             22 => OpCode::MultiRead,
             100 => OpCode::Auth,
             101 => OpCode::SetWatches,
+            103 => OpCode::GetEphemerals,
+            104 => OpCode::GetAllChildrenNumber,
             105 => OpCode::SetWatches2,
             106 => OpCode::AddWatch,
             107 => OpCode::WhoAmI,
@@ -113,7 +122,7 @@ impl OpCode {
         })
     }
 
-    /// The four letters that `cons` shows as a connection's last operation, as Apache ZooKeeper abbreviates them.
+    /// The letters that `cons` shows as a connection's last operation, as Apache ZooKeeper abbreviates them.
     pub const fn short_name(self) -> &'static str {
         match self {
             OpCode::Create | OpCode::Create2 | OpCode::CreateContainer | OpCode::CreateTtl => "CREA",
@@ -126,13 +135,19 @@ impl OpCode {
             OpCode::GetChildren | OpCode::GetChildren2 => "GETC",
             OpCode::Sync => "SYNC",
             OpCode::Ping => "PING",
-            OpCode::Check | OpCode::CheckWatches => "CHEC",
+            OpCode::Check => "CHEC",
+            OpCode::CheckWatches => "CHKW",
             OpCode::RemoveWatches => "REMW",
             OpCode::AddWatch => "ADDW",
             OpCode::WhoAmI => "HOMI",
-            OpCode::Multi | OpCode::MultiRead => "MULT",
+            OpCode::Multi => "MULT",
+            OpCode::MultiRead => "MLTR",
+            OpCode::GetEphemerals => "GETE",
+            OpCode::GetAllChildrenNumber => "GETACN",
+            OpCode::Reconfig => "RECO",
             OpCode::Auth => "AUTH",
-            OpCode::SetWatches | OpCode::SetWatches2 => "SETW",
+            OpCode::SetWatches => "SETW",
+            OpCode::SetWatches2 => "STW2",
             OpCode::CreateSession => "SESS",
             OpCode::CloseSession => "CLOS",
             OpCode::Error => "ERRO",

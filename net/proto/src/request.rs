@@ -5,8 +5,8 @@
 
 use crate::acl::AclList;
 pub use crate::body::{
-    AddWatchMode, CreateMode, CreateRequest, PathVersion, PathWatch, SetAclRequest, SetDataRequest, SetWatchesRequest,
-    WatcherType,
+    AddWatchMode, CreateMode, CreateRequest, Lifetime, PathVersion, PathWatch, ReconfigRequest, SetAclRequest,
+    SetDataRequest, SetWatchesRequest, WatcherType,
 };
 use crate::ids::{Xid, Zxid};
 use crate::jute::{Decoder, Jute, JuteError, StrList, buffer_len, put_buffer, put_string, put_ustring, string_len};
@@ -50,6 +50,9 @@ impl Jute for RequestHeader {
 pub enum Request<'a> {
     Create(CreateRequest<'a>),
     Create2(CreateRequest<'a>),
+    CreateContainer(CreateRequest<'a>),
+    /// Besides, how many ms it lives after its last change.
+    CreateTtl(CreateRequest<'a>, i64),
     Delete(PathVersion<'a>),
     SetData(SetDataRequest<'a>),
     SetAcl(SetAclRequest<'a>),
@@ -74,6 +77,10 @@ pub enum Request<'a> {
         auth: Option<&'a [u8]>,
     },
     WhoAmI,
+    /// Of this session, as far as their paths begin so.
+    GetEphemerals(Option<&'a str>),
+    GetAllChildrenNumber(&'a str),
+    Reconfig(ReconfigRequest<'a>),
 }
 
 impl<'a> Request<'a> {
@@ -86,6 +93,8 @@ impl<'a> Request<'a> {
         Ok(match op {
             OpCode::Create => Request::Create(CreateRequest::decode(d)?),
             OpCode::Create2 => Request::Create2(CreateRequest::decode(d)?),
+            OpCode::CreateContainer => Request::CreateContainer(CreateRequest::decode(d)?),
+            OpCode::CreateTtl => Request::CreateTtl(CreateRequest::decode(d)?, d.long()?),
             OpCode::Delete => Request::Delete(PathVersion::decode(d)?),
             OpCode::SetData => Request::SetData(SetDataRequest::decode(d)?),
             OpCode::SetAcl => Request::SetAcl(SetAclRequest {
@@ -134,12 +143,10 @@ impl<'a> Request<'a> {
                 Request::Auth { scheme: d.ustring()?, auth: d.buffer()? }
             }
             OpCode::WhoAmI => Request::WhoAmI,
-            OpCode::Check
-            | OpCode::CreateContainer
-            | OpCode::CreateTtl
-            | OpCode::DeleteContainer
-            | OpCode::CreateSession
-            | OpCode::Error => {
+            OpCode::GetEphemerals => Request::GetEphemerals(d.ustring()?),
+            OpCode::GetAllChildrenNumber => Request::GetAllChildrenNumber(d.string("the path")?),
+            OpCode::Reconfig => Request::Reconfig(ReconfigRequest::decode(d)?),
+            OpCode::Check | OpCode::DeleteContainer | OpCode::CreateSession | OpCode::Error => {
                 return Err(JuteError::Unknown { what: "a request", value: op.code() });
             }
         })
@@ -150,6 +157,8 @@ impl<'a> Request<'a> {
         match self {
             Request::Create(_) => OpCode::Create,
             Request::Create2(_) => OpCode::Create2,
+            Request::CreateContainer(_) => OpCode::CreateContainer,
+            Request::CreateTtl(..) => OpCode::CreateTtl,
             Request::Delete(_) => OpCode::Delete,
             Request::SetData(_) => OpCode::SetData,
             Request::SetAcl(_) => OpCode::SetAcl,
@@ -170,6 +179,9 @@ impl<'a> Request<'a> {
             Request::Ping => OpCode::Ping,
             Request::Auth { .. } => OpCode::Auth,
             Request::WhoAmI => OpCode::WhoAmI,
+            Request::GetEphemerals(_) => OpCode::GetEphemerals,
+            Request::GetAllChildrenNumber(_) => OpCode::GetAllChildrenNumber,
+            Request::Reconfig(_) => OpCode::Reconfig,
         }
     }
 }
@@ -177,17 +189,19 @@ impl<'a> Request<'a> {
 impl Jute for Request<'_> {
     fn encoded_len(&self) -> usize {
         match self {
-            Request::Create(r) | Request::Create2(r) => r.encoded_len(),
+            Request::Create(r) | Request::Create2(r) | Request::CreateContainer(r) => r.encoded_len(),
+            Request::CreateTtl(r, _) => r.encoded_len() + 8,
             Request::Delete(r) => r.encoded_len(),
             Request::SetData(r) => r.encoded_len(),
             Request::SetAcl(r) => string_len(r.path) + r.acl.encoded_len() + 4,
             Request::Multi(r) => r.encoded_len(),
             Request::CloseSession | Request::Ping | Request::WhoAmI => 0,
-            Request::Sync(path) => buffer_len(path.map(str::as_bytes)),
+            Request::Sync(path) | Request::GetEphemerals(path) => buffer_len(path.map(str::as_bytes)),
             Request::Exists(r) | Request::GetData(r) | Request::GetChildren(r) | Request::GetChildren2(r) => {
                 string_len(r.path) + 1
             }
-            Request::GetAcl(path) => string_len(path),
+            Request::GetAcl(path) | Request::GetAllChildrenNumber(path) => string_len(path),
+            Request::Reconfig(r) => r.encoded_len(),
             Request::MultiRead(r) => r.encoded_len(),
             Request::SetWatches(r) => 8 + r.data.encoded_len() + r.exist.encoded_len() + r.child.encoded_len(),
             Request::SetWatches2(r) => {
@@ -203,7 +217,11 @@ impl Jute for Request<'_> {
 
     fn encode<B: BufMut>(&self, out: &mut B) {
         match self {
-            Request::Create(r) | Request::Create2(r) => r.encode(out),
+            Request::Create(r) | Request::Create2(r) | Request::CreateContainer(r) => r.encode(out),
+            Request::CreateTtl(r, ttl_ms) => {
+                r.encode(out);
+                out.put_i64(*ttl_ms);
+            }
             Request::Delete(r) => r.encode(out),
             Request::SetData(r) => r.encode(out),
             Request::SetAcl(r) => {
@@ -213,12 +231,13 @@ impl Jute for Request<'_> {
             }
             Request::Multi(r) => r.encode(out),
             Request::CloseSession | Request::Ping | Request::WhoAmI => {}
-            Request::Sync(path) => put_ustring(out, *path),
+            Request::Sync(path) | Request::GetEphemerals(path) => put_ustring(out, *path),
             Request::Exists(r) | Request::GetData(r) | Request::GetChildren(r) | Request::GetChildren2(r) => {
                 put_string(out, r.path);
                 out.put_u8(r.watch.into());
             }
-            Request::GetAcl(path) => put_string(out, path),
+            Request::GetAcl(path) | Request::GetAllChildrenNumber(path) => put_string(out, path),
+            Request::Reconfig(r) => r.encode(out),
             Request::MultiRead(r) => r.encode(out),
             Request::SetWatches(r) | Request::SetWatches2(r) => {
                 out.put_i64(r.relative_zxid.0);

@@ -52,13 +52,13 @@ pub enum Response<'a> {
     Empty,
     /// create: the path with its number, if it is sequential.
     Path(&'a str),
-    /// create2.
+    /// create2, createContainer, createTTL.
     PathStat(&'a str, Stat),
     /// exists, setData, setACL.
     Stat(Stat),
-    /// getData.
+    /// getData, reconfig.
     Data(Option<&'a [u8]>, Stat),
-    /// getChildren: names, in no particular order.
+    /// getChildren: names, in no particular order. getEphemerals: paths.
     Children(StrList<'a>),
     /// getChildren2.
     ChildrenStat(StrList<'a>, Stat),
@@ -72,6 +72,8 @@ pub enum Response<'a> {
     WhoAmI(IdList<'a>),
     /// addWatch: a number that is always 0.
     Zero,
+    /// getAllChildrenNumber: how many nodes there are below one.
+    Number(i32),
 }
 
 impl<'a> Response<'a> {
@@ -80,27 +82,25 @@ impl<'a> Response<'a> {
         let children = |d: &mut Decoder<'a>| StrList::decode(d)?.ok_or(JuteError::Null("the children"));
         Ok(match op {
             OpCode::Create => Response::Path(d.string("the path")?),
-            OpCode::Create2 => Response::PathStat(d.string("the path")?, Stat::decode(d)?),
+            OpCode::Create2 | OpCode::CreateContainer | OpCode::CreateTtl => {
+                Response::PathStat(d.string("the path")?, Stat::decode(d)?)
+            }
             OpCode::Exists | OpCode::SetData | OpCode::SetAcl => Response::Stat(Stat::decode(d)?),
-            OpCode::GetData => Response::Data(d.buffer()?, Stat::decode(d)?),
-            OpCode::GetChildren => Response::Children(children(d)?),
+            OpCode::GetData | OpCode::Reconfig => Response::Data(d.buffer()?, Stat::decode(d)?),
+            OpCode::GetChildren | OpCode::GetEphemerals => Response::Children(children(d)?),
             OpCode::GetChildren2 => Response::ChildrenStat(children(d)?, Stat::decode(d)?),
             OpCode::GetAcl => Response::Acl(AclList::decode(d)?, Stat::decode(d)?),
             OpCode::Sync => Response::Sync(d.ustring()?),
             OpCode::Multi | OpCode::MultiRead => Response::Multi(MultiResult::decode_all(d)?),
             OpCode::WhoAmI => Response::WhoAmI(IdList::decode(d)?.ok_or(JuteError::Null("the identities"))?),
+            OpCode::GetAllChildrenNumber => Response::Number(d.int()?),
             OpCode::AddWatch => {
                 d.int()?;
                 Response::Zero
             }
             OpCode::Delete | OpCode::Ping | OpCode::Auth | OpCode::CloseSession => Response::Empty,
             OpCode::SetWatches | OpCode::SetWatches2 | OpCode::RemoveWatches | OpCode::CheckWatches => Response::Empty,
-            OpCode::Check
-            | OpCode::CreateContainer
-            | OpCode::CreateTtl
-            | OpCode::DeleteContainer
-            | OpCode::CreateSession
-            | OpCode::Error => {
+            OpCode::Check | OpCode::DeleteContainer | OpCode::CreateSession | OpCode::Error => {
                 return Err(JuteError::Unknown { what: "an answered operation", value: op.code() });
             }
         })
@@ -121,7 +121,7 @@ impl Jute for Response<'_> {
             Response::Sync(path) => buffer_len(path.map(str::as_bytes)),
             Response::Multi(results) => MultiResult::encoded_len_all(results),
             Response::WhoAmI(ids) => ids.encoded_len(),
-            Response::Zero => 4,
+            Response::Zero | Response::Number(_) => 4,
         }
     }
 
@@ -151,6 +151,7 @@ impl Jute for Response<'_> {
             Response::Multi(results) => MultiResult::encode_all(results, out),
             Response::WhoAmI(ids) => ids.encode(out),
             Response::Zero => out.put_i32(0),
+            Response::Number(number) => out.put_i32(*number),
         }
     }
 }

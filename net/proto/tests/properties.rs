@@ -18,7 +18,8 @@ use corral_proto::connect::{ConnectRequest, ConnectResponse};
 use corral_proto::jute::{StrList, put_string};
 use corral_proto::multi::{MultiReadRequest, ReadOp};
 use corral_proto::request::{
-    AddWatchMode, CreateRequest, PathVersion, PathWatch, SetAclRequest, SetDataRequest, SetWatchesRequest, WatcherType,
+    AddWatchMode, CreateRequest, PathVersion, PathWatch, ReconfigRequest, SetAclRequest, SetDataRequest,
+    SetWatchesRequest, WatcherType,
 };
 use corral_proto::response::Response;
 use corral_proto::txn::CreateTxn;
@@ -170,16 +171,18 @@ impl Fields {
 
     fn create(&self) -> CreateRequest<'_> {
         // A flag that stands for nothing cannot be in a multi.
-        CreateRequest { path: &self.path, data: self.data.as_deref(), acl: self.acl(), flags: self.int.rem_euclid(4) }
+        CreateRequest { path: &self.path, data: self.data.as_deref(), acl: self.acl(), flags: self.int.rem_euclid(7) }
     }
 
     fn op(&self) -> MultiOp<'_> {
         let of = PathVersion { path: &self.path, version: self.int };
-        match self.kind % 5 {
+        match self.kind % 7 {
             0 => MultiOp::Create(self.create()),
             1 => MultiOp::Create2(self.create()),
-            2 => MultiOp::Delete(of),
-            3 => MultiOp::SetData(SetDataRequest { path: &self.path, data: self.data.as_deref(), version: self.int }),
+            2 => MultiOp::CreateContainer(self.create()),
+            3 => MultiOp::CreateTtl(self.create(), self.long),
+            4 => MultiOp::Delete(of),
+            5 => MultiOp::SetData(SetDataRequest { path: &self.path, data: self.data.as_deref(), version: self.int }),
             _ => MultiOp::Check(of),
         }
     }
@@ -247,6 +250,8 @@ impl Parts {
         vec![
             Request::Create(create),
             Request::Create2(create),
+            Request::CreateContainer(create),
+            Request::CreateTtl(create, one.long),
             Request::Delete(PathVersion { path, version }),
             Request::SetData(SetDataRequest { path, data, version }),
             Request::SetAcl(SetAclRequest { path, acl: one.acl(), version }),
@@ -269,6 +274,14 @@ impl Parts {
             Request::Ping,
             Request::Auth { scheme: one.name.as_deref(), auth: data },
             Request::WhoAmI,
+            Request::GetEphemerals(one.name.as_deref()),
+            Request::GetAllChildrenNumber(path),
+            Request::Reconfig(ReconfigRequest {
+                joining: one.name.as_deref(),
+                leaving: None,
+                members: one.name.as_deref(),
+                version: one.long,
+            }),
         ]
     }
 
@@ -280,6 +293,11 @@ impl Parts {
         let mut responses = vec![
             (OpCode::Create, Response::Path(path)),
             (OpCode::Create2, Response::PathStat(path, stat)),
+            (OpCode::CreateContainer, Response::PathStat(path, stat)),
+            (OpCode::CreateTtl, Response::PathStat(path, stat)),
+            (OpCode::Reconfig, Response::Data(data, stat)),
+            (OpCode::GetEphemerals, Response::Children(self.names())),
+            (OpCode::GetAllChildrenNumber, Response::Number(one.int)),
             (OpCode::Exists, Response::Stat(stat)),
             (OpCode::SetData, Response::Stat(stat)),
             (OpCode::SetAcl, Response::Stat(stat)),
@@ -368,7 +386,11 @@ impl Parts {
 fn leaf<T>(_: &T) {}
 
 fn walk_op(op: MultiOp<'_>) {
-    if let MultiOp::Create(request) | MultiOp::Create2(request) = op {
+    if let MultiOp::Create(request)
+    | MultiOp::Create2(request)
+    | MultiOp::CreateContainer(request)
+    | MultiOp::CreateTtl(request, _) = op
+    {
         walk_acl(&request.acl);
     }
 }

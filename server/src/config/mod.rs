@@ -25,6 +25,7 @@ pub use file::{Origin, Setting};
 
 use crate::consensus::Ensemble;
 use crate::requests::acl::Access;
+use crate::requests::reaper::Reaping;
 use corral_engine::disk::BlockSize;
 use corral_engine::snapshot::format::Compression;
 use std::collections::{BTreeMap, BTreeSet};
@@ -87,6 +88,10 @@ pub struct Config {
     pub global_outstanding_limit: u32,
     /// Who may do what.
     pub access: Access,
+    /// Nodes may be created that live for a time.
+    pub takes_ttl: bool,
+    /// How containers and such nodes are deleted.
+    pub reaping: Reaping,
 
     /// One tick.
     pub tick_ms: u32,

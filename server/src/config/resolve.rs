@@ -18,11 +18,13 @@ use super::given::{Given, bad, missing};
 use super::keys::{self, Standing};
 use super::member;
 use super::{Config, ConfigError, Defaults, FourLetterWords, LogConfig, LogIo, LogSync, Share, SnapshotConfig};
+use crate::requests::reaper::Reaping;
 use corral_engine::disk::BlockSize;
 use corral_engine::snapshot::format::Compression;
 use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// As many snapshots are kept at least, as with Apache: the newest may turn out to be unreadable.
 const SNAP_RETAIN_MIN: u32 = 3;
@@ -118,6 +120,8 @@ pub(super) fn resolve(
         frame_bytes_max: given.int("jute.maxbuffer"),
         global_outstanding_limit: given.int("globalOutstandingLimit"),
         access: access(&given, &mut warnings)?,
+        takes_ttl: given.flag("extendedTypesEnabled"),
+        reaping: reaping(&given),
         tick_ms,
         min_session_timeout_ms,
         max_session_timeout_ms,
@@ -128,6 +132,14 @@ pub(super) fn resolve(
         words: words(given.text("4lw.commands.whitelist"), &mut warnings),
     };
     Ok((config, warnings))
+}
+
+fn reaping(given: &Given) -> Reaping {
+    Reaping {
+        every: Duration::from_millis(given.int("znode.container.checkIntervalMs")),
+        gap: Duration::from_millis(60_000 / given.int::<u64>("znode.container.maxPerMinute")),
+        unused_ms: given.positive("znode.container.maxNeverUsedIntervalMs").map(i64::from),
+    }
 }
 
 /// KiB that are at most such a part of the log's volume unless they were set. So what is kept of the log, which is what three snapshots

@@ -195,6 +195,13 @@ impl<D: Disk, S: Read + Write> Member<D, S> {
         }
     }
 
+    /// Deletes what has outlived its use.
+    pub(super) fn reap(&mut self, now: Now) {
+        if self.replica.next_reaping().is_some_and(|at| at <= now.uptime) {
+            self.replica.reap(&self.crossing.tree.read(), &mut self.log.as_mut().expect(OPEN).group, now);
+        }
+    }
+
     /// Hands the disk what it may have.
     pub(super) fn submit(&mut self, now: Now, outside: &mut dyn Outside<D, S>) -> Result<(), String> {
         let leads = matches!(self.replica.state(), Some((PeerState::Leading, _)));
@@ -336,10 +343,10 @@ impl<D: Disk, S: Read + Write> Member<D, S> {
     /// When something has to be done even if nothing happens until then.
     pub(super) fn deadline(&self) -> Option<Duration> {
         let expiry = self.replica.next_expiry().map(|at| at.max(self.no_expiry_before));
-        let role = self.replica.deadline();
+        let (role, reaping) = (self.replica.deadline(), self.replica.next_reaping());
         // A snapshot that was due in the last turn and was not begun waits for something else: that this member serves, mostly.
         let snapshot = self.schedule.deadline().filter(|at| *at > self.last_turn);
-        let deadlines = [expiry, role, self.log().deadline(), snapshot, self.alarm.deadline()];
+        let deadlines = [expiry, reaping, role, self.log().deadline(), snapshot, self.alarm.deadline()];
         deadlines.into_iter().flatten().min()
     }
 

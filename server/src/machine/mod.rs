@@ -210,6 +210,7 @@ impl<D: Disk, S: Read + Write> Machine<D, S> {
             }
             member.take_inbox(now);
             member.expire(now);
+            member.reap(now);
             member.hear(now, outside)?;
             member.submit(now, outside)?;
             if member.has_commands() {

@@ -164,6 +164,8 @@ fn replica_options(config: &Config, is_lost: bool, now: Now, seed: u64, cores: u
         first_session: session::first_id(config.server_id.max(1), now.wall_ms),
         seed,
         access: config.access.clone(),
+        takes_ttl: config.takes_ttl,
+        reaping: config.reaping,
         cores,
     }
 }

@@ -272,6 +272,29 @@ impl Replica {
         }
     }
 
+    /// Deletes what has outlived its use, one node at a time. Only a leader does.
+    pub fn reap(&mut self, tree: &Tree, log: &mut Group, now: Now) {
+        let Role::Leading(leading) = &mut self.role else { return };
+        if !self.serving {
+            return;
+        }
+        let Some(path) = leading.reaper.step(tree, now.uptime, now.wall_ms).map(|id| tree.path(id)) else { return };
+        if leading.sequencer.is_settled(&path) {
+            let of = (SessionId::NONE, Xid(0));
+            self.place(log, now, of, (Origin::Nobody, None), |leading, zxid, append| {
+                append(leading.sequencer.reap(tree, zxid, &path));
+            });
+        }
+    }
+
+    /// The earliest moment at which [`Replica::reap`] would do anything.
+    pub fn next_reaping(&self) -> Option<Duration> {
+        match &self.role {
+            Role::Leading(leading) if self.serving => Some(leading.reaper.deadline()),
+            _ => None,
+        }
+    }
+
     /// A learner asks its leader for something.
     pub(super) fn asked(&mut self, tree: &Tree, log: &mut Group, now: Now, link: LinkId, said: &Message) {
         let Role::Leading(leading) = &mut self.role else { return };

@@ -15,6 +15,7 @@ use super::{Asker, LogState, ReplicaOptions, millis};
 use crate::consensus::leadership::{Leadership, LinkId, Output};
 use crate::consensus::message::Message;
 use crate::mutation::{self, Mutation};
+use crate::requests::reaper::Reaper;
 use crate::requests::sequencer::Sequencer;
 use crate::requests::session::Sessions;
 use corral_engine::Tree;
@@ -32,6 +33,7 @@ pub(super) struct Leading {
     pub(super) leadership: Leadership,
     pub(super) sessions: Sessions,
     pub(super) sequencer: Sequencer,
+    pub(super) reaper: Reaper,
     /// This leader's own clients that wait until everything up to there is applied.
     pub(super) syncs: VecDeque<(Zxid, Asker, Option<Box<str>>)>,
     links: BTreeMap<LinkId, Watched>,
@@ -64,7 +66,8 @@ impl Leading {
         Leading {
             leadership,
             sessions: Sessions::new(tick),
-            sequencer: Sequencer::new(options.seed, options.access.clone()),
+            sequencer: Sequencer::new(options.seed, options.access.clone(), options.takes_ttl),
+            reaper: Reaper::new(options.reaping, now),
             syncs: VecDeque::new(),
             links: BTreeMap::new(),
             tick,

@@ -33,6 +33,7 @@ use crate::consensus::{Election, Ensemble};
 use crate::mutation::{self, Mutation};
 use crate::requests::acl::Access;
 use crate::requests::answer::answer;
+use crate::requests::reaper::Reaping;
 use crate::requests::session::{ConnId, SessionIds};
 use crate::requests::{READS_BEFORE_BYTES_MAX, ReadsBefore};
 use bytes::Bytes;
@@ -85,6 +86,10 @@ pub struct ReplicaOptions {
     pub seed: u64,
     /// Who may do what.
     pub access: Access,
+    /// Nodes may be created that live for a time (`extendedTypesEnabled`).
+    pub takes_ttl: bool,
+    /// How the leader deletes what has outlived its use.
+    pub reaping: Reaping,
     /// How many workers there are.
     pub cores: usize,
 }
@@ -357,8 +362,8 @@ impl Replica {
     }
 
     /// Answers what a connection has asked for since its write before this, from the tree between the two.
-    fn answer_reads(&mut self, tree: &Tree, ReadsBefore { conn, who, frames }: ReadsBefore) {
-        let view = View { tree, access: &self.options.access, who: &who };
+    fn answer_reads(&mut self, tree: &Tree, ReadsBefore { conn, session, who, frames }: ReadsBefore) {
+        let view = View { tree, access: &self.options.access, who: &who, session };
         let outbox = &mut self.outbox[usize::from(conn.core)];
         let (zxid, begin) = (tree.last_applied(), outbox.bytes.len());
         for frame in split_frames(&frames) {

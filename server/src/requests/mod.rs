@@ -1,6 +1,6 @@
 //! What a write becomes: it is checked against the tree and everything before it that is still on its way ([`outstanding`]), turned into
 //! a transaction that decides everything ([`sequencer`]), and, once it is committed and applied, answered ([`answer`]). In whose name it
-//! is made: [`session`]; who that is: [`identity`], proved by a [`scheme`]; who may do what: [`acl`].
+//! is made: [`session`]; who that is: [`identity`], proved by a [`scheme`]; who may do what: [`acl`]. What goes by itself in the end: [`reaper`].
 //!
 //! **Not here**: zxids and quorums ([`crate::consensus`]), the log, connections.
 
@@ -8,6 +8,7 @@ pub mod acl;
 pub mod answer;
 pub mod identity;
 pub mod outstanding;
+pub mod reaper;
 pub mod scheme;
 pub mod sequencer;
 pub mod session;
@@ -44,6 +45,8 @@ pub struct WriteRequest<'a> {
 pub struct ReadsBefore {
     /// Who waits for the answers.
     pub conn: ConnId,
+    /// In whose name.
+    pub session: SessionId,
     /// Who that is.
     pub who: Identities,
     /// What they read, in order, each in a frame; at least one.
@@ -53,8 +56,8 @@ pub struct ReadsBefore {
 impl ReadsBefore {
     /// Those that go along with `request`, if any do.
     pub fn of(request: &WriteRequest<'_>) -> Option<ReadsBefore> {
-        let WriteRequest { conn, who, reads, .. } = *request;
-        (!reads.is_empty()).then(|| ReadsBefore { conn, who: who.clone(), frames: reads.into() })
+        let WriteRequest { conn, session, who, reads, .. } = *request;
+        (!reads.is_empty()).then(|| ReadsBefore { conn, session, who: who.clone(), frames: reads.into() })
     }
 }
 
@@ -64,7 +67,10 @@ pub const READS_BEFORE_BYTES_MAX: usize = 16 << 20;
 /// Whether the operation goes through the log.
 pub const fn is_write(op: corral_proto::OpCode) -> bool {
     use corral_proto::OpCode::*;
-    matches!(op, Create | Create2 | Delete | SetData | SetAcl | Multi | CloseSession)
+    matches!(
+        op,
+        Create | Create2 | CreateContainer | CreateTtl | Delete | SetData | SetAcl | Multi | Reconfig | CloseSession
+    )
 }
 
 /// Whether the replica answers it: every write, and `sync`, which waits for writes.

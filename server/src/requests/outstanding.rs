@@ -84,6 +84,11 @@ impl Outstanding {
         })
     }
 
+    /// Whether something on its way leaves the node in another state than it has in the tree.
+    pub fn has(&self, path: &str) -> bool {
+        self.entries.contains_key(path)
+    }
+
     /// Transaction `zxid` will leave the node like this.
     pub fn set(&mut self, zxid: Zxid, path: &str, state: Option<NodeState>) {
         let path: Arc<str> = path.into();
@@ -127,7 +132,7 @@ impl Outstanding {
 
     /// The paths of `session`'s ephemeral nodes as the next transaction will find them, in order.
     pub fn ephemerals(&self, tree: &Tree, session: SessionId) -> Vec<String> {
-        let unchanged = |path: &String| !self.entries.contains_key(path.as_str());
+        let unchanged = |path: &String| !self.has(path);
         let mut paths: Vec<String> = tree.ephemerals(session).into_iter().filter(unchanged).collect();
         paths.extend(self.owned.get(&session).into_iter().flatten().map(|path| path.to_string()));
         paths.sort();

@@ -15,7 +15,7 @@ use corral_engine::Tree;
 use corral_engine::tree::{BUILT_IN, path};
 use corral_proto::acl::perms;
 use corral_proto::jute::{StrList, put_string};
-use corral_proto::request::{CreateRequest, PathVersion, SetAclRequest, SetDataRequest};
+use corral_proto::request::{CreateRequest, Lifetime, PathVersion, SetAclRequest, SetDataRequest};
 use corral_proto::txn::CreateTxn;
 use corral_proto::{
     AclList, CreateMode, ErrorCode, JuteError, MultiOp, MultiRequest, OpCode, Request, SessionId, SubTxns, Txn, Zxid,
@@ -29,10 +29,14 @@ const CLOSE_BYTES_MAX: usize = 16 << 20;
 /// learners.
 const GROWTH_MAX: usize = 1 << 20;
 
+/// Of creates that say no time.
+const NO_TTL: i64 = -1;
+
 /// Decides what requests become.
 pub struct Sequencer {
     outstanding: Outstanding,
     access: Access,
+    takes_ttl: bool,
     /// Of [`GROWTH_MAX`], what the request that is being decided has left.
     room: usize,
 }
@@ -53,26 +57,34 @@ struct Creation<'a> {
     path: Cow<'a, str>,
     data: Option<&'a [u8]>,
     acl: Cow<'a, [u8]>,
-    ephemeral: bool,
+    op: OpCode,
+    lifetime: Lifetime,
+    ttl_ms: i64,
     parent_cversion: i32,
 }
 
 impl Creation<'_> {
-    fn txn(&self) -> CreateTxn<'_> {
-        CreateTxn {
+    fn txn(&self) -> Txn<'_> {
+        let create = CreateTxn {
             path: &self.path,
             data: self.data,
             acl: AclList::from_encoded(&self.acl).expect("fixed up"),
-            ephemeral: self.ephemeral,
+            ephemeral: self.lifetime == Lifetime::Ephemeral,
             parent_cversion: self.parent_cversion,
+        };
+        match (self.lifetime, self.op) {
+            (Lifetime::Container, _) => Txn::CreateContainer(create),
+            (Lifetime::Ttl, _) => Txn::CreateTtl(create, self.ttl_ms),
+            (_, OpCode::Create) => Txn::Create(create),
+            _ => Txn::Create2(create),
         }
     }
 }
 
 impl Sequencer {
-    /// Nothing is on its way yet.
-    pub fn new(seed: u64, access: Access) -> Sequencer {
-        Sequencer { outstanding: Outstanding::new(seed), access, room: GROWTH_MAX }
+    /// Nothing is on its way yet; nodes may live for a time, or not (`extendedTypesEnabled`).
+    pub fn new(seed: u64, access: Access, takes_ttl: bool) -> Sequencer {
+        Sequencer { outstanding: Outstanding::new(seed), access, takes_ttl, room: GROWTH_MAX }
     }
 
     /// Everything up to `zxid` has been applied to the tree.
@@ -92,14 +104,17 @@ impl Sequencer {
         self.room = GROWTH_MAX;
         let decided = match Request::decode(op, body) {
             Err(error) => Err(undecodable(error)),
-            Ok(Request::Create(request)) => match self.create(tree, place, &request) {
-                Ok(creation) => return then(Txn::Create(creation.txn())),
+            Ok(Request::Create(request) | Request::Create2(request) | Request::CreateContainer(request)) => {
+                match self.create(tree, place, op, &request, NO_TTL) {
+                    Ok(creation) => return then(creation.txn()),
+                    Err(error) => Err(error),
+                }
+            }
+            Ok(Request::CreateTtl(request, ttl_ms)) => match self.create(tree, place, op, &request, ttl_ms) {
+                Ok(creation) => return then(creation.txn()),
                 Err(error) => Err(error),
             },
-            Ok(Request::Create2(request)) => match self.create(tree, place, &request) {
-                Ok(creation) => return then(Txn::Create2(creation.txn())),
-                Err(error) => Err(error),
-            },
+            Ok(Request::Reconfig(_)) => Err(ErrorCode::ReconfigDisabled),
             Ok(Request::Delete(request)) => self.delete(tree, place, request),
             Ok(Request::SetData(request)) => self.set_data(tree, place, request),
             Ok(Request::SetAcl(request)) => match self.set_acl(tree, place, request) {
@@ -140,14 +155,16 @@ impl Sequencer {
         &mut self,
         tree: &Tree,
         place: Place<'_>,
+        op: OpCode,
         request: &CreateRequest<'a>,
+        ttl_ms: i64,
     ) -> Result<Creation<'a>, ErrorCode> {
-        let mode = CreateMode::from_flags(request.flags).ok_or(ErrorCode::BadArguments)?;
+        let CreateMode { lifetime, sequential } = self.mode(op, request.flags, ttl_ms)?;
         let (parent_path, _) = split(request.path)?;
         let acl = self.fix_up(place.who, request.acl)?;
         let mut parent = self.outstanding.get(tree, parent_path).ok_or(ErrorCode::NoNode)?;
         self.access.check(place.who, parent.acl(), perms::CREATE)?;
-        let path = if mode.sequential {
+        let path = if sequential {
             // The number after the last one has been used up: refuse, rather than give a name twice.
             if parent.created == i32::MAX {
                 return Err(ErrorCode::BadArguments);
@@ -168,10 +185,35 @@ impl Sequencer {
         parent.created = parent.created.saturating_add(1);
         parent.num_children += 1;
         let parent_cversion = parent.created;
-        let owner = if mode.ephemeral { place.session } else { SessionId::NONE };
+        let owner = if lifetime == Lifetime::Ephemeral { place.session } else { SessionId::NONE };
         self.outstanding.set(place.zxid, parent_path, Some(parent));
         self.outstanding.set(place.zxid, &path, Some(NodeState::new(&acl, owner)));
-        Ok(Creation { path, data: request.data, acl, ephemeral: mode.ephemeral, parent_cversion })
+        Ok(Creation { path, data: request.data, acl, op, lifetime, ttl_ms, parent_cversion })
+    }
+
+    /// What the flags of a create stand for, if operation and time belong to them. (Apache takes some that do not.)
+    fn mode(&self, op: OpCode, flags: i32, ttl_ms: i64) -> Result<CreateMode, ErrorCode> {
+        let mode = CreateMode::from_flags(flags).ok_or(ErrorCode::BadArguments)?;
+        let fits = match mode.lifetime {
+            Lifetime::Persistent | Lifetime::Ephemeral => matches!(op, OpCode::Create | OpCode::Create2),
+            Lifetime::Container => op == OpCode::CreateContainer,
+            Lifetime::Ttl if !self.takes_ttl => return Err(ErrorCode::Unimplemented),
+            Lifetime::Ttl => op == OpCode::CreateTtl && SessionId::ttl(ttl_ms).is_some(),
+        };
+        if fits { Ok(mode) } else { Err(ErrorCode::BadArguments) }
+    }
+
+    /// Whether nothing that is on its way concerns the node.
+    pub fn is_settled(&self, path: &str) -> bool {
+        !self.outstanding.has(path)
+    }
+
+    /// Decides that a settled node, which has outlived its use, is deleted.
+    pub fn reap<'a>(&mut self, tree: &Tree, zxid: Zxid, path: &'a str) -> Txn<'a> {
+        let (parent, _) = path::split(path).expect("no root is reaped");
+        self.change(tree, zxid, parent, |state| state.num_children -= 1);
+        self.outstanding.set(zxid, path, None);
+        Txn::DeleteContainer { path }
     }
 
     fn delete<'a>(&mut self, tree: &Tree, place: Place<'_>, request: PathVersion<'a>) -> Result<Txn<'a>, ErrorCode> {
@@ -254,11 +296,11 @@ impl Sequencer {
 
     fn part(&mut self, tree: &Tree, place: Place<'_>, op: MultiOp<'_>, parts: &mut Vec<u8>) -> Result<(), ErrorCode> {
         match op {
-            MultiOp::Create(request) => {
-                SubTxns::push(parts, &Txn::Create(self.create(tree, place, &request)?.txn()));
+            MultiOp::Create(request) | MultiOp::Create2(request) | MultiOp::CreateContainer(request) => {
+                SubTxns::push(parts, &self.create(tree, place, op.op(), &request, NO_TTL)?.txn());
             }
-            MultiOp::Create2(request) => {
-                SubTxns::push(parts, &Txn::Create2(self.create(tree, place, &request)?.txn()));
+            MultiOp::CreateTtl(request, ttl_ms) => {
+                SubTxns::push(parts, &self.create(tree, place, op.op(), &request, ttl_ms)?.txn());
             }
             MultiOp::Delete(request) => SubTxns::push(parts, &self.delete(tree, place, request)?),
             MultiOp::SetData(request) => SubTxns::push(parts, &self.set_data(tree, place, request)?),

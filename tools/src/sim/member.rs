@@ -33,6 +33,7 @@ use corral_server::machine::{Crossing, Ended, Heard, Host, Machine, Member as Vo
 use corral_server::process::store::set_aside;
 use corral_server::replica::{Now, Replica, ReplicaOptions};
 use corral_server::requests::acl::Access;
+use corral_server::requests::reaper::Reaping;
 use corral_server::requests::session;
 use crossbeam::channel::Sender;
 use rand::rngs::SmallRng;
@@ -364,6 +365,8 @@ impl Member {
             first_session: SessionId(session::first_id(self.id.0 as u8, 0).0 + ((self.lives as i64) << 16)),
             seed: 1,
             access: Access::default(),
+            takes_ttl: true,
+            reaping: Reaping::default(),
             cores,
         }
     }

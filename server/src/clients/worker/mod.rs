@@ -269,15 +269,7 @@ impl Worker {
                     None => self.turn_away(now, since, slot, op, header.xid, ErrorCode::AuthFailed),
                 }
             }
-            None
-            | Some(
-                OpCode::Check
-                | OpCode::CreateContainer
-                | OpCode::CreateTtl
-                | OpCode::DeleteContainer
-                | OpCode::CreateSession
-                | OpCode::Error,
-            ) => {
+            None | Some(OpCode::Check | OpCode::DeleteContainer | OpCode::CreateSession | OpCode::Error) => {
                 let error = ErrorCode::Unimplemented.code();
                 self.answer(now, since, slot, OpCode::Error, ReplyHeader { xid: header.xid, zxid: Zxid(-1), error });
                 self.conns[slot as usize].phase = Phase::Closing;
@@ -287,7 +279,8 @@ impl Worker {
                 let xid = if op == OpCode::Ping { Xid::PING } else { header.xid };
                 let conn = &mut self.conns[slot as usize];
                 let outcome = Request::decode(op, d.rest()).map_err(undecodable);
-                let view = View { tree, access: &self.options.access, who: &conn.who };
+                let Phase::Open(session) = conn.phase else { return };
+                let view = View { tree, access: &self.options.access, who: &conn.who, session };
                 reads::answer(&view, &mut self.watches, slot, outcome, xid, zxid, &mut conn.out);
                 self.count_answer(now, since, slot, op, xid, zxid);
             }

@@ -12,16 +12,17 @@ use corral_engine::Tree;
 use corral_engine::tree::NodeId;
 use corral_net::put_frame;
 use corral_proto::acl::perms;
-use corral_proto::jute::StrList;
+use corral_proto::jute::{StrList, put_string};
 use corral_proto::multi::{MultiReadRequest, MultiResult, ReadOp};
 use corral_proto::request::{AddWatchMode, RequestHeader, SetWatchesRequest};
 use corral_proto::response::Response;
 use corral_proto::{
-    AclList, Decoder, ErrorCode, EventType, IdList, Jute, OpCode, ReplyHeader, Request, WatcherEvent, Xid, Zxid,
+    AclList, Decoder, ErrorCode, EventType, IdList, Jute, OpCode, ReplyHeader, Request, SessionId, WatcherEvent, Xid,
+    Zxid,
 };
 use std::collections::VecDeque;
 
-/// Bytes of names that one list of children may have. (Java clients take answers of 1 MiB, unless `jute.maxbuffer` says otherwise.)
+/// Bytes of names that one list of children, or of ephemeral nodes, may have. (Java clients take answers of 1 MiB, unless `jute.maxbuffer` says otherwise.)
 const CHILDREN_BYTES_MAX: usize = 64 << 20;
 /// Bytes of data and names that one multiRead may ask for in all: a small request can name the same large node thousands of times.
 const MULTI_READ_BYTES_MAX: usize = 16 << 20;
@@ -38,6 +39,8 @@ pub struct View<'a> {
     pub access: &'a Access,
     /// Who looks.
     pub who: &'a Identities,
+    /// In the name of which session.
+    pub session: SessionId,
 }
 
 impl View<'_> {
@@ -213,6 +216,20 @@ fn look<'a>(view: &View<'a>, request: Request<'a>, made: &'a mut Vec<u8>) -> Res
                 Request::GetChildren(_) => Response::Children(children),
                 _ => Response::ChildrenStat(children, tree.stat(id)),
             })
+        }
+        Request::GetAllChildrenNumber(path) => {
+            let id = view.readable(path, perms::READ)?;
+            Ok(Response::Number(i32::try_from(tree.below(id)).unwrap_or(i32::MAX)))
+        }
+        Request::GetEphemerals(prefix) => {
+            let prefix = prefix.filter(|prefix| !matches!(prefix.trim(), "" | "/")).unwrap_or_default();
+            let mut paths = tree.ephemerals(view.session);
+            paths.retain(|path| path.starts_with(prefix));
+            paths.iter().for_each(|path| put_string(made, path));
+            if made.len() > CHILDREN_BYTES_MAX {
+                return Err(ErrorCode::MarshallingError);
+            }
+            Ok(Response::Children(StrList::from_encoded(paths.len() as u32, made)))
         }
         request => unreachable!("{:?} is not answered from the tree", request.op()),
     }

@@ -28,6 +28,8 @@ pub(super) fn of_the_first_of(members: i64) -> ReplicaOptions {
         first_session: FIRST,
         seed: 1,
         access: Access::default(),
+        takes_ttl: false,
+        reaping: Reaping::default(),
         cores: CORES,
     }
 }

@@ -14,6 +14,7 @@ mod expiry;
 mod hostile;
 mod identity;
 mod member;
+mod reaping;
 mod slow_disk;
 
 use super::*;

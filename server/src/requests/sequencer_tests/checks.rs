@@ -65,6 +65,93 @@ fn create_is_checked_in_the_order_of_the_reference() {
     });
 }
 
+/// Section 3.2 of the reference, and of its section 11 that flags, operation and time must belong together.
+#[test]
+fn what_a_create_makes_is_said_by_flags_that_its_operation_takes() {
+    let asked = |op, flags, ttl_ms| {
+        let request = creation("/missing/x", acl(BAD), flags);
+        match op {
+            OpCode::Create => Request::Create(request),
+            OpCode::Create2 => Request::Create2(request),
+            OpCode::CreateContainer => Request::CreateContainer(request),
+            _ => Request::CreateTtl(request, ttl_ms),
+        }
+    };
+    let longest = 0xff_ffff_ffff;
+    use OpCode::{Create, Create2, CreateContainer, CreateTtl};
+    let rows = [
+        // Right, so that the list is next to be looked at.
+        (Create, 3, -1, "InvalidAcl"),
+        (CreateContainer, 4, -1, "InvalidAcl"),
+        (CreateTtl, 5, 1, "InvalidAcl"),
+        (CreateTtl, 6, longest, "InvalidAcl"),
+        // Of another operation.
+        (Create, 4, -1, "BadArguments"),
+        (Create2, 5, -1, "BadArguments"),
+        (CreateContainer, 0, -1, "BadArguments"),
+        (CreateContainer, 5, -1, "BadArguments"),
+        (CreateTtl, 0, -1, "BadArguments"),
+        (CreateTtl, 4, 1, "BadArguments"),
+        // Times that no node can live for.
+        (CreateTtl, 5, 0, "BadArguments"),
+        (CreateTtl, 5, -1, "BadArguments"),
+        (CreateTtl, 6, longest + 1, "BadArguments"),
+        (CreateTtl, 5, i64::MIN, "BadArguments"),
+    ];
+    both_ways(|rig| {
+        for (op, flags, ttl_ms, expected) in rows {
+            let request = asked(op, flags, ttl_ms);
+            assert_eq!(rig.ask(request), expected, "{op:?} {flags} {ttl_ms}");
+            assert_eq!(rig.multi(&[part(request)]), format!("[{expected}]"), "{op:?} {flags} {ttl_ms} in a multi");
+        }
+    });
+    // Unless the server takes nodes that live for a time, that comes before whether the time is right.
+    let mut rig = Rig { sequencer: Sequencer::new(1, Access::default(), false), ..Rig::new() };
+    for (op, flags) in [(CreateTtl, 5), (CreateTtl, 6), (Create, 5), (Create2, 6)] {
+        assert_eq!(rig.ask(asked(op, flags, 0)), "Unimplemented", "{op:?} {flags}");
+    }
+    assert_eq!(rig.ask(asked(CreateContainer, 4, -1)), "InvalidAcl");
+}
+
+#[test]
+fn containers_and_nodes_that_live_for_a_time_are_made_alone_and_in_a_multi() {
+    let mut rig = Rig::new();
+    let [container, ttl] = [creation("/c", AclList::OPEN, 4), creation("/t-", AclList::OPEN, 6)];
+    assert_eq!(rig.ask(Request::CreateContainer(container)), "container /c #1");
+    assert_eq!(rig.ask(Request::CreateTtl(ttl, 7)), "ttl /t-0000000001 #2 7 ms");
+    assert_eq!(rig.ask(create("/c/kid", 1)), "create /c/kid #1 ephemeral");
+    let parts = [
+        MultiOp::CreateContainer(creation("/c/c", AclList::OPEN, 4)),
+        MultiOp::CreateTtl(creation("/c/c/t", AclList::OPEN, 5), 9),
+    ];
+    assert_eq!(rig.multi(&parts), "[container /c/c #2, ttl /c/c/t #1 9 ms]");
+    rig.apply();
+    assert_eq!(rig.stat("/c").ephemeral_owner, SessionId::NONE, "clients see neither containers nor times");
+    assert_eq!(rig.stat("/c/c/t").ephemeral_owner, SessionId::NONE);
+    assert_eq!(rig.tree.mortals(None).count(), 4);
+    assert_eq!(rig.tree.below(rig.tree.find("/c").unwrap()), 3);
+}
+
+/// A child that is on its way, or new data, keeps a node from being deleted.
+#[test]
+fn what_something_on_its_way_concerns_is_not_reaped() {
+    let mut rig = Rig::new();
+    rig.ask(Request::CreateContainer(creation("/c", AclList::OPEN, 4)));
+    assert!(!rig.sequencer.is_settled("/c"), "not even made");
+    rig.apply();
+    assert!(rig.sequencer.is_settled("/c"));
+    rig.ask(create("/c/kid", 0));
+    assert!(!rig.sequencer.is_settled("/c"));
+    rig.apply();
+    rig.ask(delete("/c/kid", -1));
+    assert!(!rig.sequencer.is_settled("/c"));
+    rig.apply();
+    assert!(rig.sequencer.is_settled("/c"));
+    let reaped = rig.sequencer.reap(&rig.tree, Zxid(99), "/c");
+    assert_eq!(line(&reaped), "reap /c");
+    assert_eq!(rig.ask(create("/c/late", 0)), "NoNode", "whoever comes now comes too late");
+}
+
 #[test]
 fn lists_that_name_nobody_we_know_are_invalid() {
     let lists = [

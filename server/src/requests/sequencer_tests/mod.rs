@@ -40,7 +40,7 @@ impl Rig {
     fn new() -> Rig {
         Rig {
             tree: Tree::new(1),
-            sequencer: Sequencer::new(1, Access::default()),
+            sequencer: Sequencer::new(1, Access::default(), true),
             who: Identities::NOBODY,
             decided: 0,
             on_its_way: VecDeque::new(),
@@ -150,9 +150,9 @@ fn line(txn: &Txn<'_>) -> String {
         Txn::Check(check) => format!("check {}", check.path),
         Txn::Error(0) => "Ok".to_owned(),
         Txn::Error(code) => format!("{:?}", ErrorCode::from_code(*code).expect("a code that clients know")),
-        Txn::CreateContainer(_) | Txn::CreateTtl(..) | Txn::DeleteContainer { .. } => {
-            panic!("nobody can ask for {txn:?}")
-        }
+        Txn::CreateContainer(create) => created("container", create),
+        Txn::CreateTtl(create, ttl_ms) => created("ttl", create) + &format!(" {ttl_ms} ms"),
+        Txn::DeleteContainer { path } => format!("reap {path}"),
         Txn::Multi(parts) => format!("[{}]", parts.iter().map(|part| line(&part)).collect::<Vec<_>>().join(", ")),
     }
 }
@@ -195,6 +195,8 @@ fn part(request: Request<'_>) -> MultiOp<'_> {
     match request {
         Request::Create(request) => MultiOp::Create(request),
         Request::Create2(request) => MultiOp::Create2(request),
+        Request::CreateContainer(request) => MultiOp::CreateContainer(request),
+        Request::CreateTtl(request, ttl_ms) => MultiOp::CreateTtl(request, ttl_ms),
         Request::Delete(request) => MultiOp::Delete(request),
         Request::SetData(request) => MultiOp::SetData(request),
         request => panic!("{request:?} cannot be in a multi"),

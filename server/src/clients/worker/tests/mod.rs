@@ -192,6 +192,7 @@ impl Client {
                 format!("{text} {}:{}:{perms}", scheme.unwrap_or("null"), id.unwrap_or("null"))
             }),
             Response::Sync(path) => format!(" {path:?}"),
+            Response::Number(number) => format!(" {number}"),
             Response::WhoAmI(ids) => ids.iter().map(|(scheme, user)| format!(" {scheme}:{user}")).collect(),
         };
         format!("{xid}: ok{body} @{}", header.zxid.0)
@@ -224,7 +225,7 @@ impl Rig {
     }
 
     fn with(outstanding_max: usize, access: Access) -> Rig {
-        let sequencer = Sequencer::new(1, access.clone());
+        let sequencer = Sequencer::new(1, access.clone(), true);
         let options = WorkerOptions {
             core: 3,
             seed: 1,
@@ -327,7 +328,7 @@ impl Rig {
             return false;
         };
         let access = Access::default();
-        let view = View { tree: &self.tree, access: &access, who: &who };
+        let view = View { tree: &self.tree, access: &access, who: &who, session };
         for frame in split_frames(&reads) {
             let start = self.open.bytes.len();
             let (xid, op) = answer_unwatched(&view, frame, &mut self.open.bytes);

@@ -453,3 +453,35 @@ fn latencies_count_from_the_arrival_also_for_what_was_held() {
     assert_eq!((session, waiting), (Some((SessionId(0x101), TIMEOUT_MS)), 0));
     assert_eq!((counters.last_op, counters.last_xid, counters.last_zxid), (Some(OpCode::GetData), Xid(2), Zxid(1)));
 }
+
+/// Sections 3.9 of the reference: prefixes are those of strings, and nothing but a name is asked of the rest.
+#[test]
+fn a_session_is_told_its_own_ephemeral_nodes_and_anybody_how_many_there_are_below_one() {
+    let mut rig = Rig::new();
+    let a = rig.connect();
+    for (path, flags) in [("/a", 0), ("/a/mine", 1), ("/ab", 1), ("/b", 0), ("/b/c", 0)] {
+        rig.ask(a, 1, Request::Create(CreateRequest { path, data: None, acl: AclList::OPEN, flags }));
+        rig.apply();
+        rig.hand_over();
+    }
+    rig.elsewhere(Request::Create(CreateRequest { path: "/theirs", data: None, acl: AclList::OPEN, flags: 1 }));
+    rig.hand_over();
+    rig.told(a);
+    for (prefix, expected) in [
+        (None, "[/a/mine /ab]"),
+        (Some(""), "[/a/mine /ab]"),
+        (Some(" / "), "[/a/mine /ab]"),
+        (Some("/a"), "[/a/mine /ab]"),
+        (Some("/a/"), "[/a/mine]"),
+        (Some("/none"), "[]"),
+    ] {
+        rig.ask(a, 2, Request::GetEphemerals(prefix));
+        assert_eq!(rig.told(a), [format!("2: ok {expected} @6")], "{prefix:?}");
+    }
+    for (path, expected) in [("/", "9"), ("/a", "1"), ("/b", "1"), ("/b/c", "0")] {
+        rig.ask(a, 3, Request::GetAllChildrenNumber(path));
+        assert_eq!(rig.told(a), [format!("3: ok {expected} @6")], "{path:?}");
+    }
+    rig.ask(a, 4, Request::GetAllChildrenNumber("/none"));
+    assert_eq!(rig.told(a), ["4: NoNode @6"]);
+}
