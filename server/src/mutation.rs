@@ -51,6 +51,7 @@ mutations! {
     LeadersWithoutADiskStay,
     ReadsSeeTheWriteBehindThem,
     BoundsAreIgnored,
+    NothingIsReaped,
 }
 
 /// Whether this is to go wrong in this thread.

@@ -275,7 +275,7 @@ impl Replica {
     /// Deletes what has outlived its use, one node at a time. Only a leader does.
     pub fn reap(&mut self, tree: &Tree, log: &mut Group, now: Now) {
         let Role::Leading(leading) = &mut self.role else { return };
-        if !self.serving {
+        if !self.serving || mutation::is_on(Mutation::NothingIsReaped) {
             return;
         }
         let Some(path) = leading.reaper.step(tree, now.uptime, now.wall_ms).map(|id| tree.path(id)) else { return };
@@ -290,7 +290,9 @@ impl Replica {
     /// The earliest moment at which [`Replica::reap`] would do anything.
     pub fn next_reaping(&self) -> Option<Duration> {
         match &self.role {
-            Role::Leading(leading) if self.serving => Some(leading.reaper.deadline()),
+            Role::Leading(leading) if self.serving && !mutation::is_on(Mutation::NothingIsReaped) => {
+                Some(leading.reaper.deadline())
+            }
             _ => None,
         }
     }

@@ -32,6 +32,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 const SHARED: [&str; 3] = ["/shared-0", "/shared-1", "/shared-2"];
 /// Two that are written together only.
 pub(super) const TWINS: [&str; 2] = ["/twin-a", "/twin-b"];
+/// How long a node lives that lives for a time.
+const MORTAL_MS: i64 = 40;
 /// Requests that may be on their way.
 const ASKED_MAX: usize = 64;
 
@@ -58,6 +60,10 @@ enum For {
     /// A recursive one of everything.
     WatchAll,
     Ephemeral,
+    /// A node that the leader deletes by itself: a container, or one that lives for a time.
+    Mortal(bool),
+    /// A node in the newest of these, for as long as the session lasts.
+    Kid,
     Close,
 }
 
@@ -104,6 +110,7 @@ pub(super) struct Client {
     pub(super) promises: Vec<Promise>,
     pub(super) answers: u64,
     ephemerals: u64,
+    mortals: u64,
     /// It asks no more, and is done when everything is answered.
     pub(super) retires: bool,
 }
@@ -129,6 +136,7 @@ impl Client {
             promises: Vec::new(),
             answers: 0,
             ephemerals: 0,
+            mortals: 0,
             retires: false,
         }
     }
@@ -183,7 +191,7 @@ impl Client {
         let create = |path, data, flags| CreateRequest { path, data: Some(data), acl: AclList::OPEN, flags };
         let set = |path, data| SetDataRequest { path, data: Some(data), version: -1 };
         let mut raw = Vec::new();
-        let (number, ephemeral, lists);
+        let (number, path, lists);
         let request = match &wish {
             For::CreateOwn => Request::Create(create(&own, b"0", 0)),
             For::SetOwn(tried) => {
@@ -234,8 +242,20 @@ impl Client {
             For::WatchAll => Request::AddWatch("/", AddWatchMode::Recursive),
             For::Ephemeral => {
                 self.ephemerals += 1;
-                ephemeral = format!("/ephemeral-{}-{}", self.number, self.ephemerals);
-                Request::Create(create(&ephemeral, b"", 1))
+                path = format!("/ephemeral-{}-{}", self.number, self.ephemerals);
+                Request::Create(create(&path, b"", 1))
+            }
+            For::Mortal(is_container) => {
+                self.mortals += 1;
+                path = self.newest_mortal();
+                match is_container {
+                    true => Request::CreateContainer(create(&path, b"", 4)),
+                    false => Request::CreateTtl(create(&path, b"", 5), MORTAL_MS),
+                }
+            }
+            For::Kid => {
+                path = self.newest_mortal() + "/kid";
+                Request::Create(create(&path, b"", 1))
             }
             For::Close => Request::CloseSession,
         };
@@ -252,6 +272,10 @@ impl Client {
         }
         self.asked.push_back((xid, op, wish));
         Some(frame[4..].to_vec())
+    }
+
+    fn newest_mortal(&self) -> String {
+        format!("/mortal-{}-{}", self.number, self.mortals)
     }
 
     fn wish(&mut self) -> For {
@@ -285,7 +309,9 @@ impl Client {
                 true => For::Persist(shared),
                 false => For::WatchAll,
             },
-            97..99 => For::Ephemeral,
+            97 => For::Ephemeral,
+            98 if self.random.random() => For::Mortal(watch),
+            98 => For::Kid,
             _ => For::Close,
         }
     }

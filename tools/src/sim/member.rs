@@ -53,6 +53,8 @@ const SNAPSHOT_AFTER: [u64; 2] = [300, 40];
 /// Snapshots that are kept.
 pub(super) const KEEP: usize = 2;
 const PIECE_MAX: usize = 1 << 20;
+const REAPING: Reaping =
+    Reaping { every: Duration::from_millis(30), gap: Duration::from_millis(1), unused_ms: Some(50) };
 /// Bounds that are reached with the little that simulated clients write.
 const NARROW: Bounds = Bounds {
     requests: 200,
@@ -366,7 +368,7 @@ impl Member {
             seed: 1,
             access: Access::default(),
             takes_ttl: true,
-            reaping: Reaping::default(),
+            reaping: REAPING,
             cores,
         }
     }

@@ -101,15 +101,18 @@ impl World {
         self.clients.iter_mut().for_each(|(client, ..)| client.retires = true);
     }
 
-    /// Everybody serves everything, and nobody waits.
+    /// Everybody serves everything, nobody waits, and nothing is left that a leader deletes by itself.
     pub(super) fn is_settled(&self) -> bool {
         let committed = self.history.committed.len();
         let serves = |member: &Member| {
             let serves = member.life.as_ref().is_some_and(|life| life.replica().state().is_some());
             serves && member.applied == committed && member.entries.len() == committed
         };
+        let is_tidy = |member: &Member| {
+            member.life.as_ref().is_some_and(|life| life.shell.crossing.tree.read().mortals(None).next().is_none())
+        };
         let idle = |(client, ..): &(Client, Option<u64>, Duration)| client.is_idle();
-        self.members.iter().all(serves) && self.clients.iter().all(idle)
+        self.members.iter().all(|member| serves(member) && is_tidy(member)) && self.clients.iter().all(idle)
     }
 
     pub(super) fn check_end(&mut self) {
