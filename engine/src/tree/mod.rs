@@ -106,7 +106,7 @@ impl Tree {
             let parent = tree.find(parent).expect("made just now");
             tree.insert(parent, name, &built_in(acl));
         }
-        let config = tree.find("/zookeeper/config").expect("made just now");
+        let config = tree.find(BUILT_IN[3]).expect("made just now");
         tree.nodes.uncommon_mut(config).aversion = -1;
         tree
     }
@@ -120,6 +120,14 @@ impl Tree {
     pub fn begin_epoch(&mut self, beginning: Zxid) {
         assert!(beginning.counter() == 0, "{beginning} is a transaction");
         self.last_applied = self.last_applied.max(beginning);
+    }
+
+    /// `/zookeeper/config` has the members of the ensemble. That is no transaction: each member says what it was started with (Apache's
+    /// `initConfigInZKDatabase`).
+    pub fn set_config(&mut self, members: &str) {
+        let id = self.find(BUILT_IN[3]).expect("a tree has its built-in nodes");
+        self.nodes.set_data(id, Some(members.as_bytes()));
+        self.nodes.get_mut(id).version = -1;
     }
 
     /// How many nodes there are, the built-in ones included.

@@ -67,6 +67,9 @@ impl<'a> AclList<'a> {
     /// What `world:anyone` with READ looks like (the list of `/zookeeper/config`).
     pub const READ_ONLY: AclList<'static> = AclList { encoded: b"\0\0\0\x01\0\0\0\x01\0\0\0\x05world\0\0\0\x06anyone" };
 
+    /// The null list, which stands for none.
+    pub const NULL: AclList<'static> = AclList { encoded: &[0xff; 4] };
+
     /// Reads and checks a list. Other negative counts than -1 are the empty list, as in Apache ZooKeeper.
     pub fn decode(d: &mut Decoder<'a>) -> Result<AclList<'a>, JuteError> {
         let start = d.rest();

@@ -133,12 +133,9 @@ impl<'a> Decoder<'a> {
         }
     }
 
-    /// A length-prefixed string, or null.
+    /// A length-prefixed string, or null. What is no UTF-8 is read as [`NO_UTF8`].
     pub fn ustring(&mut self) -> Result<Option<&'a str>, JuteError> {
-        match self.buffer()? {
-            None => Ok(None),
-            Some(bytes) => str::from_utf8(bytes).map(Some).map_err(|_| JuteError::NotUtf8),
-        }
+        Ok(self.buffer()?.map(|bytes| str::from_utf8(bytes).unwrap_or(NO_UTF8)))
     }
 
     /// A string that may not be null; `what` names it in the error.
@@ -154,6 +151,10 @@ impl<'a> Decoder<'a> {
         }
     }
 }
+
+/// What is read where bytes are no UTF-8: a path that no node can have. Apache reads such strings with replacement characters, which no
+/// path may contain either, so that a request with one is answered, and not refused as a whole.
+pub const NO_UTF8: &str = "/\u{fffd}";
 
 /// Length of an encoded buffer or string.
 pub const fn buffer_len(value: Option<&[u8]>) -> usize {
@@ -256,7 +257,7 @@ mod tests {
         assert_eq!(Decoder::new(&huge).buffer(), Err(JuteError::Truncated { need: 0x7fff_ffff, left: 2 }));
         assert_eq!(Decoder::new(&[0xff, 0xff, 0xff, 0xfe]).buffer(), Err(JuteError::BadLength(-2)));
         assert_eq!(Decoder::new(&[0xff, 0xff, 0xff, 0xff]).buffer(), Ok(None));
-        assert_eq!(Decoder::new(&[0, 0, 0, 1, 0xff]).ustring(), Err(JuteError::NotUtf8));
+        assert_eq!(Decoder::new(&[0, 0, 0, 1, 0xff]).ustring(), Ok(Some(NO_UTF8)));
         assert_eq!(StrList::decode(&mut Decoder::new(&[0xff, 0xff, 0xff, 0xf9])).unwrap(), Some(StrList::EMPTY));
         assert!(StrList::decode(&mut Decoder::new(&huge)).is_err());
     }

@@ -3,6 +3,7 @@
 //! Requests and results share the framing (`MultiHeader`). A [`MultiRequest`] is checked once and stays encoded; its
 //! operations are read as they are walked over.
 
+use crate::acl::AclList;
 use crate::body::{CreateMode, CreateRequest, PathVersion, SetDataRequest};
 use crate::error::ErrorCode;
 use crate::jute::{Decoder, Jute, JuteError, StrList, buffer_len, put_buffer, put_string, string_len};
@@ -53,10 +54,15 @@ impl<'a> MultiOp<'a> {
                 None => Err(JuteError::Unknown { what: "a create flag", value: request.flags }),
             }
         };
+        // The null list makes a multi undecodable, too, but for nodes that live for a time.
+        let with_list = |request: CreateRequest<'a>| match request.acl == AclList::NULL {
+            true => Err(JuteError::Null("the list")),
+            false => Ok(request),
+        };
         Ok(match OpCode::from_code(op) {
-            Some(OpCode::Create) => MultiOp::Create(create(d)?),
-            Some(OpCode::Create2) => MultiOp::Create2(create(d)?),
-            Some(OpCode::CreateContainer) => MultiOp::CreateContainer(create(d)?),
+            Some(OpCode::Create) => MultiOp::Create(with_list(create(d)?)?),
+            Some(OpCode::Create2) => MultiOp::Create2(with_list(create(d)?)?),
+            Some(OpCode::CreateContainer) => MultiOp::CreateContainer(with_list(create(d)?)?),
             Some(OpCode::CreateTtl) => MultiOp::CreateTtl(create(d)?, d.long()?),
             Some(OpCode::Delete) => MultiOp::Delete(PathVersion::decode(d)?),
             Some(OpCode::SetData) => {

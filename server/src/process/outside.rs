@@ -163,6 +163,7 @@ fn replica_options(config: &Config, is_lost: bool, now: Now, seed: u64, cores: u
         epoch_max: u32::MAX,
         first_session: session::first_id(config.server_id.max(1), now.wall_ms),
         seed,
+        members: config.members.as_ref().map(|members| members.text.as_str().into()),
         access: config.access.clone(),
         takes_ttl: config.takes_ttl,
         reaping: config.reaping,

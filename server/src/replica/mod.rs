@@ -84,6 +84,8 @@ pub struct ReplicaOptions {
     pub first_session: SessionId,
     /// For the order of nothing that matters ([`crate::requests::sequencer::Sequencer::new`]).
     pub seed: u64,
+    /// The members, as clients read them in `/zookeeper/config`; `None` for a server alone.
+    pub members: Option<Arc<str>>,
     /// Who may do what.
     pub access: Access,
     /// Nodes may be created that live for a time (`extendedTypesEnabled`).
@@ -290,6 +292,9 @@ impl Replica {
         if !self.options.ensemble.is_alone(self.options.me) {
             // Clients may have heard of the epoch's beginning from other members, though it is no transaction.
             tree.begin_epoch(Zxid::new(self.standing.current, 0));
+        }
+        if let Some(members) = &self.options.members {
+            tree.set_config(members);
         }
         match &mut self.role {
             Role::Leading(leading) => leading.serve(tree, now),

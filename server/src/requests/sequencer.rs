@@ -18,7 +18,7 @@ use corral_proto::jute::{StrList, put_string};
 use corral_proto::request::{CreateRequest, Lifetime, PathVersion, SetAclRequest, SetDataRequest};
 use corral_proto::txn::CreateTxn;
 use corral_proto::{
-    AclList, CreateMode, ErrorCode, JuteError, MultiOp, MultiRequest, OpCode, Request, SessionId, SubTxns, Txn, Zxid,
+    AclList, CreateMode, ErrorCode, MultiOp, MultiRequest, OpCode, Request, SessionId, SubTxns, Txn, Zxid,
 };
 use std::borrow::Cow;
 
@@ -103,7 +103,7 @@ impl Sequencer {
     ) -> R {
         self.room = GROWTH_MAX;
         let decided = match Request::decode(op, body) {
-            Err(error) => Err(undecodable(error)),
+            Err(_) => Err(ErrorCode::MarshallingError),
             Ok(Request::Create(request) | Request::Create2(request) | Request::CreateContainer(request)) => {
                 match self.create(tree, place, op, &request, NO_TTL) {
                     Ok(creation) => return then(creation.txn()),
@@ -333,15 +333,6 @@ impl Sequencer {
             change(&mut state);
             self.outstanding.set(zxid, path, Some(state));
         }
-    }
-}
-
-/// The error of a body that cannot be read. A path that is not UTF-8 is a bad path: Apache reads it with replacement
-/// characters, which no path may contain.
-pub fn undecodable(error: JuteError) -> ErrorCode {
-    match error {
-        JuteError::NotUtf8 => ErrorCode::BadArguments,
-        _ => ErrorCode::MarshallingError,
     }
 }
 

@@ -200,6 +200,8 @@ impl Ensemble {
                 command.args(["-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]);
                 // Newer releases come with Log4j, which says without a configuration only what has failed.
                 command.arg("-Dorg.apache.logging.log4j.level=INFO");
+                // No transactions of its own. (This is one of the few that it does not take from its configuration.)
+                command.arg("-Dznode.container.checkIntervalMs=2000000000");
                 // What a learner lacks is sent from memory or as a snapshot: a leader that reads its log for it would hardly ever send
                 // a snapshot in a test.
                 command.args(["-Dzookeeper.snapshotSizeFactor=-1", "-cp", class_path]);

@@ -366,6 +366,7 @@ impl Member {
             epoch_max: self.epoch_max,
             first_session: SessionId(session::first_id(self.id.0 as u8, 0).0 + ((self.lives as i64) << 16)),
             seed: 1,
+            members: Some("server.1=…\nversion=0".into()),
             access: Access::default(),
             takes_ttl: true,
             reaping: REAPING,

@@ -31,14 +31,14 @@ use crate::clients::watch::Watches;
 use crate::mutation::{self, Mutation};
 use crate::requests::acl::Access;
 use crate::requests::identity::Identities;
-use crate::requests::sequencer::undecodable;
 use crate::requests::session::ConnId;
 use crate::requests::{WriteRequest, goes_to_replica};
 use conn::{Conn, Kind, Phase, Slot};
 use corral_engine::Tree;
 use corral_net::split_frames;
 use corral_proto::{
-    ConnectRequest, Decoder, ErrorCode, Jute, OpCode, ReplyHeader, Request, RequestHeader, SessionId, Xid, Zxid,
+    ConnectRequest, Decoder, ErrorCode, Jute, JuteError, OpCode, ReplyHeader, Request, RequestHeader, SessionId, Xid,
+    Zxid,
 };
 use slab::Slab;
 use std::net::IpAddr;
@@ -224,7 +224,7 @@ impl Worker {
         conn.counters.received += 1;
         conn.heard = true;
         self.counters.received += 1;
-        let overtakes = || mutation::is_on(Mutation::ReadsOvertakeWrites) && for_replica(frame).is_none();
+        let overtakes = || mutation::is_on(Mutation::ReadsOvertakeWrites) && !kind(frame).is_for_replica();
         if conn.waiting.is_empty() || overtakes() {
             return self.step(tree, port, now, now, slot, frame);
         }
@@ -246,7 +246,7 @@ impl Worker {
             return self.turn_away(now, since, slot, op.unwrap_or(OpCode::Error), header.xid, error);
         }
         match op {
-            Some(_) if for_replica(frame).is_some() => {
+            Some(op) if is_for_replica(op, d.rest()) => {
                 if port.has_room() {
                     self.send(tree, port, since, slot, 0, Some(frame));
                 } else {
@@ -278,7 +278,7 @@ impl Worker {
                 let zxid = tree.last_applied();
                 let xid = if op == OpCode::Ping { Xid::PING } else { header.xid };
                 let conn = &mut self.conns[slot as usize];
-                let outcome = Request::decode(op, d.rest()).map_err(undecodable);
+                let outcome = Request::decode(op, d.rest()).map_err(|_| ErrorCode::MarshallingError);
                 let Phase::Open(session) = conn.phase else { return };
                 let view = View { tree, access: &self.options.access, who: &conn.who, session };
                 reads::answer(&view, &mut self.watches, slot, outcome, xid, zxid, &mut conn.out);
@@ -296,7 +296,7 @@ impl Worker {
         let (framed, own) = conn.take_along(at);
         let (reads, held) = conn.frames.rest().split_at(framed);
         let bytes = frame.unwrap_or_else(|| split_frames(held).next().expect("it is held"));
-        let Some((header, op)) = for_replica(bytes) else { unreachable!("nothing else is sent") };
+        let (header, op) = parse(bytes).expect("looked at before it is sent");
         let id = ConnId { core: self.options.core, slot, generation: conn.generation };
         let (body, len) = (&bytes[RequestHeader::LEN..], bytes.len());
         port.write(tree, &WriteRequest { conn: id, session, who: &conn.who, xid: header.xid, op, body, since, reads });
@@ -494,21 +494,31 @@ impl Worker {
     }
 }
 
-/// The header of a frame that is for the replica. A `sync` that cannot be read is not: it is refused in its turn, as a read is.
-fn for_replica(frame: &[u8]) -> Option<(RequestHeader, OpCode)> {
-    let mut d = Decoder::new(frame);
-    let header = RequestHeader::decode(&mut d).ok()?;
-    let op = OpCode::from_code(header.op).filter(|op| goes_to_replica(*op))?;
-    let is_readable = op != OpCode::Sync || Request::decode(op, d.rest()).is_ok();
-    is_readable.then_some((header, op))
+/// The header of a request that this server knows.
+fn parse(frame: &[u8]) -> Option<(RequestHeader, OpCode)> {
+    let header = RequestHeader::decode(&mut Decoder::new(frame)).ok()?;
+    Some((header, OpCode::from_code(header.op)?))
+}
+
+/// Whether the replica answers it. One whose body cannot be read is refused in its turn, as a read is; a leader of Apache's would leave it
+/// without an answer. But for no path at all there is a transaction, as with Apache's.
+fn is_for_replica(op: OpCode, body: &[u8]) -> bool {
+    goes_to_replica(op)
+        && match Request::decode(op, body) {
+            Ok(_) => true,
+            Err(JuteError::Null(_)) => matches!(op, OpCode::Create | OpCode::Create2 | OpCode::Delete),
+            Err(_) => false,
+        }
 }
 
 fn kind(frame: &[u8]) -> Kind {
-    match for_replica(frame) {
-        Some((_, OpCode::Sync)) => Kind::Sync,
-        Some(_) => Kind::Write,
-        None if reads::only_looks(frame) => Kind::Read,
-        None => Kind::Other,
+    match parse(frame) {
+        Some((_, op)) if is_for_replica(op, &frame[RequestHeader::LEN..]) => match op {
+            OpCode::Sync => Kind::Sync,
+            _ => Kind::Write,
+        },
+        Some(_) if reads::only_looks(frame) => Kind::Read,
+        _ => Kind::Other,
     }
 }
 

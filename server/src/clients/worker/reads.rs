@@ -7,7 +7,6 @@ use crate::clients::watch::{WatchKind, Watches};
 use crate::mutation::{self, Mutation};
 use crate::requests::acl::{self, Access};
 use crate::requests::identity::Identities;
-use crate::requests::sequencer::undecodable;
 use corral_engine::Tree;
 use corral_engine::tree::NodeId;
 use corral_net::put_frame;
@@ -92,7 +91,9 @@ pub(super) fn may_go_along(tree: &Tree, frame: &[u8]) -> bool {
 pub fn answer_unwatched(view: &View<'_>, frame: &[u8], out: &mut Vec<u8>) -> (Xid, OpCode) {
     let (xid, op, body) = parse(frame).expect("looked at before it went along");
     let mut made = Vec::new();
-    let response = Request::decode(op, body).map_err(undecodable).and_then(|request| look(view, request, &mut made));
+    let response = Request::decode(op, body)
+        .map_err(|_| ErrorCode::MarshallingError)
+        .and_then(|request| look(view, request, &mut made));
     put_frame(out, |out| encode(&response, xid, view.tree.last_applied(), out));
     (xid, op)
 }
@@ -222,7 +223,9 @@ fn look<'a>(view: &View<'a>, request: Request<'a>, made: &'a mut Vec<u8>) -> Res
             Ok(Response::Number(i32::try_from(tree.below(id)).unwrap_or(i32::MAX)))
         }
         Request::GetEphemerals(prefix) => {
-            let prefix = prefix.filter(|prefix| !matches!(prefix.trim(), "" | "/")).unwrap_or_default();
+            // What Java's `trim` takes for blank.
+            let trimmed = |prefix: &str| prefix.trim_matches(|c| c <= ' ').to_owned();
+            let prefix = prefix.filter(|prefix| !matches!(&*trimmed(prefix), "" | "/")).unwrap_or_default();
             let mut paths = tree.ephemerals(view.session);
             paths.retain(|path| path.starts_with(prefix));
             paths.iter().for_each(|path| put_string(made, path));

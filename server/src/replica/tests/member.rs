@@ -27,6 +27,7 @@ pub(super) fn of_the_first_of(members: i64) -> ReplicaOptions {
         epoch_max: u32::MAX,
         first_session: FIRST,
         seed: 1,
+        members: None,
         access: Access::default(),
         takes_ttl: false,
         reaping: Reaping::default(),

@@ -216,13 +216,25 @@ fn bodies_that_cannot_be_read_are_answered_and_the_connection_stays() {
         (OpCode::GetChildren2, &null_path[..4], ErrorCode::MarshallingError),
         (OpCode::GetAcl, &null_path, ErrorCode::MarshallingError),
         (OpCode::SetWatches, &no_lists, ErrorCode::MarshallingError),
-        (OpCode::GetData, &not_utf8, ErrorCode::BadArguments),
+        // There is no node of that name; and that is no reason to refuse all of a setWatches.
+        (OpCode::GetData, &not_utf8, ErrorCode::NoNode),
+        (OpCode::Exists, &not_utf8, ErrorCode::NoNode),
+        // Writes, too: no leader has to hear of them.
+        (OpCode::Create, &not_utf8, ErrorCode::MarshallingError),
+        (OpCode::SetData, &[], ErrorCode::MarshallingError),
+        (OpCode::Multi, &null_path, ErrorCode::MarshallingError),
+        (OpCode::Sync, &not_utf8[..4], ErrorCode::MarshallingError),
     ] {
         rig.clients.get_mut(&a).unwrap().asked.push_back(Asked { xid: Xid(1), op, watch: None });
         assert!(rig.raw(a, &frame(1, op.code(), body)));
         assert_eq!(rig.told(a), [format!("1: {error:?} @0")], "{op:?} {body:02x?}");
     }
-    assert!(rig.worker.watches().is_empty());
+    assert!(rig.worker.watches().is_empty() && rig.port.writes.is_empty());
+    let data = [&[0; 4][..], &not_utf8[..6], &[0, 0, 0, 2], b"/a"].concat();
+    let lists = [&[0; 8][..], &[0, 0, 0, 2], &data[4..], &[0; 8]].concat();
+    rig.clients.get_mut(&a).unwrap().asked.push_back(Asked { xid: Xid(2), op: OpCode::SetWatches, watch: None });
+    assert!(rig.raw(a, &frame(2, OpCode::SetWatches.code(), &lists)));
+    assert_eq!(rig.told(a), ["NodeDeleted /\u{fffd} @-1", "NodeDeleted /a @-1", "2: ok @0"]);
 }
 
 /// Sections 3.4 to 3.10 and 6.2 of the reference.
