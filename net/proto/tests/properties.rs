@@ -170,8 +170,9 @@ impl Fields {
     }
 
     fn create(&self) -> CreateRequest<'_> {
-        // A flag that stands for nothing cannot be in a multi.
-        CreateRequest { path: &self.path, data: self.data.as_deref(), acl: self.acl(), flags: self.int.rem_euclid(7) }
+        // A flag that stands for nothing cannot be in a multi, nor can the null list.
+        let acl = if self.acl() == AclList::NULL { AclList::OPEN } else { self.acl() };
+        CreateRequest { path: &self.path, data: self.data.as_deref(), acl, flags: self.int.rem_euclid(7) }
     }
 
     fn op(&self) -> MultiOp<'_> {
@@ -234,7 +235,7 @@ impl Parts {
     fn requests(&self) -> Vec<Request<'_>> {
         let one = &self.one;
         let (path, data, version) = (one.path.as_str(), one.data.as_deref(), one.int);
-        let create = CreateRequest { flags: one.int, ..one.create() };
+        let create = CreateRequest { flags: one.int, acl: one.acl(), ..one.create() };
         let watch = PathWatch { path, watch: one.flag };
         let (data_names, none) = (self.names(), StrList::EMPTY);
         let relative_zxid = Zxid(one.long);
