@@ -69,7 +69,7 @@ pub(super) fn mntr(report: &ServerReport, mode: &str) -> String {
     put("version", &VERSION);
     put("server_state", &mode);
     put("avg_latency", &average_ms(all.latency.sum_us, all.latency.count));
-    put("max_latency", &(all.latency.max_us / 1000));
+    put("max_latency", &all.latency.max_us.div_ceil(1000));
     put("min_latency", &(all.latency.min_us / 1000));
     put("packets_received", &all.received);
     put("packets_sent", &all.sent);

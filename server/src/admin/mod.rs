@@ -2,6 +2,7 @@
 //!
 //! **Not here**: how the numbers get from the cores to whoever asks ([`crate::process`]).
 
+pub mod environment;
 pub mod metrics;
 pub mod report;
 pub mod words;

@@ -7,9 +7,11 @@ use corral_engine::txnlog::log::{LogCounters, LogHistograms};
 use corral_proto::peer::PeerState;
 use corral_proto::{SessionId, Zxid};
 use std::net::SocketAddr;
+use std::sync::Arc;
 
-/// What a server says it is, in place of Apache's version line.
-pub const VERSION: &str = concat!("corral-", env!("CARGO_PKG_VERSION"));
+/// What a server says it is: the release of Apache ZooKeeper whose protocol it speaks, because monitors and clients look for three numbers
+/// there, and its own version.
+pub const VERSION: &str = concat!("3.9.5-corral-", env!("CARGO_PKG_VERSION"));
 
 /// What one core knows.
 #[derive(Clone, Debug, Default)]
@@ -22,6 +24,8 @@ pub struct CoreReport {
     pub outstanding: usize,
     /// Watches of its connections.
     pub watches: usize,
+    /// Which sessions watch which nodes (their data, not their children, as Apache lists them), if somebody wants to know.
+    pub watched: Vec<(SessionId, Vec<Arc<str>>)>,
     /// Its connections.
     pub conns: Vec<ConnReport>,
     /// What the replica and the log know, from the core that they live on.
@@ -95,6 +99,8 @@ pub struct ServerFacts {
     pub data_dir: std::path::PathBuf,
     /// The log directory, likewise.
     pub log_dir: std::path::PathBuf,
+    /// What `envi` prints, as far as it does not change.
+    pub environment: Vec<(&'static str, String)>,
 }
 
 /// The whole server.

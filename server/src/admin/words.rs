@@ -3,9 +3,11 @@
 //!
 //! **Not here**: `mntr` and `hist` ([`super::metrics`]).
 
+use super::environment::memory;
 use super::metrics::{average_ms, hist, mntr};
 use super::report::{ConnReport, ServerFacts, ServerReport, VERSION};
-use corral_proto::OpCode;
+use corral_proto::{OpCode, SessionId};
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
 /// The words that Apache knows, and `hist`. Only the first four bytes of a connection are looked at.
@@ -24,23 +26,39 @@ pub fn not_allowed(word: &str) -> String {
     format!("{word} is not executed because it is not in the whitelist.\n")
 }
 
+/// Apache's default for what it traces. Nothing is traced here.
+const TRACE_MASK: &str = "306";
+
 /// What Apache answers while it looks for a leader.
 const NOT_SERVING: &str = "This ZooKeeper instance is not currently serving requests\n";
 
 /// The answer to a word.
 pub fn answer(word: &str, facts: &ServerFacts, report: &ServerReport) -> String {
-    let Some(mode) = report.replica().mode() else {
-        return if word == "ruok" { "imok".to_owned() } else { NOT_SERVING.to_owned() };
-    };
+    match (word, report.replica().mode()) {
+        ("ruok", _) => "imok".to_owned(),
+        ("isro", None) => "null".to_owned(),
+        ("isro", Some(_)) => "rw".to_owned(),
+        ("envi", _) => envi(facts),
+        ("gtmk" | "stmk", _) => TRACE_MASK.to_owned(),
+        (_, None) => NOT_SERVING.to_owned(),
+        (word, Some(mode)) => answer_in(mode, word, facts, report),
+    }
+}
+
+/// The answer of a server that serves, in this mode.
+fn answer_in(mode: &str, word: &str, facts: &ServerFacts, report: &ServerReport) -> String {
     match word {
-        "ruok" => "imok".to_owned(),
-        "isro" => "rw".to_owned(),
         "srvr" => srvr(report, mode, false),
         "stat" => srvr(report, mode, true),
         "cons" => report.conns().map(full_line).collect::<String>() + "\n",
         "conf" => conf(facts),
         "mntr" => mntr(report, mode),
         "hist" => hist(report),
+        "crst" => "Connection stats reset.\n".to_owned(),
+        "srst" => "Server stats reset.\n".to_owned(),
+        "wchs" => watch_summary(report),
+        "wchc" => listed(watched(report).map(|(session, path)| (session.to_string(), path.to_owned()))),
+        "wchp" => listed(watched(report).map(|(session, path)| (path.to_owned(), session.to_string()))),
         "dirs" => {
             format!("datadir_size: {}\nlogdir_size: {}\n", size_of(&facts.data_dir), size_of(&facts.log_dir))
         }
@@ -62,7 +80,8 @@ fn srvr(report: &ServerReport, mode: &str, clients: bool) -> String {
          Mode: {mode}\nNode count: {}\n",
         all.latency.min_us / 1000,
         average_ms(all.latency.sum_us, all.latency.count),
-        all.latency.max_us / 1000,
+        // Rounded up: the mean beside it has fractions, and must not be the larger of the two.
+        all.latency.max_us.div_ceil(1000),
         all.received,
         all.sent,
         report.conns().count(),
@@ -70,6 +89,42 @@ fn srvr(report: &ServerReport, mode: &str, clients: bool) -> String {
         replica.zxid,
         replica.nodes,
     );
+    out
+}
+
+/// Which sessions watch the data of which nodes.
+fn watched(report: &ServerReport) -> impl Iterator<Item = (SessionId, &str)> {
+    let all = report.cores.iter().flat_map(|core| &core.watched);
+    all.flat_map(|(session, paths)| paths.iter().map(|path| (*session, &**path)))
+}
+
+fn watch_summary(report: &ServerReport) -> String {
+    let (mut sessions, mut paths, mut watches) = (BTreeSet::new(), BTreeSet::new(), 0);
+    for (session, path) in watched(report) {
+        sessions.insert(session);
+        paths.insert(path);
+        watches += 1;
+    }
+    format!("{} connections watching {} paths\nTotal watches:{watches}\n", sessions.len(), paths.len())
+}
+
+/// Each first once, with its seconds below it.
+fn listed(pairs: impl Iterator<Item = (String, String)>) -> String {
+    let mut lists: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    pairs.for_each(|(first, second)| _ = lists.entry(first).or_default().insert(second));
+    let mut out = String::new();
+    for (first, seconds) in lists {
+        let _ = writeln!(out, "{first}");
+        seconds.iter().for_each(|second| _ = writeln!(out, "\t{second}"));
+    }
+    out + "\n"
+}
+
+fn envi(facts: &ServerFacts) -> String {
+    let mut out = "Environment:\n".to_owned();
+    for (key, value) in facts.environment.iter().chain(&memory()) {
+        let _ = writeln!(out, "{key}={value}");
+    }
     out
 }
 
@@ -95,7 +150,7 @@ fn full_line(conn: &ConnReport) -> String {
         counters.last_us / 1000,
         counters.latency.min_us / 1000,
         counters.latency.sum_us / counters.latency.count.max(1) / 1000,
-        counters.latency.max_us / 1000,
+        counters.latency.max_us.div_ceil(1000),
     );
     out
 }

@@ -113,6 +113,14 @@ impl Watches {
         self.recursive = self.recursive + recursive(after) - recursive(before);
     }
 
+    /// The paths whose data each connection watches.
+    pub fn listed(&self) -> impl Iterator<Item = (u32, Vec<Arc<str>>)> {
+        let data = |paths: &BTreeSet<(WatchKind, Arc<str>)>| {
+            paths.iter().filter(|(kind, _)| *kind == WatchKind::Data).map(|(_, path)| path.clone()).collect()
+        };
+        self.by_conn.iter().map(move |(slot, paths)| (*slot, data(paths)))
+    }
+
     /// Whoever is to be told of `change`, in the order in which they asked. Watches that fire once are used up.
     pub fn fire(&mut self, change: &Change) -> SmallVec<[u32; 2]> {
         let mut told = SmallVec::new();

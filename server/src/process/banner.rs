@@ -1,6 +1,5 @@
 //! What an operator sees at the start: one screen that says what runs where, and how it keeps what it acknowledges.
 
-use crate::admin::report::VERSION;
 use crate::config::Config;
 use crate::process::store::Store;
 use corral_engine::Tree;
@@ -12,7 +11,7 @@ use std::path::Path;
 
 /// The banner, without a last newline.
 pub fn banner(config: &Config, address: SocketAddr, store: &Described, tree: &TreeSize) -> String {
-    let mut out = format!("Corral {} (pid {})\n", VERSION.trim_start_matches("corral-"), std::process::id());
+    let mut out = format!("Corral {} (pid {})\n", env!("CARGO_PKG_VERSION"), std::process::id());
     let mut line = |what: &str, value: String| {
         let _ = writeln!(out, "  {what:<9} {value}");
     };

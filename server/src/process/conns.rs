@@ -8,7 +8,7 @@
 
 use super::refusals::Refusals;
 use super::sockets::{DRAIN, Got, SCRATCH, Socket, State};
-use super::{CoreMachine, Shared};
+use super::{CoreMachine, Extra, Shared};
 use crate::admin::report::ConnReport;
 use crate::admin::words;
 use crate::clients::worker::Worker;
@@ -243,7 +243,13 @@ impl Conns {
         if !self.shared.config.words.allows(word) {
             return say(worker, slot, &words::not_allowed(word));
         }
-        let wanted = self.shared.reports_wanted.fetch_add(1, Ordering::SeqCst) + 1;
+        let extra = match word {
+            "wchs" | "wchc" | "wchp" => Some(Extra::Watched),
+            "crst" => Some(Extra::ResetConnections),
+            "srst" => Some(Extra::ResetCounters),
+            _ => None,
+        };
+        let wanted = self.shared.want_reports(extra);
         self.asking.push((slot, word, wanted));
         self.shared.ring_all();
     }

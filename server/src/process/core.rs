@@ -10,7 +10,7 @@
 use super::conns::Conns;
 use super::outside::{Around, Begin, Own};
 use super::refusals::Refusals;
-use super::{BELL, CoreMachine, LINKS, LISTENER, Shared};
+use super::{BELL, CoreMachine, Extra, LINKS, LISTENER, Shared};
 use crate::admin::report::CoreReport;
 use crate::budget::Bounds;
 use crate::clients::worker::WorkerOptions;
@@ -28,6 +28,8 @@ use std::time::Duration;
 
 /// How often a core looks whether it may stop.
 const STOP_STEP: Duration = Duration::from_millis(5);
+/// Reports that have lists of what is watched after they were wanted.
+const LISTS_STAY: u64 = 8;
 /// How long a stop waits for what is in flight.
 const STOP_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -217,7 +219,16 @@ impl Core {
         if wanted == self.reported {
             return;
         }
-        self.reported = wanted;
+        let before = std::mem::replace(&mut self.reported, wanted);
+        // Some of the next reports have the lists as well: whoever wanted them may not have looked yet.
+        let with_watched = self.shared.last_wanted(Extra::Watched) + LISTS_STAY > wanted;
+        let worker = &mut self.machine.clients.worker;
+        if self.shared.last_wanted(Extra::ResetConnections) > before {
+            worker.reset_connections();
+        }
+        if self.shared.last_wanted(Extra::ResetCounters) > before {
+            worker.reset_counters();
+        }
         let (clients, member) = (&self.machine.clients, self.machine.member.as_ref());
         let (conns, mut stages) = self.around.conns.report(&clients.worker);
         stages.add(&clients.stages);
@@ -227,6 +238,7 @@ impl Core {
             workers: clients.worker.counters(),
             outstanding: clients.worker.outstanding(),
             watches: clients.worker.watches().len(),
+            watched: if with_watched { clients.worker.watched() } else { Vec::new() },
             conns,
             replica: member.map(Member::report),
         };

@@ -2,6 +2,7 @@
 
 #![expect(clippy::disallowed_methods, reason = "how long recovery took is for the log")]
 
+use crate::admin::environment::environment;
 use crate::admin::report::ServerFacts;
 use crate::config::{self, Config, Defaults, Members};
 use crate::process::Server;
@@ -122,6 +123,7 @@ fn facts(config: &Config) -> ServerFacts {
         ],
         data_dir: config.data_dir.clone(),
         log_dir: config.log_dir.clone(),
+        environment: environment(),
     }
 }
 

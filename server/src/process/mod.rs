@@ -80,6 +80,8 @@ struct Shared {
     finished: AtomicUsize,
     /// Goes up each time that somebody wants reports.
     reports_wanted: AtomicU64,
+    /// The last of these times that something else was wanted besides ([`Extra`]).
+    extras_wanted: Mutex<[u64; 3]>,
     facts: ServerFacts,
 }
 
@@ -145,6 +147,20 @@ impl Shared {
         self.lines.iter().map(taken).sum::<usize>() as u64 >= self.conns_max.0
     }
 
+    /// Somebody wants reports, and something else with them. Returns their number.
+    fn want_reports(&self, extra: Option<Extra>) -> u64 {
+        let mut extras = self.extras_wanted.lock();
+        let wanted = self.reports_wanted.load(Ordering::SeqCst) + 1;
+        extra.into_iter().for_each(|extra| extras[extra as usize] = wanted);
+        self.reports_wanted.store(wanted, Ordering::SeqCst);
+        wanted
+    }
+
+    /// When this was wanted last, in numbers of reports.
+    fn last_wanted(&self, extra: Extra) -> u64 {
+        self.extras_wanted.lock()[extra as usize]
+    }
+
     /// Whether all cores have reported since [`Shared::reports_wanted`] was `wanted`.
     fn reported(&self, wanted: u64) -> bool {
         self.lines.iter().all(|line| line.report.lock().0 >= wanted)
@@ -161,6 +177,17 @@ impl Shared {
 
 fn descriptors_max() -> u64 {
     getrlimit(Resource::Nofile).current.unwrap_or(i64::MAX as u64)
+}
+
+/// What may be wanted with reports.
+#[derive(Clone, Copy)]
+enum Extra {
+    /// Lists of what is watched.
+    Watched,
+    /// That what is counted of each connection begins anew.
+    ResetConnections,
+    /// That what is counted of all requests does.
+    ResetCounters,
 }
 
 /// See [`Shared::conns_max`].
@@ -228,6 +255,7 @@ impl Server {
             failure: Mutex::default(),
             finished: AtomicUsize::new(0),
             reports_wanted: AtomicU64::new(0),
+            extras_wanted: Mutex::default(),
             facts,
         });
         let (result, ended) = bounded(cores);

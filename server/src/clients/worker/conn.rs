@@ -131,6 +131,13 @@ impl ConnCounters {
     }
 }
 
+impl ConnCounters {
+    /// All begin anew but for what its client has seen.
+    pub(super) fn reset(&mut self) {
+        *self = ConnCounters { last_zxid: self.last_zxid, ..ConnCounters::default() };
+    }
+}
+
 impl Default for ConnCounters {
     fn default() -> ConnCounters {
         ConnCounters {

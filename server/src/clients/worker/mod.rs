@@ -43,6 +43,7 @@ use corral_proto::{
 use slab::Slab;
 use std::net::IpAddr;
 use std::ops::ControlFlow;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Requests that one connection may have waiting, answered ones not counted.
@@ -474,6 +475,24 @@ impl Worker {
     /// Watches there are.
     pub fn watches(&self) -> &Watches {
         &self.watches
+    }
+
+    /// Which sessions watch the data of which nodes.
+    pub fn watched(&self) -> Vec<(SessionId, Vec<Arc<str>>)> {
+        let session = |slot: u32| self.conns[slot as usize].session.map_or(SessionId::NONE, |(session, _)| session);
+        let listed = self.watches.listed().filter(|(_, paths)| !paths.is_empty());
+        listed.map(|(slot, paths)| (session(slot), paths)).collect()
+    }
+
+    /// What is counted of each connection begins anew (`crst`).
+    pub fn reset_connections(&mut self) {
+        self.conns.iter_mut().for_each(|(_, conn)| conn.counters.reset());
+    }
+
+    /// What is counted of requests begins anew (`srst`).
+    pub fn reset_counters(&mut self) {
+        let WorkerCounters { slow_watchers, auth_failures, .. } = self.counters;
+        self.counters = WorkerCounters { slow_watchers, auth_failures, ..WorkerCounters::default() };
     }
 
     /// Counters over all connections.
