@@ -349,7 +349,8 @@ impl Worker {
             self.outstanding -= 1;
             self.step(tree, port, now, since, slot, split_frames(frames.rest()).next().expect("it is held"));
             frames.advance(4 + bytes);
-            self.conns[slot as usize].frames = frames;
+            let before = std::mem::replace(&mut self.conns[slot as usize].frames, frames);
+            assert!(before.rest().is_empty(), "nothing is held behind what goes on");
         }
     }
 
