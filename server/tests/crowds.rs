@@ -428,10 +428,10 @@ fn common_tree(ensemble: &Ensemble) -> Tree {
     tree
 }
 
-/// An ensemble with so many nodes, whose members 2 and 3 run, the latter as the leader.
-fn with_history(paths: &[String]) -> Ensemble {
+/// An ensemble with these nodes and this `initLimit`, whose members 2 and 3 run, the latter as the leader.
+fn with_history(paths: &[String], init_limit: u32) -> Ensemble {
     let mut ensemble = Ensemble::new(3, 0);
-    ensemble.set("tickTime=500\ninitLimit=4\nsnapCount=1000000\npreAllocSize=16384");
+    ensemble.set(&format!("tickTime=500\ninitLimit={init_limit}\nsnapCount=1000000\npreAllocSize=16384"));
     [2, LEADER].into_iter().for_each(|id| ensemble.start(id, &CORRAL));
     ensemble.await_all();
     assert_eq!(ensemble.leader(), LEADER);
@@ -450,10 +450,11 @@ fn numbered(count: usize) -> Vec<String> {
 
 #[test]
 fn a_member_with_a_fifth_of_a_processor_joins_while_others_write() {
-    const INIT: Duration = Duration::from_millis(4 * 500);
+    const INIT_LIMIT: u32 = 2;
+    const INIT: Duration = Duration::from_millis(500 * INIT_LIMIT as u64);
     const WRITERS: usize = 4;
     let paths = numbered(size(400_000, 600_000));
-    let mut ensemble = with_history(&paths);
+    let mut ensemble = with_history(&paths, INIT_LIMIT);
     let before = reign(&ensemble);
     ensemble.start(JOINS, &CORRAL);
     let (stop_writes, stop_pauses) = (AtomicBool::new(false), AtomicBool::new(false));
@@ -489,7 +490,7 @@ fn a_member_with_a_fifth_of_a_processor_joins_while_others_write() {
 /// Pings that fit into its socket passed for progress, so that one that stood still was waited for for ever.
 #[test]
 fn a_transfer_that_is_given_up_is_explained_on_both_sides() {
-    let mut ensemble = with_history(&numbered(size(20_000, 200_000)));
+    let mut ensemble = with_history(&numbered(size(20_000, 200_000)), 4);
     ensemble.start(JOINS, &CORRAL);
     eventually("it is sent a snapshot", || ensemble.said(LEADER).contains("SNAP of").then_some(()));
     ensemble.pause(JOINS);
