@@ -7,7 +7,8 @@
 //! Nodes live in a slab ([`nodes`]), their names and data in a [`heap`]; a hash [`index`] finds a child by (parent, name).
 //!
 //! **Invariants**: every node but the root has a parent and is in the index once; an ephemeral node is in its session's set, a container
-//! or a node that lives for a time in the set of those, and no node else is; zxids of applied transactions grow. The same transactions give the same tree, whatever the seed.
+//! or a node that lives for a time in the set of those, and no node else is; zxids of applied transactions grow. The same transactions give
+//! the same tree, whatever the seed.
 //!
 //! **Not here**: whether a client may do something (the sequencer decides before there is a transaction), watches.
 
@@ -33,7 +34,9 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 /// The nodes that every tree has and that cannot be deleted.
-pub const BUILT_IN: [&str; 4] = ["/", "/zookeeper", "/zookeeper/quota", "/zookeeper/config"];
+pub const BUILT_IN: [&str; 4] = ["/", "/zookeeper", "/zookeeper/quota", CONFIG];
+/// Who the members are.
+const CONFIG: &str = "/zookeeper/config";
 
 /// What changed, for those who watch. Kept beyond the tree's lock, hence owned.
 #[derive(Clone, Debug)]
@@ -106,7 +109,7 @@ impl Tree {
             let parent = tree.find(parent).expect("made just now");
             tree.insert(parent, name, &built_in(acl));
         }
-        let config = tree.find(BUILT_IN[3]).expect("made just now");
+        let config = tree.find(CONFIG).expect("made just now");
         tree.nodes.uncommon_mut(config).aversion = -1;
         tree
     }
@@ -125,7 +128,7 @@ impl Tree {
     /// `/zookeeper/config` has the members of the ensemble. That is no transaction: each member says what it was started with (Apache's
     /// `initConfigInZKDatabase`).
     pub fn set_config(&mut self, members: &str) {
-        let id = self.find(BUILT_IN[3]).expect("a tree has its built-in nodes");
+        let id = self.find(CONFIG).expect("a tree has its built-in nodes");
         self.nodes.set_data(id, Some(members.as_bytes()));
         self.nodes.get_mut(id).version = -1;
     }

@@ -221,7 +221,8 @@ impl Core {
         }
         let before = std::mem::replace(&mut self.reported, wanted);
         // Some of the next reports have the lists as well: whoever wanted them may not have looked yet.
-        let with_watched = self.shared.last_wanted(Extra::Watched) + LISTS_STAY > wanted;
+        let lists_wanted = self.shared.last_wanted(Extra::Watched);
+        let with_watched = lists_wanted > 0 && lists_wanted + LISTS_STAY > wanted;
         let worker = &mut self.machine.clients.worker;
         if self.shared.last_wanted(Extra::ResetConnections) > before {
             worker.reset_connections();

@@ -66,6 +66,12 @@ pub(super) enum Kind {
     Other,
 }
 
+impl Kind {
+    pub(super) fn is_for_replica(self) -> bool {
+        matches!(self, Kind::Write | Kind::Sync)
+    }
+}
+
 /// How long answers took.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Latencies {
@@ -129,9 +135,7 @@ impl ConnCounters {
         self.last_xid = xid;
         self.last_zxid = zxid.max(self.last_zxid);
     }
-}
 
-impl ConnCounters {
     /// All begin anew but for what its client has seen.
     pub(super) fn reset(&mut self) {
         *self = ConnCounters { last_zxid: self.last_zxid, ..ConnCounters::default() };
@@ -149,12 +153,6 @@ impl Default for ConnCounters {
             last_xid: Xid(-1),
             last_zxid: Zxid(-1),
         }
-    }
-}
-
-impl Kind {
-    pub(super) fn is_for_replica(self) -> bool {
-        matches!(self, Kind::Write | Kind::Sync)
     }
 }
 

@@ -297,11 +297,11 @@ impl Worker {
         let (framed, own) = conn.take_along(at);
         let (reads, held) = conn.frames.rest().split_at(framed);
         let bytes = frame.unwrap_or_else(|| split_frames(held).next().expect("it is held"));
-        let (header, op) = parse(bytes).expect("looked at before it is sent");
+        let (xid, op, body) = reads::parse(bytes).expect("looked at before it is sent");
         let id = ConnId { core: self.options.core, slot, generation: conn.generation };
-        let (body, len) = (&bytes[RequestHeader::LEN..], bytes.len());
-        port.write(tree, &WriteRequest { conn: id, session, who: &conn.who, xid: header.xid, op, body, since, reads });
-        let sent = Slot::Sent { xid: header.xid, since, bytes: len, goes_along: false };
+        let len = bytes.len();
+        port.write(tree, &WriteRequest { conn: id, session, who: &conn.who, xid, op, body, since, reads });
+        let sent = Slot::Sent { xid, since, bytes: len, goes_along: false };
         if frame.is_some() {
             conn.waiting.insert(at, sent);
             self.outstanding += 1;
@@ -514,12 +514,6 @@ impl Worker {
     }
 }
 
-/// The header of a request that this server knows.
-fn parse(frame: &[u8]) -> Option<(RequestHeader, OpCode)> {
-    let header = RequestHeader::decode(&mut Decoder::new(frame)).ok()?;
-    Some((header, OpCode::from_code(header.op)?))
-}
-
 /// Whether the replica answers it. One whose body cannot be read is refused in its turn, as a read is; a leader of Apache's would leave it
 /// without an answer. But for no path at all there is a transaction, as with Apache's.
 fn is_for_replica(op: OpCode, body: &[u8]) -> bool {
@@ -532,8 +526,8 @@ fn is_for_replica(op: OpCode, body: &[u8]) -> bool {
 }
 
 fn kind(frame: &[u8]) -> Kind {
-    match parse(frame) {
-        Some((_, op)) if is_for_replica(op, &frame[RequestHeader::LEN..]) => match op {
+    match reads::parse(frame) {
+        Some((_, op, body)) if is_for_replica(op, body) => match op {
             OpCode::Sync => Kind::Sync,
             _ => Kind::Write,
         },

@@ -99,7 +99,7 @@ pub fn answer_unwatched(view: &View<'_>, frame: &[u8], out: &mut Vec<u8>) -> (Xi
 }
 
 /// What the client calls it, what it is, and its body.
-fn parse(frame: &[u8]) -> Option<(Xid, OpCode, &[u8])> {
+pub(super) fn parse(frame: &[u8]) -> Option<(Xid, OpCode, &[u8])> {
     let mut d = Decoder::new(frame);
     let header = RequestHeader::decode(&mut d).ok()?;
     Some((header.xid, OpCode::from_code(header.op)?, d.rest()))
