@@ -22,7 +22,11 @@ const NOW: Duration = Duration::from_secs(1);
 
 fn set(zxid: i64, data: &[u8]) -> TxnEntry<'_> {
     let header = TxnHeader { session: SessionId(1), cxid: Xid(2), zxid: Zxid(zxid), time_ms: 3 };
-    TxnEntry { header, txn: Txn::SetData { path: "/corral-bench/n0000000042", data: Some(data), version: 1 } }
+    TxnEntry {
+        header,
+        txn: Txn::SetData { path: "/corral-bench/n0000000042", data: Some(data), version: 1 },
+        digest: None,
+    }
 }
 
 fn temp_dir() -> TempDir {

@@ -24,7 +24,7 @@ fn tree() -> Tree {
         let create =
             CreateTxn { path: &path, data, acl: AclList::OPEN, ephemeral: false, parent_cversion: n as i32 + 1 };
         let header = TxnHeader { session: SessionId(7), cxid: Xid(1), zxid: Zxid(n + 1), time_ms: n };
-        tree.apply(&TxnEntry { header, txn: Txn::Create(create) }, None);
+        tree.apply(&TxnEntry { header, txn: Txn::Create(create), digest: None }, None);
     }
     tree
 }

@@ -33,7 +33,7 @@ impl Grown {
     fn apply(&mut self, txn: Txn<'_>) {
         self.zxid += 1;
         let header = TxnHeader { session: SessionId(7), cxid: Xid(1), zxid: Zxid(self.zxid), time_ms: self.zxid };
-        black_box(self.tree.apply(&TxnEntry { header, txn }, None));
+        black_box(self.tree.apply(&TxnEntry { header, txn, digest: None }, None));
     }
 
     fn create(&mut self, path: &str, parent_cversion: i32) {

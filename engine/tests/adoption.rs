@@ -20,7 +20,7 @@ use tempfile::TempDir;
 fn theirs() -> RwLock<Tree> {
     let mut tree = Tree::new(1);
     let header = TxnHeader { session: SessionId(9), cxid: Xid(0), zxid: Zxid(3), time_ms: 1 };
-    tree.apply(&TxnEntry { header, txn: Txn::CreateSession { timeout_ms: 9000 } }, None);
+    tree.apply(&TxnEntry { header, txn: Txn::CreateSession { timeout_ms: 9000 }, digest: None }, None);
     tree.begin_epoch(Zxid::new(7, 0));
     RwLock::new(tree)
 }

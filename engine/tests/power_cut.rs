@@ -224,7 +224,7 @@ fn another_history_is_taken_over_as_a_whole_or_not_at_all() {
         let take_over = |home: &Home, files| {
             let mut tree = Tree::new(1);
             let header = TxnHeader { session: SessionId(9), cxid: Xid(0), zxid: Zxid(3), time_ms: 1 };
-            tree.apply(&TxnEntry { header, txn: Txn::CreateSession { timeout_ms: 9000 } }, None);
+            tree.apply(&TxnEntry { header, txn: Txn::CreateSession { timeout_ms: 9000 }, digest: None }, None);
             if end > Zxid(3) {
                 tree.begin_epoch(end);
             }

@@ -151,7 +151,7 @@ impl Case {
         self.rng.fill_bytes(&mut data);
         let zxid = Zxid(self.history.len() as i64 + 1);
         let header = TxnHeader { session: SessionId(life.into()), cxid: Xid(1), zxid, time_ms: 2 };
-        let entry = TxnEntry { header, txn: Txn::SetData { path: "/a", data: Some(&data), version: 3 } };
+        let entry = TxnEntry { header, txn: Txn::SetData { path: "/a", data: Some(&data), version: 3 }, digest: None };
         self.events.push(format!("append {zxid} of {} bytes", data.len()));
         log.group.append(&entry, NOW);
         self.history.push(entry.to_vec());

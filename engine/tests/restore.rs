@@ -132,7 +132,7 @@ fn nothing_of_a_damaged_snapshot_gets_into_the_tree() {
     // Only the damaged one has these: its sessions come first in the file, so they are read before the damage is found.
     let mut other = Builder::new(1);
     (0..1000).for_each(|id| other.session(SessionId(id), 1000));
-    *store.tree.write() = other.finish(Zxid(6), Zxid(6));
+    *store.tree.write() = other.finish(Zxid(6), Zxid(6), None);
     let newest = store.snapshot();
     let mut bytes = fs::read(&newest).unwrap();
     *bytes.last_mut().unwrap() ^= 1;
@@ -182,7 +182,7 @@ fn an_image_that_is_fuzzy_beyond_the_end_of_the_log_is_refused() {
     // So many sessions that writing them takes a while, before the walk over the nodes begins.
     let mut large = Builder::new(1);
     (0..100_000).for_each(|id| large.session(SessionId(id), 1000));
-    *store.tree.write() = large.finish(Zxid(3), Zxid(3));
+    *store.tree.write() = large.finish(Zxid(3), Zxid(3), None);
     let dir = store.snapshots.path().to_owned();
     let options = SnapshotOptions {
         files: corral_engine::disk::files::real(),
@@ -197,7 +197,7 @@ fn an_image_that_is_fuzzy_beyond_the_end_of_the_log_is_refused() {
         }
         // Applied, and lost by the log afterwards.
         let header = TxnHeader { session: SessionId(1), cxid: Xid(1), zxid: Zxid(9), time_ms: 1 };
-        store.tree.write().apply(&TxnEntry { header, txn: Txn::Error(-101) }, None);
+        store.tree.write().apply(&TxnEntry { header, txn: Txn::Error(-101), digest: None }, None);
         let footer = snapshot.join().unwrap().footer;
         assert_eq!((footer.start, footer.end), (Zxid(3), Zxid(9)));
     });

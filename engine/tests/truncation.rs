@@ -179,7 +179,8 @@ fn a_snapshot_of_the_beginning_of_an_epoch_is_one_of_what_came_before() {
         Log::open(&store.options(), device, &recovered, Arc::new(move || wake.send(()).unwrap_or(()))).unwrap();
     for counter in 1..=3 {
         let header = TxnHeader { session: SessionId(7), cxid: Xid(0), zxid: Zxid::new(5, counter), time_ms: 1 };
-        log.group.append(&TxnEntry { header, txn: Txn::CreateSession { timeout_ms: 4000 } }, Duration::ZERO);
+        log.group
+            .append(&TxnEntry { header, txn: Txn::CreateSession { timeout_ms: 4000 }, digest: None }, Duration::ZERO);
     }
     log.settle(&ready).unwrap();
     drop(log);
@@ -303,7 +304,7 @@ fn a_cut_back_to_a_large_snapshot_keeps_it_whole() {
         let txn =
             CreateTxn { path: &path, data: Some(&data), acl: AclList::OPEN, ephemeral: false, parent_cversion: zxid };
         let header = TxnHeader { session: SessionId(1), cxid: Xid(1), zxid: Zxid(zxid.into()), time_ms: 1 };
-        tree.apply(&TxnEntry { header, txn: Txn::Create(txn) }, None);
+        tree.apply(&TxnEntry { header, txn: Txn::Create(txn), digest: None }, None);
     }
     let nodes = tree.len();
     adopt(&options, log, &RwLock::new(tree), 0).unwrap();

@@ -9,7 +9,8 @@ mod common;
 use common::ensemble::{Ensemble, Kind, Writers, connect, debians_zookeeper, dump, other_zookeeper};
 use common::identities::{self, check_identities};
 use common::{create, eventually};
-use corral_proto::ErrorCode;
+use corral_proto::request::CreateRequest;
+use corral_proto::{AclList, ErrorCode, MultiOp, MultiRequest, Request};
 use libtest_mimic::{Arguments, Trial};
 use std::path::Path;
 
@@ -18,7 +19,7 @@ type Scene = fn(&Kind);
 
 fn main() {
     let releases = [("debian", debians_zookeeper()), ("other", other_zookeeper())];
-    let scenes: [(&str, Scene); 7] = [
+    let scenes: [(&str, Scene); 8] = [
         ("one_by_one_the_members_are_replaced_and_back", replaced_one_by_one),
         ("each_follows_the_other_and_nothing_acknowledged_is_lost", each_follows_the_other),
         ("a_tail_that_no_quorum_had_disappears_under_either_leader", tails_disappear),
@@ -26,6 +27,7 @@ fn main() {
         ("what_a_client_has_shown_counts_with_every_leader", identities_count),
         ("one_of_ours_that_has_lost_its_history_is_sent_theirs", lost_history),
         ("who_has_missed_more_than_is_in_memory_is_sent_our_log", missed_more_than_memory),
+        ("a_session_with_many_nodes_ends_under_a_leader_of_ours", many_ephemerals),
     ];
     let mut trials = Vec::new();
     for (release, kind) in releases {
@@ -255,6 +257,33 @@ fn missed_more_than_memory(apache: &Kind) {
     writers.await_more(200);
     let promised = writers.finish();
     ensemble.check(&promised);
+}
+
+/// What the end of a session would name is more than Apache's learners read in one packet: they left with "Unreasonable length".
+fn many_ephemerals(apache: &Kind) {
+    let mut ensemble = Ensemble::new(3, 0);
+    ensemble.start_each(&[apache, apache, &CORRAL]);
+    let mut client = connect(&[ensemble.address(3)]);
+    let name = "x".repeat(60);
+    let (count, at_once) = (20_000, 1000);
+    for from in (0..count).step_by(at_once) {
+        let paths: Vec<String> = (from..from + at_once).map(|n| format!("/{name}-{n}")).collect();
+        let mut ops = Vec::new();
+        for path in &paths {
+            MultiOp::Create(CreateRequest { path, data: None, acl: AclList::OPEN, flags: 1 }).encode_into(&mut ops);
+        }
+        let request = Request::Multi(MultiRequest::from_encoded(at_once, &ops));
+        client.request(&request).expect("they are made");
+    }
+    client.request(&Request::CloseSession).expect("it is closed");
+    for id in 1..=3 {
+        let mut client = connect(&[ensemble.address(id)]);
+        client.request(&Request::Sync(Some("/"))).expect("it follows");
+        assert!(!dump(ensemble.address(id)).keys().any(|path| path.contains(&name)), "{id} has some of them");
+        assert!(!ensemble.said(id).contains("Unreasonable length"), "{id}: {}", ensemble.said(id));
+    }
+    assert_eq!(ensemble.leader(), 3, "nobody had to leave");
+    ensemble.check_digests();
 }
 
 /// Whether these bytes are in some file of a server's log, whoever wrote it.

@@ -4,7 +4,8 @@ mod common;
 
 use common::{PATIENCE, Server, create, eventually, get, temp_dir};
 use corral_net::client::{BlockingClient, four_letter_word};
-use corral_proto::request::{PathWatch, Request};
+use corral_proto::AclList;
+use corral_proto::request::{CreateRequest, PathWatch, Request};
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 
@@ -105,4 +106,63 @@ fn what_is_counted_begins_anew_when_it_is_asked_to() {
     assert!(received(word(&server, "cons")) < 10);
     // What a client has seen is no statistics.
     create(&mut client, "/b", b"").unwrap();
+}
+
+#[test]
+fn sessions_their_nodes_and_connections_are_dumped() {
+    let dir = temp_dir();
+    let server = Server::start(dir.path(), &[]);
+    let mut client = server.client();
+    let ephemeral = Request::Create(CreateRequest { path: "/e", data: None, acl: AclList::OPEN, flags: 1 });
+    client.request(&ephemeral).expect("it is made");
+    let session = client.session().id;
+    let said = word(&server, "dump");
+    let lines: Vec<&str> = said.lines().collect();
+    let is_date = |line: &str| {
+        let date = line.strip_prefix("1 expire at ").and_then(|rest| rest.strip_suffix(':')).unwrap_or_default();
+        let words: Vec<&str> = date.split(' ').collect();
+        words.len() == 6 && words[3].len() == 8 && words[4] == "UTC" && words[5].starts_with("20")
+    };
+    assert!(is_date(lines[2]) && is_date(lines[10]), "{said}");
+    let (id, rest) = (format!("\t{session}"), [lines[2], lines[10]]);
+    let ip = lines[11].strip_suffix(&format!(" sessionId: {session}")).expect("the session");
+    assert!(ip.starts_with("\tip: /127.0.0.1:"), "{said}");
+    let all = [
+        "SessionTracker dump:",
+        "Session Sets (1)/(1):",
+        rest[0],
+        &id,
+        "ephemeral nodes dump:",
+        "Sessions with Ephemerals (1):",
+        &format!("{session}:"),
+        "\t/e",
+        "Connections dump:",
+        "Connections Sets (1)/(1):",
+        rest[1],
+        lines[11],
+    ];
+    assert_eq!(lines, all);
+}
+
+/// What other members say can be compared with it: the same transactions give the same.
+#[test]
+fn every_128th_transaction_has_the_digest_of_the_tree() {
+    let dir = temp_dir();
+    let server = Server::start(dir.path(), &[]);
+    assert_eq!(word(&server, "hash"), "");
+    let mut client = server.client();
+    // The first transaction has opened the session.
+    (2..=300).for_each(|n| create(&mut client, &format!("/n{n}"), b"data").unwrap());
+    let said = word(&server, "hash");
+    let lines: Vec<(&str, &str)> = said.lines().filter_map(|line| line.split_once(": ")).collect();
+    assert_eq!(lines.iter().map(|line| line.0).collect::<Vec<_>>(), ["80", "100"], "{said}");
+    assert!(lines.iter().all(|line| line.1.parse::<i64>().is_ok()) && lines[0].1 != lines[1].1, "{said}");
+    drop(client);
+    drop(server);
+    let again = Server::start(dir.path(), &[]);
+    assert_eq!(word(&again, "hash"), said, "it is known again from the log");
+    let differences = word(&again, "mntr")
+        .lines()
+        .find_map(|line| line.strip_prefix("zk_digest_mismatches_count\t").map(str::to_owned));
+    assert_eq!(differences.as_deref(), Some("0"));
 }

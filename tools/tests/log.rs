@@ -162,7 +162,7 @@ fn json_has_one_object_a_line_with_the_same_facts() {
     let lines: Vec<Value> = out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!(lines.len(), records.len());
     for (found, bytes) in lines.iter().zip(&records) {
-        let TxnEntry { header, txn } = TxnEntry::decode(bytes).unwrap();
+        let TxnEntry { header, txn, .. } = TxnEntry::decode(bytes).unwrap();
         assert_eq!(found["zxid"], header.zxid.to_string());
         assert_eq!(found["session"], "0x1000000000000001");
         assert_eq!((&found["cxid"], &found["timeMs"]), (&json!(header.cxid.0), &json!(header.time_ms)));

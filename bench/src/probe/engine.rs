@@ -53,7 +53,7 @@ fn commits(dir: &Path, time: Duration, stop: &AtomicBool) -> Result<Sample, Stri
         let mut begin = Instant::now();
         let header = TxnHeader { session: SessionId(1), cxid: Xid(1), zxid: Zxid(zxid), time_ms: 0 };
         let txn = Txn::SetData { path: "/probe", data: Some(&DATA), version: 1 };
-        log.group.append(&TxnEntry { header, txn }, Duration::ZERO);
+        log.group.append(&TxnEntry { header, txn, digest: None }, Duration::ZERO);
         loop {
             log.submit(start.elapsed(), |_| ()).map_err(text)?;
             if log.in_flight() > 0 {

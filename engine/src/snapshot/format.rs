@@ -10,7 +10,8 @@
 use crate::tree::image::NodeImage;
 use bytes::BufMut;
 use corral_proto::jute::{Decoder, put_buffer, put_string};
-use corral_proto::{AclList, SessionId, Zxid};
+use corral_proto::{AclList, SessionId, StatPersisted, TreeDigest, Zxid};
+use std::ops::RangeInclusive;
 
 /// How payloads are stored (`snapshot.compression`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -51,7 +52,8 @@ pub struct Header {
 }
 
 const MAGIC: &[u8; 8] = b"CORRALSN";
-const FORMAT_VERSION: u32 = 1;
+/// 1 had no digest in its footer.
+const FORMAT_VERSIONS: RangeInclusive<u32> = 1..=2;
 
 impl Header {
     /// Encoded size in bytes.
@@ -61,7 +63,7 @@ impl Header {
     pub fn encode(&self) -> ([u8; Header::LEN], u32) {
         let mut bytes = [0; Header::LEN];
         bytes[0..8].copy_from_slice(MAGIC);
-        bytes[8..12].copy_from_slice(&FORMAT_VERSION.to_be_bytes());
+        bytes[8..12].copy_from_slice(&FORMAT_VERSIONS.end().to_be_bytes());
         bytes[12..20].copy_from_slice(&self.start.0.to_be_bytes());
         bytes[20..28].copy_from_slice(&self.wall_ms.to_be_bytes());
         bytes[28] = self.compression as u8;
@@ -70,11 +72,12 @@ impl Header {
         (bytes, crc)
     }
 
-    /// The version of the format, if it is not this one and the header is sound as far as every version has it.
+    /// The version of the format, if it is none that is known here and the header is sound as far as every version has it.
     pub fn other_version(bytes: &[u8]) -> Option<u32> {
         let bytes = bytes.get(..Header::LEN).filter(|bytes| &bytes[..8] == MAGIC)?;
         let int = |at: usize| u32::from_be_bytes(bytes[at..at + 4].try_into().expect("four bytes"));
-        (int(32) == crc32c::crc32c(&bytes[..32]) && int(8) != FORMAT_VERSION).then(|| int(8))
+        let is_other = !FORMAT_VERSIONS.contains(&int(8));
+        (int(32) == crc32c::crc32c(&bytes[..32]) && is_other).then(|| int(8))
     }
 
     /// Reads a header, and the checksum that the chain begins with.
@@ -93,7 +96,7 @@ impl Header {
         if int() as u32 != crc {
             return Err("the checksum of the header is wrong".to_owned());
         }
-        if version != FORMAT_VERSION {
+        if !FORMAT_VERSIONS.contains(&version) {
             return Err(format!("format version {version} is not known here"));
         }
         let compression = Compression::ALL.into_iter().find(|known| *known as u8 == bytes[28]);
@@ -215,10 +218,11 @@ pub fn put_node(out: &mut Vec<u8>, path: &str, image: &NodeImage<'_>, acl: u32) 
     put_string(out, path);
     put_buffer(out, image.data);
     out.put_u32(acl);
-    for long in [image.czxid.0, image.mzxid.0, image.pzxid.0, image.ctime, image.mtime, image.owner.0] {
+    let stat = &image.stat;
+    for long in [stat.czxid.0, stat.mzxid.0, stat.pzxid.0, stat.ctime, stat.mtime, stat.owner.0] {
         out.put_i64(long);
     }
-    for int in [image.version, image.created, image.aversion] {
+    for int in [stat.version, stat.created, stat.aversion] {
         out.put_i32(int);
     }
 }
@@ -237,9 +241,7 @@ pub fn get_record<'a>(d: &mut Decoder<'a>) -> Result<NodeRecord<'a>, String> {
     let [czxid, mzxid, pzxid, ctime, mtime, owner] = [long()?, long()?, long()?, long()?, long()?, long()?];
     let mut int = || d.int().map_err(broken);
     let [version, created, aversion] = [int()?, int()?, int()?];
-    let image = NodeImage {
-        data,
-        acl: AclList::OPEN,
+    let stat = StatPersisted {
         czxid: Zxid(czxid),
         mzxid: Zxid(mzxid),
         pzxid: Zxid(pzxid),
@@ -250,7 +252,7 @@ pub fn get_record<'a>(d: &mut Decoder<'a>) -> Result<NodeRecord<'a>, String> {
         aversion,
         owner: SessionId(owner),
     };
-    Ok(NodeRecord::Node { path, image, acl })
+    Ok(NodeRecord::Node { path, image: NodeImage { data, acl: AclList::OPEN, stat }, acl })
 }
 
 /// The payload of the footer.
@@ -264,29 +266,33 @@ pub struct Footer {
     pub nodes: u64,
     /// Bytes of all payloads, uncompressed.
     pub raw_bytes: u64,
+    /// The tree's digest when the walk ended, unless an earlier version has written the file.
+    pub digest: Option<TreeDigest>,
 }
 
 impl Footer {
-    /// Encoded size in bytes.
-    pub const LEN: usize = 32;
+    /// Encoded size in bytes, and without the digest.
+    const LEN: usize = 40;
+    const LEN_BEFORE: usize = 32;
 
-    /// The footer's payload.
-    pub fn encode(&self) -> [u8; Footer::LEN] {
-        let mut bytes = [0; Footer::LEN];
-        bytes[0..8].copy_from_slice(&self.start.0.to_be_bytes());
-        bytes[8..16].copy_from_slice(&self.end.0.to_be_bytes());
-        bytes[16..24].copy_from_slice(&self.nodes.to_be_bytes());
-        bytes[24..32].copy_from_slice(&self.raw_bytes.to_be_bytes());
-        bytes
+    /// Appends the footer's payload.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        out.put_i64(self.start.0);
+        out.put_i64(self.end.0);
+        out.put_u64(self.nodes);
+        out.put_u64(self.raw_bytes);
+        self.digest.into_iter().for_each(|digest| out.put_u64(digest.0));
     }
 
     /// Reads a footer's payload.
     pub fn parse(bytes: &[u8]) -> Result<Footer, &'static str> {
-        if bytes.len() != Footer::LEN {
+        if ![Footer::LEN_BEFORE, Footer::LEN].contains(&bytes.len()) {
             return Err("the footer has another size");
         }
         let mut d = Decoder::new(bytes);
         let mut long = || d.long().expect("the length was checked");
-        Ok(Footer { start: Zxid(long()), end: Zxid(long()), nodes: long() as u64, raw_bytes: long() as u64 })
+        let (start, end) = (Zxid(long()), Zxid(long()));
+        let (nodes, raw_bytes) = (long() as u64, long() as u64);
+        Ok(Footer { start, end, nodes, raw_bytes, digest: d.long().ok().map(|sum| TreeDigest(sum as u64)) })
     }
 }

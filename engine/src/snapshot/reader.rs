@@ -177,12 +177,12 @@ pub fn load(path: &Path, seed: u64, mut progress: impl FnMut(Done)) -> Result<(T
         }
         Ok(())
     })?;
-    let Footer { start, end, .. } = summary.footer;
+    let Footer { start, end, digest, .. } = summary.footer;
     if end < start {
         let why = "the footer's range ends before it begins".to_owned();
         return Err(StorageError::Corrupt { file: path.to_owned(), offset: summary.file_bytes, why });
     }
-    Ok((tree.finish(start, end), summary))
+    Ok((tree.finish(start, end, digest), summary))
 }
 
 struct Source {

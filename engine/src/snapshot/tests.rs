@@ -13,7 +13,7 @@ use std::sync::atomic::AtomicBool;
 
 fn apply(tree: &mut Tree, zxid: i64, txn: Txn<'_>) {
     let header = TxnHeader { session: SessionId(7), cxid: Xid(1), zxid: Zxid(zxid), time_ms: 1000 + zxid };
-    tree.apply(&TxnEntry { header, txn }, None);
+    tree.apply(&TxnEntry { header, txn, digest: None }, None);
 }
 
 fn grown(nodes: i64) -> Tree {

@@ -20,7 +20,7 @@ use crate::disk::round_up;
 use crate::error::StorageError;
 use crate::tree::Tree;
 use bytes::BufMut;
-use corral_proto::Zxid;
+use corral_proto::{TreeDigest, Zxid};
 use parking_lot::RwLock;
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -109,9 +109,9 @@ pub fn take_when(
             }
         }
         out.block(Kind::Sessions, count, &mut payload)?;
-        let Some((nodes, end)) = walk(tree, &mut out, &mut payload, cancel)? else { return Ok(None) };
-        let footer = Footer { start, end, nodes, raw_bytes: out.raw_bytes };
-        payload.extend_from_slice(&footer.encode());
+        let Some((nodes, end, digest)) = walk(tree, &mut out, &mut payload, cancel)? else { return Ok(None) };
+        let footer = Footer { start, end, nodes, raw_bytes: out.raw_bytes, digest: Some(digest) };
+        footer.encode(&mut payload);
         out.block(Kind::Footer, 1, &mut payload)?;
         let file_bytes = out.finish()?;
         while !is_durable(end) {
@@ -130,13 +130,13 @@ pub fn take_when(
     written
 }
 
-/// Writes all nodes; how many there were and what was applied last, or `None` if it was cancelled.
+/// Writes all nodes; how many there were, what was applied last, and the tree's digest then; `None` if it was cancelled.
 fn walk(
     tree: &RwLock<Tree>,
     out: &mut BlockWriter,
     payload: &mut Vec<u8>,
     cancel: &AtomicBool,
-) -> Result<Option<(u64, Zxid)>, StorageError> {
+) -> Result<Option<(u64, Zxid, TreeDigest)>, StorageError> {
     let mut acls: BTreeMap<Vec<u8>, u32> = BTreeMap::new();
     let (mut count, mut nodes, mut next) = (0u32, 0u64, 0u32);
     loop {
@@ -161,14 +161,14 @@ fn walk(
             nodes += 1;
             payload.len() - before < WALK_BYTES
         });
-        let end = tree.last_applied();
+        let end = (tree.last_applied(), tree.digest());
         drop(tree);
         if payload.len() >= BLOCK_BYTES || go_on.is_none() {
             out.block(Kind::Nodes, std::mem::take(&mut count), payload)?;
         }
         match go_on {
             Some(slot) => next = slot,
-            None => return Ok(Some((nodes, end))),
+            None => return Ok(Some((nodes, end.0, end.1))),
         }
     }
 }

@@ -5,11 +5,22 @@
 
 use corral_proto::AclList;
 use std::collections::BTreeMap;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 
 /// The number of a list in its [`AclTable`]. Means nothing outside of this tree.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct AclId(u32);
+pub struct AclId(NonZeroU32);
+
+impl AclId {
+    fn new(slot: usize) -> AclId {
+        AclId(NonZeroU32::new(slot as u32 + 1).expect("fewer than 2^32 - 1 lists"))
+    }
+
+    fn slot(self) -> usize {
+        self.0.get() as usize - 1
+    }
+}
 
 /// All lists that nodes have.
 #[derive(Debug, Default)]
@@ -29,13 +40,13 @@ impl AclTable {
     /// The number of `acl`, with one user more.
     pub fn intern(&mut self, acl: AclList<'_>) -> AclId {
         if let Some(id) = self.ids.get(acl.encoded()) {
-            self.lists[id.0 as usize].as_mut().expect("has users").users += 1;
+            self.lists[id.slot()].as_mut().expect("has users").users += 1;
             return *id;
         }
         let encoded: Arc<[u8]> = acl.encoded().into();
         let shared = Some(Shared { encoded: encoded.clone(), users: 1 });
-        let id = self.free.pop().unwrap_or(AclId(self.lists.len() as u32));
-        match self.lists.get_mut(id.0 as usize) {
+        let id = self.free.pop().unwrap_or(AclId::new(self.lists.len()));
+        match self.lists.get_mut(id.slot()) {
             Some(slot) => *slot = shared,
             None => self.lists.push(shared),
         }
@@ -45,7 +56,7 @@ impl AclTable {
 
     /// One user less.
     pub fn release(&mut self, id: AclId) {
-        let slot = &mut self.lists[id.0 as usize];
+        let slot = &mut self.lists[id.slot()];
         let shared = slot.as_mut().expect("has users");
         shared.users -= 1;
         if shared.users == 0 {
@@ -62,7 +73,7 @@ impl AclTable {
 
     /// The list's bytes, to keep beyond the tree's lock.
     pub fn shared(&self, id: AclId) -> &Arc<[u8]> {
-        &self.lists[id.0 as usize].as_ref().expect("has users").encoded
+        &self.lists[id.slot()].as_ref().expect("has users").encoded
     }
 
     /// The bytes of all lists.

@@ -16,8 +16,9 @@
 //!
 //! **Not here**: files and checksums ([`crate::snapshot`]), the log.
 
+use super::digest::Content;
 use super::{NodeId, SessionId, Tree, Zxid, path};
-use corral_proto::AclList;
+use corral_proto::{AclList, StatPersisted, TreeDigest};
 
 pub use super::node::NodeImage;
 
@@ -45,21 +46,7 @@ impl Tree {
 
     /// The image of one node.
     pub fn image(&self, id: NodeId) -> NodeImage<'_> {
-        let node = self.nodes.get(id);
-        let uncommon = self.nodes.uncommon(id);
-        NodeImage {
-            data: self.nodes.data(id),
-            acl: self.acls.get(node.acl),
-            czxid: node.czxid,
-            mzxid: node.mzxid,
-            pzxid: uncommon.pzxid,
-            ctime: node.ctime,
-            mtime: node.mtime,
-            version: node.version,
-            created: uncommon.created,
-            aversion: uncommon.aversion,
-            owner: uncommon.owner,
-        }
+        NodeImage { data: self.nodes.data(id), acl: self.acl(id), stat: self.nodes.persisted(id) }
     }
 
     /// Whether what is missing from a fuzzy image has been replayed: only then may the tree be served.
@@ -81,19 +68,20 @@ impl Tree {
 
     fn child_or_placeholder(&mut self, parent: NodeId, name: &str) -> NodeId {
         self.child(parent, name).unwrap_or_else(|| {
-            let id = self.insert(parent, name, &NodeImage::new(None, AclList::OPEN, Zxid::ZERO, 0, SessionId::NONE));
-            self.nodes.uncommon_mut(id).placeholder = true;
+            let stat = StatPersisted::new(Zxid::ZERO, 0, SessionId::NONE);
+            let id = self.insert(parent, name, &NodeImage { data: None, acl: AclList::OPEN, stat }, Content::default());
+            self.nodes.update(id, |node| node.placeholder = true);
             self.placeholders += 1;
             id
         })
     }
 
     /// The node becomes the one in `image`, in its place and with its children.
-    pub(super) fn overwrite(&mut self, id: NodeId, image: &NodeImage<'_>) {
+    pub(super) fn overwrite(&mut self, id: NodeId, image: &NodeImage<'_>, content: Content) {
         self.disown(id);
         self.placeholders -= usize::from(self.nodes.uncommon(id).placeholder);
         let acl = self.acls.intern(image.acl);
-        let old = self.nodes.overwrite(id, image, acl);
+        let old = self.nodes.overwrite(id, image, acl, content);
         self.acls.release(old);
         self.own(id);
     }
@@ -139,8 +127,9 @@ impl Builder {
             return Err("a node has an impossible path");
         }
         let (parent, name) = path::split(path).expect("a valid path begins with a slash");
+        let content = Content::of(path, image.data);
         if name.is_empty() {
-            self.tree.overwrite(NodeId::ROOT, image);
+            self.tree.overwrite(NodeId::ROOT, image, content);
             return Ok(());
         }
         if self.last_parent.0 != parent {
@@ -150,8 +139,8 @@ impl Builder {
         }
         let parent = self.last_parent.1;
         match self.tree.child(parent, name) {
-            Some(id) => self.tree.overwrite(id, image),
-            None => _ = self.tree.insert(parent, name, image),
+            Some(id) => self.tree.overwrite(id, image, content),
+            None => _ = self.tree.insert(parent, name, image, content),
         }
         Ok(())
     }
@@ -161,18 +150,21 @@ impl Builder {
         self.tree.sessions.insert(session, timeout_ms);
     }
 
-    /// The image is complete: what was applied up to `start` is in it as a whole, what was applied up to `end` in parts. The
-    /// tree is to be served only when it [is whole](Tree::is_whole).
-    pub fn finish(mut self, start: Zxid, end: Zxid) -> Tree {
+    /// The image is complete: what was applied up to `start` is in it as a whole, what was applied up to `end` in parts; then the tree had
+    /// this digest, if that is known. The tree is to be served only when it [is whole](Tree::is_whole).
+    pub fn finish(mut self, start: Zxid, end: Zxid, digest: Option<TreeDigest>) -> Tree {
         assert!(start <= end, "a walk does not end before it begins");
         self.tree.last_applied = start;
         self.tree.fuzzy_until = end;
+        self.tree.at_fuzzy_end = digest;
+        self.tree.compare(None);
         self.tree
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::digest::counts;
     use super::*;
     use corral_proto::txn::CreateTxn;
     use corral_proto::{Jute, SubTxns, Txn, TxnEntry, TxnHeader, Xid};
@@ -180,16 +172,21 @@ mod tests {
 
     /// Everything that can be known of a tree, in an order of its own.
     fn dump(tree: &Tree) -> (Vec<(String, String)>, String) {
-        let mut nodes = Vec::new();
+        let (mut nodes, mut digest) = (Vec::new(), TreeDigest::default());
         tree.walk(0, usize::MAX, |path, image| {
+            if counts(path) {
+                digest = digest.exchange(0, Content::of(path, image.data).with(&image.stat));
+            }
             let id = tree.find(path).unwrap();
             nodes.push((path.to_owned(), format!("{image:?} {:?} {}", tree.stat(id), tree.below(id))));
             true
         });
+        assert_eq!(digest, tree.digest());
         nodes.sort();
         let mut mortals: Vec<String> = tree.mortals(None).map(|id| tree.path(id)).collect();
         mortals.sort();
-        let rest = (tree.sessions(), tree.last_applied(), tree.ephemeral_count(), tree.bytes(), mortals);
+        let counted = (tree.ephemeral_count(), tree.bytes(), tree.digest());
+        let rest = (tree.sessions(), tree.last_applied(), counted, mortals);
         (nodes, format!("{rest:?}"))
     }
 
@@ -245,7 +242,7 @@ mod tests {
                 if tree.find(&path).is_some() || tree.stat(id).ephemeral_owner != SessionId::NONE {
                     return None;
                 }
-                let parent_cversion = tree.created(id) + 1;
+                let parent_cversion = tree.persisted(id).created + 1;
                 let txn = CreateTxn {
                     path: &path,
                     data: Some(b"new"),
@@ -316,7 +313,7 @@ mod tests {
     }
 
     fn own(image: NodeImage<'_>) -> OwnedImage {
-        let kept = NodeImage { data: None, acl: AclList::OPEN, ..image };
+        let kept = NodeImage { data: None, acl: AclList::OPEN, stat: image.stat };
         OwnedImage { data: image.data.map(<[u8]>::to_vec), acl: image.acl.encoded().to_vec(), image: kept }
     }
 
@@ -386,21 +383,22 @@ mod tests {
                 let image = NodeImage { data: owned.data.as_deref(), acl, ..owned.image };
                 restored.node(path, &image).unwrap();
             }
-            let mut restored = restored.finish(walk.start, tree.last_applied());
+            let mut restored = restored.finish(walk.start, tree.last_applied(), Some(tree.digest()));
             for bytes in &log[walk.start.0 as usize..] {
                 restored.apply(&TxnEntry::decode(bytes).unwrap(), None);
             }
             prop_assert_eq!(restored.is_whole(), Ok(()));
+            prop_assert_eq!((restored.difference(), restored.differences()), (None, 0));
             prop_assert_eq!(dump(&restored), dump(&tree));
         }
     }
 
     #[test]
     fn a_tree_whose_log_is_too_short_is_not_whole() {
-        let mut tree = Builder::new(1).finish(Zxid(3), Zxid(5));
+        let mut tree = Builder::new(1).finish(Zxid(3), Zxid(5), None);
         assert!(tree.is_whole().unwrap_err().contains("0x5"));
         let header = TxnHeader { session: SessionId(1), cxid: Xid(1), zxid: Zxid(5), time_ms: 0 };
-        tree.apply(&TxnEntry { header, txn: Txn::Error(-101) }, None);
+        tree.apply(&TxnEntry { header, txn: Txn::Error(-101), digest: None }, None);
         assert_eq!(tree.is_whole(), Ok(()));
     }
 }

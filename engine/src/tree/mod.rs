@@ -13,6 +13,7 @@
 //! **Not here**: whether a client may do something (the sequencer decides before there is a transaction), watches.
 
 pub mod acl;
+pub mod digest;
 mod heap;
 pub mod image;
 mod index;
@@ -25,7 +26,8 @@ pub use node::NodeId;
 use acl::AclTable;
 use corral_proto::jute::{StrList, put_string};
 use corral_proto::txn::CreateTxn;
-use corral_proto::{AclList, EventType, SessionId, Stat, Txn, TxnEntry, TxnHeader, Zxid};
+use corral_proto::{AclList, EventType, SessionId, Stat, StatPersisted, TreeDigest, Txn, TxnEntry, TxnHeader, Zxid};
+use digest::{Content, Difference, Digests};
 use index::Index;
 use node::NodeImage;
 use nodes::Nodes;
@@ -78,7 +80,10 @@ pub struct Tree {
     last_applied: Zxid,
     /// Up to this transaction the tree may be ahead of what is applied to it: it was restored from a fuzzy image.
     fuzzy_until: Zxid,
+    /// What the digest was at that time, if the image says so.
+    at_fuzzy_end: Option<TreeDigest>,
     placeholders: usize,
+    digests: Digests,
 }
 
 impl Tree {
@@ -95,22 +100,28 @@ impl Tree {
             sessions: BTreeMap::new(),
             last_applied: Zxid::ZERO,
             fuzzy_until: Zxid::ZERO,
+            at_fuzzy_end: None,
             placeholders: 0,
+            digests: Digests::default(),
         };
-        let built_in = |acl| NodeImage::new(Some(b""), acl, Zxid::ZERO, 0, SessionId::NONE);
-        let root = built_in(AclList::OPEN);
-        let acl = tree.acls.intern(root.acl);
-        tree.nodes.root(&root, acl);
-        for (parent, name, acl) in [
-            ("/", "zookeeper", AclList::OPEN),
-            ("/zookeeper", "quota", AclList::OPEN),
-            ("/zookeeper", "config", AclList::READ_ONLY),
-        ] {
-            let parent = tree.find(parent).expect("made just now");
-            tree.insert(parent, name, &built_in(acl));
+        let data = Some(&b""[..]);
+        for path in BUILT_IN {
+            let acl = if path == CONFIG { AclList::READ_ONLY } else { AclList::OPEN };
+            let image = NodeImage { data, acl, stat: StatPersisted::new(Zxid::ZERO, 0, SessionId::NONE) };
+            let content = Content::of(path, data);
+            match path::split(path).expect("a path begins with a slash") {
+                (_, "") => {
+                    let acl = tree.acls.intern(acl);
+                    tree.nodes.root(&image, acl, content);
+                }
+                (parent, name) => {
+                    let parent = tree.find(parent).expect("the parents come first");
+                    tree.insert(parent, name, &image, content);
+                }
+            }
         }
         let config = tree.find(CONFIG).expect("made just now");
-        tree.nodes.uncommon_mut(config).aversion = -1;
+        tree.nodes.update(config, |config| config.aversion = -1);
         tree
     }
 
@@ -129,8 +140,8 @@ impl Tree {
     /// `initConfigInZKDatabase`).
     pub fn set_config(&mut self, members: &str) {
         let id = self.find(CONFIG).expect("a tree has its built-in nodes");
-        self.nodes.set_data(id, Some(members.as_bytes()));
-        self.nodes.get_mut(id).version = -1;
+        let (data, stat) = (Some(members.as_bytes()), self.nodes.persisted(id));
+        self.nodes.set(id, data, Content::of(CONFIG, data), -1, (stat.mzxid, stat.mtime));
     }
 
     /// How many nodes there are, the built-in ones included.
@@ -151,6 +162,31 @@ impl Tree {
     /// Bytes of all names and data.
     pub fn bytes(&self) -> u64 {
         self.nodes.bytes()
+    }
+
+    /// The digest of all nodes ([`digest`]).
+    pub fn digest(&self) -> TreeDigest {
+        self.nodes.digest()
+    }
+
+    /// What the digest was after some of the newest transactions, the oldest first.
+    pub fn past_digests(&self) -> impl Iterator<Item = (Zxid, TreeDigest)> {
+        self.digests.past()
+    }
+
+    /// Since when the tree is not as its leader's, as far as that is known.
+    pub fn difference(&self) -> Option<Difference> {
+        self.digests.difference()
+    }
+
+    /// The tree may hold parts of transactions that are yet to be applied to it, or not any more: until then it is compared with nothing.
+    pub fn set_fuzzy(&mut self, is_fuzzy: bool) {
+        self.digests.is_fuzzy = is_fuzzy;
+    }
+
+    /// After how many transactions it was not.
+    pub fn differences(&self) -> u64 {
+        self.digests.differences()
     }
 
     /// Bytes: no node has ever had longer data. Whoever wants to know that none is long need not look at each.
@@ -196,9 +232,19 @@ impl Tree {
         self.acls.get(self.nodes.get(id).acl)
     }
 
-    /// Children ever created under the node: the next sequential child's number.
-    pub fn created(&self, id: NodeId) -> i32 {
-        self.nodes.uncommon(id).created
+    /// The stored part of the node's state.
+    pub fn persisted(&self, id: NodeId) -> StatPersisted {
+        self.nodes.persisted(id)
+    }
+
+    /// The node's path and data, as far as the digest needs them.
+    pub fn content(&self, id: NodeId) -> Content {
+        self.nodes.content(id)
+    }
+
+    /// Direct children of the node.
+    pub fn num_children(&self, id: NodeId) -> i32 {
+        self.nodes.uncommon(id).num_children
     }
 
     /// The names of the node's children, encoded one after the other, and how many; the newest first.
@@ -241,6 +287,11 @@ impl Tree {
         self.ephemerals.get(&session).into_iter().flatten().map(|id| self.path(*id)).collect()
     }
 
+    /// The sessions that have ephemeral nodes, and the paths of those.
+    pub fn all_ephemerals(&self) -> impl Iterator<Item = (SessionId, Vec<String>)> {
+        self.ephemerals.keys().map(|session| (*session, self.ephemerals(*session)))
+    }
+
     /// The full path of a node.
     pub fn path(&self, id: NodeId) -> String {
         if id == NodeId::ROOT {
@@ -268,7 +319,18 @@ impl Tree {
         };
         // Only now, so that a snapshot's name never points into the middle of a multi (ZOOKEEPER-3127).
         self.last_applied = header.zxid;
+        self.compare(entry.digest);
         applied
+    }
+
+    /// Compares the digest with the leader's, and with that of the image that the tree was restored from; as long as the tree holds parts
+    /// of transactions that are yet to be applied, it says nothing.
+    fn compare(&mut self, leaders: Option<TreeDigest>) {
+        if self.last_applied < self.fuzzy_until || self.placeholders > 0 || self.digests.is_fuzzy {
+            return;
+        }
+        let images = self.at_fuzzy_end.take().filter(|_| self.last_applied == self.fuzzy_until);
+        self.digests.is(self.last_applied, self.digest(), leaders.or(images));
     }
 
     fn apply_one(&mut self, header: &TxnHeader, txn: &Txn<'_>, changes: &mut Option<&mut Vec<Change>>) -> Applied {
@@ -305,25 +367,28 @@ impl Tree {
         let Some((parent_path, name)) = path::split(txn.path) else { return Applied::Nothing };
         let Some(parent) = self.find(parent_path) else { return Applied::Nothing };
         let existing = self.child(parent, name);
-        let above = self.nodes.uncommon_mut(parent);
-        let created = if txn.parent_cversion == -1 { above.created.wrapping_add(1) } else { txn.parent_cversion };
-        if created > above.created {
-            above.created = created;
-            above.pzxid = header.zxid;
-        } else if created == i32::MAX {
-            // The count stands still once it is used up; that there was a creation must show all the same.
-            above.pzxid = header.zxid.max(above.pzxid);
-        }
-        let image = NodeImage::new(txn.data, txn.acl, header.zxid, header.time_ms, owner);
+        self.nodes.update(parent, |above| {
+            let created = if txn.parent_cversion == -1 { above.created.wrapping_add(1) } else { txn.parent_cversion };
+            if created > above.created {
+                above.created = created;
+                above.pzxid = header.zxid;
+            } else if created == i32::MAX {
+                // The count stands still once it is used up; that there was a creation must show all the same.
+                above.pzxid = header.zxid.max(above.pzxid);
+            }
+        });
+        let mut stat = StatPersisted::new(header.zxid, header.time_ms, owner);
+        let content = Content::of(txn.path, txn.data);
         if let Some(existing) = existing {
             if self.nodes.uncommon(existing).placeholder {
-                self.overwrite(existing, &NodeImage { created: self.created(existing), ..image });
+                stat.created = self.nodes.uncommon(existing).created;
+                self.overwrite(existing, &NodeImage { data: txn.data, acl: txn.acl, stat }, content);
             } else {
                 self.change_acl(existing, txn.acl);
             }
             return Applied::Nothing;
         }
-        let id = self.insert(parent, name, &image);
+        let id = self.insert(parent, name, &NodeImage { data: txn.data, acl: txn.acl, stat }, content);
         self.report(changes, header.zxid, EventType::NodeCreated, txn.path, id);
         self.report(changes, header.zxid, EventType::NodeChildrenChanged, parent_path, parent);
         Applied::Stat(self.stat(id))
@@ -333,8 +398,7 @@ impl Tree {
         let Some((parent_path, name)) = path::split(path) else { return Applied::Nothing };
         let Some(parent) = self.find(parent_path) else { return Applied::Nothing };
         // Also when the node is gone already: the parent must not be left with an older pzxid (ZOOKEEPER-3125).
-        let pzxid = &mut self.nodes.uncommon_mut(parent).pzxid;
-        *pzxid = header.zxid.max(*pzxid);
+        self.nodes.update(parent, |above| above.pzxid = header.zxid.max(above.pzxid));
         let Some(id) = self.child(parent, name) else { return Applied::Nothing };
         self.report(changes, header.zxid, EventType::NodeDeleted, path, id);
         if header.zxid <= self.fuzzy_until {
@@ -355,9 +419,7 @@ impl Tree {
         changes: &mut Option<&mut Vec<Change>>,
     ) -> Applied {
         let Some(id) = self.find(path) else { return Applied::Nothing };
-        self.nodes.set_data(id, data);
-        let node = self.nodes.get_mut(id);
-        (node.version, node.mzxid, node.mtime) = (version, header.zxid, header.time_ms);
+        self.nodes.set(id, data, Content::of(path, data), version, (header.zxid, header.time_ms));
         self.report(changes, header.zxid, EventType::NodeDataChanged, path, id);
         Applied::Stat(self.stat(id))
     }
@@ -365,13 +427,13 @@ impl Tree {
     fn set_acl(&mut self, path: &str, acl: AclList<'_>, version: i32) -> Applied {
         let Some(id) = self.find(path) else { return Applied::Nothing };
         self.change_acl(id, acl);
-        self.nodes.uncommon_mut(id).aversion = version;
+        self.nodes.update(id, |node| node.aversion = version);
         Applied::Stat(self.stat(id))
     }
 
     fn change_acl(&mut self, id: NodeId, acl: AclList<'_>) {
         let acl = self.acls.intern(acl);
-        let old = std::mem::replace(&mut self.nodes.get_mut(id).acl, acl);
+        let old = self.nodes.exchange_acl(id, acl);
         self.acls.release(old);
     }
 
@@ -404,9 +466,9 @@ impl Tree {
         self.index.find(hash, |id| self.nodes.get(id).parent == parent && self.nodes.name_bytes(id) == name.as_bytes())
     }
 
-    fn insert(&mut self, parent: NodeId, name: &str, image: &NodeImage<'_>) -> NodeId {
+    fn insert(&mut self, parent: NodeId, name: &str, image: &NodeImage<'_>, content: Content) -> NodeId {
         let acl = self.acls.intern(image.acl);
-        let id = self.nodes.insert(parent, name, image, acl);
+        let id = self.nodes.insert(parent, name, image, acl, content);
         self.index.insert(self.index.hash(parent, name.as_bytes()), id);
         self.own(id);
         id

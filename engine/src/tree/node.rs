@@ -5,8 +5,9 @@
 //! ([`NodeId`]) are 32 bits.
 
 use super::acl::AclId;
+use super::digest::Content;
 use super::heap::Stored;
-use corral_proto::{AclList, SessionId, Zxid};
+use corral_proto::{AclList, SessionId, StatPersisted, Zxid};
 
 /// The number of a node in its tree; used again after the node is deleted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -24,43 +25,8 @@ pub struct NodeImage<'a> {
     pub data: Option<&'a [u8]>,
     /// Its access control list.
     pub acl: AclList<'a>,
-    /// Transaction that created it.
-    pub czxid: Zxid,
-    /// Transaction that last changed its data.
-    pub mzxid: Zxid,
-    /// Transaction that last created or deleted a child.
-    pub pzxid: Zxid,
-    /// When it was created, in ms since the epoch.
-    pub ctime: i64,
-    /// When its data last changed.
-    pub mtime: i64,
-    /// Changes of its data.
-    pub version: i32,
-    /// Children ever created.
-    pub created: i32,
-    /// Changes of its list.
-    pub aversion: i32,
-    /// The session it belongs to, or none, or the mark of a container or of a node that lives for a time.
-    pub owner: SessionId,
-}
-
-impl<'a> NodeImage<'a> {
-    /// A node as it is when the transaction `zxid` has just created it.
-    pub(super) fn new(data: Option<&'a [u8]>, acl: AclList<'a>, zxid: Zxid, time_ms: i64, owner: SessionId) -> Self {
-        NodeImage {
-            data,
-            acl,
-            czxid: zxid,
-            mzxid: zxid,
-            pzxid: zxid,
-            ctime: time_ms,
-            mtime: time_ms,
-            version: 0,
-            created: 0,
-            aversion: 0,
-            owner,
-        }
-    }
+    /// Its state.
+    pub stat: StatPersisted,
 }
 
 #[derive(Debug)]
@@ -75,13 +41,43 @@ pub(super) struct Node {
     pub(super) mtime: i64,
     pub(super) version: i32,
     pub(super) uncommon: UncommonId,
-    pub(super) name_len: u32,
-    pub(super) has_data: bool,
+    pub(super) shape: Shape,
+    pub(super) content: Content,
     /// The name, then the data.
     pub(super) stored: Stored,
 }
 
 const _: () = assert!(size_of::<Option<Node>>() <= 72);
+
+/// The length of the node's name, whether it has data, and whether it counts for the tree's digest, in four bytes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Shape(u32);
+
+impl Shape {
+    const HAS_DATA: u32 = 1 << 31;
+    const COUNTS: u32 = 1 << 30;
+
+    pub(super) fn new(name_len: usize, counts: bool) -> Shape {
+        assert!(name_len < Shape::COUNTS as usize, "a record is smaller than 1 GiB");
+        Shape(name_len as u32 | if counts { Shape::COUNTS } else { 0 })
+    }
+
+    pub(super) fn with_data(self, has_data: bool) -> Shape {
+        Shape(self.0 & !Shape::HAS_DATA | if has_data { Shape::HAS_DATA } else { 0 })
+    }
+
+    pub(super) fn name_len(self) -> usize {
+        (self.0 & !(Shape::HAS_DATA | Shape::COUNTS)) as usize
+    }
+
+    pub(super) fn has_data(self) -> bool {
+        self.0 & Shape::HAS_DATA != 0
+    }
+
+    pub(super) fn counts(self) -> bool {
+        self.0 & Shape::COUNTS != 0
+    }
+}
 
 /// The number of a node's [`Uncommon`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -4,14 +4,16 @@
 //! deleted node is used again.
 //!
 //! **Invariants**: every node but the root is in its parent's list once; `num_children` is the length of that list; a node without an
-//! [`Uncommon`] has no children and never had any; every node but the root knows how many there are below it.
+//! [`Uncommon`] has no children and never had any; every node but the root knows how many there are below it; `digest` is the sum of
+//! the numbers of all nodes that count.
 //!
 //! **Not here**: finding a child by its name ([`super::index`]), counting the users of lists.
 
 use super::acl::AclId;
+use super::digest::Content;
 use super::heap::{Heap, Moved};
-use super::node::{Node, NodeId, NodeImage, Uncommon, UncommonId};
-use corral_proto::{SessionId, Stat};
+use super::node::{Node, NodeId, NodeImage, Shape, Uncommon, UncommonId};
+use corral_proto::{SessionId, Stat, StatPersisted, TreeDigest, Zxid};
 use slab::Slab;
 
 #[derive(Debug, Default)]
@@ -21,6 +23,7 @@ pub(super) struct Nodes {
     uncommon: Slab<Uncommon>,
     heap: Heap,
     longest_data: usize,
+    digest: TreeDigest,
 }
 
 impl Nodes {
@@ -31,6 +34,11 @@ impl Nodes {
     /// Bytes of all names and data.
     pub(super) fn bytes(&self) -> u64 {
         self.heap.bytes()
+    }
+
+    /// See [`super::digest`].
+    pub(super) fn digest(&self) -> TreeDigest {
+        self.digest
     }
 
     /// No data has ever been longer.
@@ -62,7 +70,7 @@ impl Nodes {
         self.slots[id.0 as usize].as_ref().expect("a node's number is used only while the node exists")
     }
 
-    pub(super) fn get_mut(&mut self, id: NodeId) -> &mut Node {
+    fn get_mut(&mut self, id: NodeId) -> &mut Node {
         occupied(&mut self.slots, id)
     }
 
@@ -75,7 +83,7 @@ impl Nodes {
     }
 
     /// The same to be changed: the node gets one if it has none.
-    pub(super) fn uncommon_mut(&mut self, id: NodeId) -> &mut Uncommon {
+    fn uncommon_mut(&mut self, id: NodeId) -> &mut Uncommon {
         let node = occupied(&mut self.slots, id);
         if node.uncommon == UncommonId::NONE {
             node.uncommon = UncommonId(self.uncommon.insert(Uncommon::of_most(node.czxid)) as u32);
@@ -85,7 +93,7 @@ impl Nodes {
 
     pub(super) fn name_bytes(&self, id: NodeId) -> &[u8] {
         let node = self.get(id);
-        &self.heap.get(node.stored)[..node.name_len as usize]
+        &self.heap.get(node.stored)[..node.shape.name_len()]
     }
 
     pub(super) fn name(&self, id: NodeId) -> &str {
@@ -94,15 +102,70 @@ impl Nodes {
 
     pub(super) fn data(&self, id: NodeId) -> Option<&[u8]> {
         let node = self.get(id);
-        node.has_data.then(|| &self.heap.get(node.stored)[node.name_len as usize..])
+        node.shape.has_data().then(|| &self.heap.get(node.stored)[node.shape.name_len()..])
     }
 
-    pub(super) fn set_data(&mut self, id: NodeId, data: Option<&[u8]>) {
+    /// The stored part of a node's state.
+    pub(super) fn persisted(&self, id: NodeId) -> StatPersisted {
+        let (node, uncommon) = (self.get(id), self.uncommon(id));
+        StatPersisted {
+            czxid: node.czxid,
+            mzxid: node.mzxid,
+            ctime: node.ctime,
+            mtime: node.mtime,
+            version: node.version,
+            created: uncommon.created,
+            aversion: uncommon.aversion,
+            owner: uncommon.owner,
+            pzxid: uncommon.pzxid,
+        }
+    }
+
+    /// Path and data, as far as the digest needs them.
+    pub(super) fn content(&self, id: NodeId) -> Content {
+        self.get(id).content
+    }
+
+    /// What the node is in the digest.
+    fn number(&self, id: NodeId) -> u32 {
+        let node = self.get(id);
+        if node.shape.counts() { node.content.with(&self.persisted(id)) } else { 0 }
+    }
+
+    /// What the node is in the digest is exchanged for what it is after `change`.
+    fn change<R>(&mut self, id: NodeId, change: impl FnOnce(&mut Nodes) -> R) -> R {
+        let before = self.number(id);
+        let result = change(self);
+        self.digest = self.digest.exchange(before, self.number(id));
+        result
+    }
+
+    /// Changes what few nodes have, but for what hangs on the node.
+    pub(super) fn update(&mut self, id: NodeId, update: impl FnOnce(&mut Uncommon)) {
+        self.change(id, |nodes| update(nodes.uncommon_mut(id)));
+    }
+
+    /// The node has this list now; which one it had before.
+    pub(super) fn exchange_acl(&mut self, id: NodeId, acl: AclId) -> AclId {
+        std::mem::replace(&mut self.get_mut(id).acl, acl)
+    }
+
+    /// A transaction, at its time, has set data.
+    pub(super) fn set(&mut self, id: NodeId, data: Option<&[u8]>, content: Content, version: i32, by: (Zxid, i64)) {
+        self.change(id, |nodes| {
+            nodes.set_data(id, data, content);
+            let node = nodes.get_mut(id);
+            (node.version, (node.mzxid, node.mtime)) = (version, by);
+        });
+    }
+
+    fn set_data(&mut self, id: NodeId, data: Option<&[u8]>, content: Content) {
         self.has_had(data);
         let node = occupied(&mut self.slots, id);
         let moved;
-        (node.stored, moved) = self.heap.replace(id.0, node.stored, node.name_len as usize, data.unwrap_or_default());
-        node.has_data = data.is_some();
+        (node.stored, moved) = self.heap.replace(id.0, node.stored, node.shape.name_len(), data.unwrap_or_default());
+        node.shape = node.shape.with_data(data.is_some());
+        node.content = content;
         self.follow(moved);
     }
 
@@ -126,21 +189,28 @@ impl Nodes {
             aversion: uncommon.aversion,
             // Clients see neither containers nor times.
             ephemeral_owner: if uncommon.owner.is_session() { uncommon.owner } else { SessionId::NONE },
-            data_length: (node.stored.len() - node.name_len as usize) as i32,
+            data_length: (node.stored.len() - node.shape.name_len()) as i32,
             num_children: uncommon.num_children,
             pzxid: uncommon.pzxid,
         }
     }
 
     /// A node as in `image`, whose list is `acl`, without a parent.
-    pub(super) fn root(&mut self, image: &NodeImage<'_>, acl: AclId) {
+    pub(super) fn root(&mut self, image: &NodeImage<'_>, acl: AclId, content: Content) {
         assert!(self.slots.is_empty(), "the root is the first node");
-        self.put(NodeId::NONE, "", image, acl);
+        self.put(NodeId::NONE, "", image, acl, content);
     }
 
     /// The newest child of `parent`.
-    pub(super) fn insert(&mut self, parent: NodeId, name: &str, image: &NodeImage<'_>, acl: AclId) -> NodeId {
-        let id = self.put(parent, name, image, acl);
+    pub(super) fn insert(
+        &mut self,
+        parent: NodeId,
+        name: &str,
+        image: &NodeImage<'_>,
+        acl: AclId,
+        content: Content,
+    ) -> NodeId {
+        let id = self.put(parent, name, image, acl, content);
         let above = self.uncommon_mut(parent);
         let first = std::mem::replace(&mut above.first_child, id);
         above.num_children += 1;
@@ -168,47 +238,58 @@ impl Nodes {
         }
     }
 
-    fn put(&mut self, parent: NodeId, name: &str, image: &NodeImage<'_>, acl: AclId) -> NodeId {
+    /// Whether the children of a node count for the digest.
+    fn children_count(&self, id: NodeId) -> bool {
+        let node = self.get(id);
+        let is_systems = node.parent == NodeId::ROOT && self.name_bytes(id) == b"zookeeper";
+        node.shape.counts() && !is_systems
+    }
+
+    fn put(&mut self, parent: NodeId, name: &str, image: &NodeImage<'_>, acl: AclId, content: Content) -> NodeId {
         self.has_had(image.data);
         let id = self.free.pop().unwrap_or(NodeId(self.slots.len() as u32));
         assert!(id != NodeId::NONE, "a tree holds fewer than 2^32 - 1 nodes");
+        let counts = parent == NodeId::NONE || self.children_count(parent);
+        let stat = &image.stat;
         let node = Some(Node {
             parent,
             next_sibling: NodeId::NONE,
             prev_sibling: NodeId::NONE,
             acl,
-            czxid: image.czxid,
-            mzxid: image.mzxid,
-            ctime: image.ctime,
-            mtime: image.mtime,
-            version: image.version,
+            czxid: stat.czxid,
+            mzxid: stat.mzxid,
+            ctime: stat.ctime,
+            mtime: stat.mtime,
+            version: stat.version,
             uncommon: UncommonId::NONE,
-            name_len: name.len() as u32,
-            has_data: image.data.is_some(),
+            shape: Shape::new(name.len(), counts).with_data(image.data.is_some()),
+            content,
             stored: self.heap.put(id.0, name.as_bytes(), image.data.unwrap_or_default()),
         });
         match self.slots.get_mut(id.0 as usize) {
             Some(slot) => *slot = node,
             None => self.slots.push(node),
         }
-        self.set_uncommon(id, image);
+        self.set_uncommon(id, stat);
+        self.digest = self.digest.exchange(0, self.number(id));
         id
     }
 
     /// The node becomes the one in `image`, in its place and with its children. Returns the list that it had before.
-    pub(super) fn overwrite(&mut self, id: NodeId, image: &NodeImage<'_>, acl: AclId) -> AclId {
-        self.set_data(id, image.data);
-        let node = self.get_mut(id);
-        (node.czxid, node.mzxid) = (image.czxid, image.mzxid);
-        (node.ctime, node.mtime, node.version) = (image.ctime, image.mtime, image.version);
-        let old = std::mem::replace(&mut node.acl, acl);
-        self.set_uncommon(id, image);
-        old
+    pub(super) fn overwrite(&mut self, id: NodeId, image: &NodeImage<'_>, acl: AclId, content: Content) -> AclId {
+        self.change(id, |nodes| {
+            nodes.set_data(id, image.data, content);
+            let (node, stat) = (nodes.get_mut(id), &image.stat);
+            (node.czxid, node.mzxid) = (stat.czxid, stat.mzxid);
+            (node.ctime, node.mtime, node.version) = (stat.ctime, stat.mtime, stat.version);
+            nodes.set_uncommon(id, stat);
+        });
+        self.exchange_acl(id, acl)
     }
 
-    fn set_uncommon(&mut self, id: NodeId, image: &NodeImage<'_>) {
+    fn set_uncommon(&mut self, id: NodeId, stat: &StatPersisted) {
         let before = self.uncommon(id);
-        let NodeImage { pzxid, created, aversion, owner, .. } = *image;
+        let StatPersisted { pzxid, created, aversion, owner, .. } = *stat;
         let uncommon = Uncommon { pzxid, created, aversion, owner, placeholder: false, ..before };
         if uncommon != before {
             *self.uncommon_mut(id) = uncommon;
@@ -218,6 +299,7 @@ impl Nodes {
     /// Takes a node without children out of its parent's list and forgets it. Returns the list that it had.
     pub(super) fn remove(&mut self, id: NodeId) -> AclId {
         assert!(self.uncommon(id).num_children == 0, "only a node without children is deleted");
+        self.digest = self.digest.exchange(self.number(id), 0);
         let node = self.slots[id.0 as usize].take().expect("a node's number is used only while the node exists");
         self.free.push(id);
         let moved = self.heap.remove(node.stored);

@@ -9,7 +9,7 @@ pub(super) fn header(zxid: i64) -> TxnHeader {
 }
 
 pub(super) fn apply(tree: &mut Tree, zxid: i64, txn: Txn<'_>) -> Applied {
-    tree.apply(&TxnEntry { header: header(zxid), txn }, None)
+    tree.apply(&TxnEntry { header: header(zxid), txn, digest: None }, None)
 }
 
 pub(super) fn create(path: &str, parent_cversion: i32) -> Txn<'_> {
@@ -46,7 +46,7 @@ fn cversion_counts_both_and_the_sequence_only_creations() {
         apply(&mut tree, 2 + n, create(&format!("/q/{n}"), n as i32 + 1));
     }
     apply(&mut tree, 20, Txn::Delete { path: "/q/3" });
-    assert_eq!((stat(&tree, "/q").cversion, tree.created(tree.find("/q").unwrap())), (12, 11));
+    assert_eq!((stat(&tree, "/q").cversion, tree.persisted(tree.find("/q").unwrap()).created), (12, 11));
     assert_eq!(stat(&tree, "/q").pzxid, Zxid(20));
 }
 
@@ -57,7 +57,7 @@ fn create_over_an_existing_node_takes_the_acl_and_never_lowers_the_parent() {
     let again = CreateTxn { path: "/a", data: None, acl: AclList::READ_ONLY, ephemeral: false, parent_cversion: 3 };
     assert_eq!(apply(&mut tree, 2, Txn::Create(again)), Applied::Nothing);
     assert_eq!(tree.acl(tree.find("/a").unwrap()), AclList::READ_ONLY);
-    assert_eq!((tree.created(NodeId::ROOT), stat(&tree, "/").pzxid), (5, Zxid(1)));
+    assert_eq!((tree.persisted(NodeId::ROOT).created, stat(&tree, "/").pzxid), (5, Zxid(1)));
     assert_eq!(tree.data(tree.find("/a").unwrap()), Some(&b"x"[..]));
 }
 
@@ -103,7 +103,7 @@ fn changes_come_in_the_order_that_watchers_expect() {
         (2, Txn::SetData { path: "/a", data: None, version: 1 }),
         (3, Txn::Delete { path: "/a" }),
     ] {
-        tree.apply(&TxnEntry { header: header(zxid), txn }, Some(&mut changes));
+        tree.apply(&TxnEntry { header: header(zxid), txn, digest: None }, Some(&mut changes));
     }
     let seen: Vec<_> = changes.iter().map(|change| (change.zxid.0, change.kind, &*change.path)).collect();
     use EventType::*;

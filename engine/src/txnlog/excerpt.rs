@@ -120,7 +120,7 @@ mod tests {
             for zxid in zxids {
                 let header = TxnHeader { session: SessionId(1), cxid: Xid(2), zxid: Zxid(zxid), time_ms: 3 };
                 let txn = Txn::SetData { path: "/a", data: Some(&[zxid as u8; 100]), version: 1 };
-                self.log.group.append(&TxnEntry { header, txn }, Duration::ZERO);
+                self.log.group.append(&TxnEntry { header, txn, digest: None }, Duration::ZERO);
             }
             self.log.settle(&self.ready).unwrap();
         }

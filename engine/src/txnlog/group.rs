@@ -226,7 +226,7 @@ mod tests {
 
     fn set(zxid: i64, data: &[u8]) -> TxnEntry<'_> {
         let header = TxnHeader { session: SessionId(1), cxid: Xid(2), zxid: Zxid(zxid), time_ms: 3 };
-        TxnEntry { header, txn: Txn::SetData { path: "/a", data: Some(data), version: 1 } }
+        TxnEntry { header, txn: Txn::SetData { path: "/a", data: Some(data), version: 1 }, digest: None }
     }
 
     #[test]

@@ -378,7 +378,7 @@ mod tests {
         for zxid in 5..8 {
             let header = TxnHeader { session: SessionId(1), cxid: Xid(2), zxid: Zxid(zxid), time_ms: 3 };
             let txn = Txn::SetData { path: "/a", data: Some(&[zxid as u8; 100]), version: 1 };
-            group.append(&TxnEntry { header, txn }, Duration::ZERO);
+            group.append(&TxnEntry { header, txn, digest: None }, Duration::ZERO);
         }
         let at = Position { segment: 1, offset: FIRST };
         let batch = group.take(Duration::ZERO).unwrap().place(SALT, at, Position::START, 0, Position::START);

@@ -70,7 +70,7 @@ fn with_entry<T>(life: u32, cxid: i32, zxid: i64, len: usize, then: impl FnOnce(
     let mut data = vec![0; len];
     SmallRng::seed_from_u64(u64::from(life) << 32 | zxid as u64).fill_bytes(&mut data);
     let header = TxnHeader { session: SessionId(life.into()), cxid: Xid(cxid), zxid: Zxid(zxid), time_ms: 2 };
-    then(&TxnEntry { header, txn: Txn::SetData { path: "/a", data: Some(&data), version: 3 } })
+    then(&TxnEntry { header, txn: Txn::SetData { path: "/a", data: Some(&data), version: 3 }, digest: None })
 }
 
 /// How much longer a record is than its data.

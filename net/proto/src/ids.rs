@@ -1,4 +1,4 @@
-//! Numbers that must not be mixed up: transaction, session, server and request ids.
+//! Numbers that must not be mixed up: ids of transactions, sessions, servers and requests, and the digest of a tree.
 //!
 //! **Not here**: how they are assigned (the replica's sequencer and session table do that).
 
@@ -37,6 +37,25 @@ impl Zxid {
 impl fmt::Display for Zxid {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "0x{:x}", self.0)
+    }
+}
+
+/// A sum over all nodes of a tree, as Apache ZooKeeper computes it (version 2 of its digest): two trees with different digests differ.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TreeDigest(pub u64);
+
+impl TreeDigest {
+    /// The same sum with the number of one node, which changes, exchanged for another; 0 stands for no node.
+    #[must_use]
+    pub const fn exchange(self, before: u32, after: u32) -> TreeDigest {
+        TreeDigest(self.0.wrapping_sub(before as u64).wrapping_add(after as u64))
+    }
+}
+
+/// As Apache prints it: a signed number.
+impl fmt::Display for TreeDigest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0 as i64)
     }
 }
 

@@ -6,7 +6,7 @@
 //! **Not here**: checksums and lengths around an entry (the log's segment format), what a transaction does (the tree).
 
 use crate::acl::AclList;
-use crate::ids::{SessionId, Xid, Zxid};
+use crate::ids::{SessionId, TreeDigest, Xid, Zxid};
 use crate::jute::{Decoder, Jute, JuteError, StrList, buffer_len, put_buffer, put_string, string_len};
 use crate::opcode::OpCode;
 use crate::request::PathVersion;
@@ -144,7 +144,10 @@ impl<'a> Txn<'a> {
                 Txn::SetAcl { path: d.string("the path")?, acl: AclList::decode(d)?, version: d.int()? }
             }
             Some(OpCode::CreateSession) => Txn::CreateSession { timeout_ms: d.int()? },
-            Some(OpCode::CloseSession) if d.is_empty() => Txn::CloseSession { paths: None },
+            // Apache's servers may write none (`closeSessionTxn.enabled`), but a digest. As a list that would be two paths without a name.
+            Some(OpCode::CloseSession) if d.is_empty() || d.rest().len() == DIGEST_LEN && is_digest(d.rest()) => {
+                Txn::CloseSession { paths: None }
+            }
             Some(OpCode::CloseSession) => Txn::CloseSession { paths: StrList::decode(d)? },
             Some(OpCode::Check) => Txn::Check(PathVersion::decode(d)?),
             Some(OpCode::Error) => Txn::Error(d.int()?),
@@ -278,22 +281,41 @@ pub struct TxnEntry<'a> {
     pub header: TxnHeader,
     /// What it changes.
     pub txn: Txn<'a>,
+    /// What the tree's digest was at the leader after it, if the leader says so.
+    pub digest: Option<TreeDigest>,
 }
 
+/// The only version of digests that is understood; an `i32` in front of each.
+const DIGEST_VERSION: i32 = 2;
+/// Encoded size of a digest, its version included.
+const DIGEST_LEN: usize = 12;
+
 impl<'a> TxnEntry<'a> {
-    /// Reads one. Bytes that follow (Apache's digest) are left alone.
+    /// Reads one. A digest of another version is as good as none.
     pub fn decode(bytes: &'a [u8]) -> Result<TxnEntry<'a>, JuteError> {
         let d = &mut Decoder::new(bytes);
         let header =
             TxnHeader { session: SessionId(d.long()?), cxid: Xid(d.int()?), zxid: Zxid(d.long()?), time_ms: d.long()? };
         let op = d.int()?;
-        Ok(TxnEntry { header, txn: Txn::decode(op, d)? })
+        let txn = Txn::decode(op, d)?;
+        Ok(TxnEntry { header, txn, digest: digest(d.rest()) })
     }
+}
+
+/// Whether this is a digest, and no list of two empty strings.
+fn is_digest(rest: &[u8]) -> bool {
+    digest(rest).is_some_and(|digest| digest.0 != 0)
+}
+
+fn digest(rest: &[u8]) -> Option<TreeDigest> {
+    let d = &mut Decoder::new(rest);
+    let is_known = d.int() == Ok(DIGEST_VERSION);
+    d.long().ok().filter(|_| is_known).map(|sum| TreeDigest(sum as u64))
 }
 
 impl Jute for TxnEntry<'_> {
     fn encoded_len(&self) -> usize {
-        TxnHeader::LEN + self.txn.encoded_len()
+        TxnHeader::LEN + self.txn.encoded_len() + self.digest.map_or(0, |_| DIGEST_LEN)
     }
 
     fn encode<B: BufMut>(&self, out: &mut B) {
@@ -303,5 +325,9 @@ impl Jute for TxnEntry<'_> {
         out.put_i64(self.header.time_ms);
         out.put_i32(self.txn.op().code());
         self.txn.encode(out);
+        if let Some(digest) = self.digest {
+            out.put_i32(DIGEST_VERSION);
+            out.put_u64(digest.0);
+        }
     }
 }

@@ -82,6 +82,7 @@ pub(super) fn mntr(report: &ServerReport, mode: &str) -> String {
     put("ephemerals_count", &replica.ephemerals);
     put("approximate_data_size", &replica.bytes);
     put("global_sessions", &replica.sessions);
+    put("digest_mismatches_count", &replica.differences);
     put("uptime", &report.uptime_ms);
     put("open_file_descriptor_count", &report.descriptors.0);
     put("max_file_descriptor_count", &report.descriptors.1);

@@ -5,9 +5,10 @@ use crate::stages::Stages;
 use corral_engine::histogram::Histogram;
 use corral_engine::txnlog::log::{LogCounters, LogHistograms};
 use corral_proto::peer::PeerState;
-use corral_proto::{SessionId, Zxid};
+use corral_proto::{SessionId, TreeDigest, Zxid};
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// What a server says it is: the release of Apache ZooKeeper whose protocol it speaks, because monitors and clients look for three numbers
 /// there, and its own version.
@@ -51,6 +52,12 @@ pub struct ReplicaReport {
     pub sessions: usize,
     /// Proposals not applied yet.
     pub proposals: usize,
+    /// Bytes of the newest, the smallest and the largest that it has made, of a leader that has made any.
+    pub proposal_bytes: Option<[usize; 3]>,
+    /// Transactions after which the tree was not its leader's.
+    pub differences: u64,
+    /// What takes long to list, if somebody wants to know.
+    pub lists: Option<Lists>,
     /// What the log has done.
     pub log: LogCounters,
     /// Bytes that can be appended before another segment has to be made.
@@ -75,6 +82,19 @@ pub struct ReplicaReport {
     pub snapshot_failures: u64,
 }
 
+/// What a replica lists when it is asked for.
+#[derive(Clone, Debug, Default)]
+pub struct Lists {
+    /// The tree's digest after some of the newest transactions, the oldest first.
+    pub digests: Vec<(Zxid, TreeDigest)>,
+    /// The open sessions and their timeouts in ms.
+    pub sessions: Vec<(SessionId, i32)>,
+    /// Of whoever looks after them: which expire when, since the server's start.
+    pub expiries: Vec<(Duration, Vec<SessionId>)>,
+    /// The ephemeral nodes of each session that has some.
+    pub ephemerals: Vec<(SessionId, Vec<String>)>,
+}
+
 /// What is known of one connection.
 #[derive(Clone, Debug)]
 pub struct ConnReport {
@@ -95,10 +115,14 @@ pub struct ConnReport {
 pub struct ServerFacts {
     /// `key=value` lines of the effective configuration, as `conf` prints them; the directories' sizes excepted.
     pub conf: Vec<(&'static str, String)>,
+    /// The members of the ensemble, as `conf` prints them last.
+    pub membership: Option<String>,
     /// The data directory, whose size `conf` shows.
     pub data_dir: std::path::PathBuf,
     /// The log directory, likewise.
     pub log_dir: std::path::PathBuf,
+    /// The unit in which sessions and connections expire (`tickTime`).
+    pub tick: Duration,
     /// What `envi` prints, as far as it does not change.
     pub environment: Vec<(&'static str, String)>,
 }
@@ -110,6 +134,8 @@ pub struct ServerReport {
     pub cores: Vec<CoreReport>,
     /// Since the start, in ms.
     pub uptime_ms: u64,
+    /// When that was, in ms since the epoch.
+    pub wall_ms: i64,
     /// Descriptors in use, and allowed.
     pub descriptors: (u64, u64),
 }

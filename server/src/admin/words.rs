@@ -6,9 +6,13 @@
 use super::environment::memory;
 use super::metrics::{average_ms, hist, mntr};
 use super::report::{ConnReport, ServerFacts, ServerReport, VERSION};
+use crate::requests::session::round_up;
 use corral_proto::{OpCode, SessionId};
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
+use std::time::Duration;
 
 /// The words that Apache knows, and `hist`. Only the first four bytes of a connection are looked at.
 pub const KNOWN: [&str; 19] = [
@@ -56,13 +60,15 @@ fn answer_in(mode: &str, word: &str, facts: &ServerFacts, report: &ServerReport)
         "hist" => hist(report),
         "crst" => "Connection stats reset.\n".to_owned(),
         "srst" => "Server stats reset.\n".to_owned(),
+        "dump" => dump(facts, report, mode),
+        "hash" => hash(report),
         "wchs" => watch_summary(report),
         "wchc" => listed(watched(report).map(|(session, path)| (session.to_string(), path.to_owned()))),
         "wchp" => listed(watched(report).map(|(session, path)| (path.to_owned(), session.to_string()))),
         "dirs" => {
             format!("datadir_size: {}\nlogdir_size: {}\n", size_of(&facts.data_dir), size_of(&facts.log_dir))
         }
-        _ => format!("{word} is not supported yet by this server.\n"),
+        word => unreachable!("{word} is no word"),
     }
 }
 
@@ -89,6 +95,53 @@ fn srvr(report: &ServerReport, mode: &str, clients: bool) -> String {
         replica.zxid,
         replica.nodes,
     );
+    if mode == "leader" {
+        let sizes = replica.proposal_bytes.map(|sizes| sizes.map(|bytes| bytes as i64));
+        let [last, min, max] = sizes.unwrap_or([-1; 3]);
+        let _ = writeln!(out, "Proposal sizes last/min/max: {last}/{min}/{max}");
+    }
+    out
+}
+
+/// The digest of the tree after some of the newest transactions: to be compared with what other members say.
+fn hash(report: &ServerReport) -> String {
+    let lists = report.replica().lists.unwrap_or_default();
+    lists.digests.iter().map(|(zxid, digest)| format!("{:x}: {digest}\n", zxid.0)).collect()
+}
+
+fn dump(facts: &ServerFacts, report: &ServerReport, mode: &str) -> String {
+    let lists = report.replica().lists.unwrap_or_default();
+    let mut out = "SessionTracker dump:\n".to_owned();
+    if matches!(mode, "leader" | "standalone") {
+        let sets = lists.expiries.iter().map(|(at, ids)| (*at, ids.iter().map(SessionId::to_string).collect()));
+        out += &expiries("Session", report, sets.collect());
+    } else {
+        let _ = writeln!(out, "Global Sessions({}):", lists.sessions.len());
+        lists.sessions.iter().for_each(|(session, timeout_ms)| _ = writeln!(out, "{session}\t{timeout_ms}ms"));
+    }
+    let _ = writeln!(out, "ephemeral nodes dump:\nSessions with Ephemerals ({}):", lists.ephemerals.len());
+    for (session, paths) in &lists.ephemerals {
+        let _ = writeln!(out, "{session}:");
+        paths.iter().for_each(|path| _ = writeln!(out, "\t{path}"));
+    }
+    let mut sets: BTreeMap<Duration, Vec<String>> = BTreeMap::new();
+    for conn in report.conns() {
+        let Some((session, timeout_ms)) = conn.session else { continue };
+        let at = round_up(conn.counters.last_at + Duration::from_millis(timeout_ms.max(0) as u64), facts.tick);
+        sets.entry(at).or_default().push(format!("ip: /{} sessionId: {session}", conn.remote));
+    }
+    out + "Connections dump:\n" + &expiries("Connections", report, sets)
+}
+
+/// What expires when, as Apache's `ExpiryQueue` prints it; the times are since the server's start.
+fn expiries(what: &str, report: &ServerReport, sets: BTreeMap<Duration, Vec<String>>) -> String {
+    let mut out = format!("{what} Sets ({})/({}):\n", sets.len(), sets.values().map(Vec::len).sum::<usize>());
+    for (at, all) in &sets {
+        let at_ms = report.wall_ms + (at.as_millis() as i64 - report.uptime_ms as i64);
+        let date = Timestamp::from_millisecond(at_ms).unwrap_or_default().to_zoned(TimeZone::UTC);
+        let _ = writeln!(out, "{} expire at {}:", all.len(), date.strftime("%a %b %d %H:%M:%S UTC %Y"));
+        all.iter().for_each(|one| _ = writeln!(out, "\t{one}"));
+    }
     out
 }
 
@@ -145,8 +198,9 @@ fn full_line(conn: &ConnReport) -> String {
     }
     let _ = writeln!(
         out,
-        ",lzxid={},lresp=0,llat={},minlat={},avglat={},maxlat={})",
+        ",lzxid={},lresp={},llat={},minlat={},avglat={},maxlat={})",
         counters.last_zxid,
+        counters.last_at.as_millis(),
         counters.last_us / 1000,
         counters.latency.min_us / 1000,
         counters.latency.sum_us / counters.latency.count.max(1) / 1000,
@@ -169,6 +223,7 @@ fn conf(facts: &ServerFacts) -> String {
             _ => {}
         }
     }
+    facts.membership.iter().for_each(|members| _ = write!(out, "membership: \n{members}"));
     out
 }
 

@@ -90,6 +90,8 @@ pub struct Config {
     pub access: Access,
     /// Nodes may be created that live for a time.
     pub takes_ttl: bool,
+    /// Transactions say what the tree's digest is after them.
+    pub digests: bool,
     /// How containers and such nodes are deleted.
     pub reaping: Reaping,
 

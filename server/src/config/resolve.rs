@@ -121,6 +121,7 @@ pub(super) fn resolve(
         global_outstanding_limit: given.int("globalOutstandingLimit"),
         access: access(&given, &mut warnings)?,
         takes_ttl: given.flag("extendedTypesEnabled"),
+        digests: given.flag("digest.enabled"),
         reaping: reaping(&given),
         tick_ms,
         min_session_timeout_ms,

@@ -83,6 +83,8 @@ pub struct Learner {
     is_observer: bool,
     /// It has not lost its history.
     has_history: bool,
+    /// Its tree is not what the transactions make: it wants a snapshot, whatever it has.
+    wants_all: bool,
     /// The checksum of its last transaction, if that is known.
     last_crc: Option<u32>,
     standing: Standing,
@@ -117,6 +119,7 @@ impl Learner {
         Learner {
             is_observer,
             has_history: true,
+            wants_all: false,
             last_crc: None,
             standing,
             epoch: standing.accepted,
@@ -143,6 +146,12 @@ impl Learner {
     /// transaction under the same zxid is noticed by that, as when a quorum has begun anew with empty disks.
     pub fn with_last(self, record: &[u8]) -> Learner {
         Learner { last_crc: Some(crc32c::crc32c(record)), ..self }
+    }
+
+    /// Its log is what it has acknowledged, but its tree is another than its leader's: it wants that anew. Apache's leaders send a snapshot to
+    /// whoever says that it has nothing; ours would send the transactions, if they have all, unless there is a checksum of none.
+    pub fn wanting_all(self) -> Learner {
+        Learner { wants_all: true, ..self.with_last(&[]) }
     }
 
     /// The epoch of the leader that it follows, or what it has promised before it knows.
@@ -191,6 +200,8 @@ impl Learner {
             }
             (Phase::Choosing, PacketKind::Snap) => {
                 self.phase = Phase::Loading(zxid);
+                // What it has acknowledged over an earlier link goes with its log.
+                self.has_history &= !self.wants_all;
                 out.push(Output::Load(zxid));
             }
             // During synchronization they are not answered, as Apache's learners do not.
@@ -257,6 +268,7 @@ impl Learner {
 
     fn promise(&mut self, epoch: u32, out: &mut Vec<Output>) -> Result<(), String> {
         let Standing { accepted, current, last } = self.standing;
+        let has = if self.wants_all { Zxid::ZERO } else { last };
         if epoch > EPOCH_MAX {
             return Err(format!("the leader begins the impossible epoch {epoch}"));
         }
@@ -275,7 +287,7 @@ impl Learner {
         // Apache's leaders read the first four bytes and no more.
         let mut answer = answer.to_be_bytes().to_vec();
         answer.extend(self.last_crc.into_iter().flat_map(u32::to_be_bytes));
-        out.push(Output::Send(Message::with(PacketKind::AckEpoch, last, answer)));
+        out.push(Output::Send(Message::with(PacketKind::AckEpoch, has, answer)));
         self.phase = Phase::Choosing;
         Ok(())
     }

@@ -16,9 +16,9 @@ use corral_engine::Tree;
 use corral_engine::tree::image::{Builder, NodeImage};
 use corral_engine::txnlog::Excerpt;
 use corral_proto::jute::Decoder;
-use corral_proto::peer::snapshot::{OPEN_ACL, Parser, Piece, StoredStat};
+use corral_proto::peer::snapshot::{OPEN_ACL, Parser, Piece};
 use corral_proto::peer::{Packet, PacketKind, Parsed};
-use corral_proto::{AclList, Jute, Zxid};
+use corral_proto::{AclList, Jute, StatPersisted, Zxid};
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -132,32 +132,18 @@ impl Departure {
     fn visit(&mut self, tree: &Tree, path: String, out: &mut Vec<u8>) {
         let Some(id) = tree.find(&path) else { return };
         let image = tree.image(id);
-        if image.czxid > self.start {
+        if image.stat.czxid > self.start {
             return;
         }
         // A list that is newer than the table comes with the transaction that has set it.
         let acl = self.acls.get(image.acl.encoded()).copied().unwrap_or(OPEN_ACL);
         let written = if path == "/" { "" } else { &path };
-        Piece::Node { path: written, data: image.data, acl, stat: stored(&image) }.encode(out);
+        Piece::Node { path: written, data: image.data, acl, stat: image.stat }.encode(out);
         let mut names = Vec::new();
         let left = tree.children(id, &mut names);
         if left > 0 {
             self.way.push(Level { path, left, names, at: 0 });
         }
-    }
-}
-
-fn stored(image: &NodeImage<'_>) -> StoredStat {
-    StoredStat {
-        czxid: image.czxid,
-        mzxid: image.mzxid,
-        ctime: image.ctime,
-        mtime: image.mtime,
-        version: image.version,
-        created: image.created,
-        aversion: image.aversion,
-        owner: image.owner,
-        pzxid: image.pzxid,
     }
 }
 
@@ -190,7 +176,7 @@ impl Arrival {
                         Piece::Session(id, timeout_ms) => self.builder.session(id, timeout_ms),
                         Piece::Acl(number, list) => _ = self.acls.insert(number, list.encoded().to_vec()),
                         Piece::Node { path, data, acl, stat } if stat.czxid <= self.start => {
-                            node(&mut self.builder, &self.acls, path, data, acl, &stat)?;
+                            node(&mut self.builder, &self.acls, path, data, acl, stat)?;
                         }
                         _ => {}
                     }
@@ -208,7 +194,10 @@ impl Arrival {
     /// The tree, once it is complete.
     pub fn finish(self) -> Tree {
         assert!(self.is_complete(), "a part of a snapshot is none");
-        self.builder.finish(self.start, self.start)
+        let mut tree = self.builder.finish(self.start, self.start, None);
+        // Its leader has gone on while it was sent.
+        tree.set_fuzzy(true);
+        tree
     }
 }
 
@@ -217,9 +206,9 @@ impl Arrival {
 pub fn knows(theirs: &Tree, own: &Tree) -> bool {
     let (mut is_known, mut has_any) = (false, false);
     own.walk(0, usize::MAX, |path, image| {
-        if image.czxid > Zxid::ZERO {
+        if image.stat.czxid > Zxid::ZERO {
             has_any = true;
-            is_known = theirs.find(path).is_some_and(|id| theirs.stat(id).czxid == image.czxid);
+            is_known = theirs.find(path).is_some_and(|id| theirs.stat(id).czxid == image.stat.czxid);
         }
         !is_known
     });
@@ -232,27 +221,14 @@ fn node(
     path: &str,
     data: Option<&[u8]>,
     acl: i64,
-    stat: &StoredStat,
+    stat: StatPersisted,
 ) -> Result<(), String> {
     let acl = match acls.get(&acl) {
         Some(list) => AclList::from_encoded(list).expect("checked when it came"),
         None => AclList::OPEN,
     };
-    let image = NodeImage {
-        data,
-        acl,
-        czxid: stat.czxid,
-        mzxid: stat.mzxid,
-        pzxid: stat.pzxid,
-        ctime: stat.ctime,
-        mtime: stat.mtime,
-        version: stat.version,
-        created: stat.created,
-        aversion: stat.aversion,
-        owner: stat.owner,
-    };
     let path = if path.is_empty() { "/" } else { path };
-    builder.node(path, &image).map_err(|why| format!("{path:?}: {why}"))
+    builder.node(path, &NodeImage { data, acl, stat }).map_err(|why| format!("{path:?}: {why}"))
 }
 
 #[cfg(test)]
@@ -263,7 +239,7 @@ mod tests {
 
     fn apply(tree: &mut Tree, zxid: i64, txn: Txn<'_>) {
         let header = TxnHeader { session: SessionId(7), cxid: Xid(0), zxid: Zxid(zxid), time_ms: 1000 + zxid };
-        tree.apply(&TxnEntry { header, txn }, None);
+        tree.apply(&TxnEntry { header, txn, digest: None }, None);
     }
 
     fn create(path: &'static str, acl: AclList<'static>, parent_cversion: i32) -> Txn<'static> {

@@ -297,13 +297,19 @@ impl<D: Disk, S: Read + Write> Member<D, S> {
         let tree = arrival.finish();
         let zxid = tree.last_applied();
         tracing::info!("the snapshot of {zxid} has arrived: {} nodes", tree.len());
-        if !transfer::knows(&tree, &self.crossing.tree.read()) {
+        let knows = transfer::knows(&tree, &self.crossing.tree.read());
+        if !knows || self.replica.is_astray() {
             let last = self.replica.standing().last;
             let epochs = &mut self.peers.as_mut().expect("there is a leader").epochs;
             let aside = outside.give_up(epochs).map_err(said)?;
+            let why = match knows {
+                true => "the tree here was not the leader's",
+                false => {
+                    "the leader knows nothing of the history here: it is another ensemble's, or the others have lost it"
+                }
+            };
             tracing::error!(
-                "the leader knows nothing of the history here, which ends with {last}: it is another ensemble's, or the others have lost \
-                 it. It is replaced, and kept as {}; `corral-tool log` can look into it",
+                "{why}. What is here ends with {last}; it is replaced, and kept as {}; `corral-tool log` can look into it",
                 aside.display()
             );
         }

@@ -13,7 +13,7 @@ use super::peers::Peers;
 use super::port::Direct;
 use super::snapshots::Ended;
 use super::{Outside, Seen};
-use crate::admin::report::ReplicaReport;
+use crate::admin::report::{Lists, ReplicaReport};
 use crate::budget::{Bounds, Held};
 use crate::clients::delivery::Delivery;
 use crate::mutation::{self, Mutation};
@@ -392,8 +392,13 @@ impl<D: Disk, S: Read + Write> Member<D, S> {
         &self.timeline
     }
 
-    /// What operators are shown.
-    pub fn report(&self) -> ReplicaReport {
+    /// What is counted of proposals begins anew.
+    pub fn reset_counters(&mut self) {
+        self.replica.reset_proposal_bytes();
+    }
+
+    /// What operators are shown; lists only if somebody wants them.
+    pub fn report(&self, with_lists: bool) -> ReplicaReport {
         let tree = self.crossing.tree.read();
         let (log, figures) = (self.log(), &self.figures);
         let now = self.crossing.host.uptime();
@@ -406,6 +411,14 @@ impl<D: Disk, S: Read + Write> Member<D, S> {
             bytes: tree.bytes(),
             sessions: self.replica.sessions(),
             proposals: self.replica.outstanding(),
+            proposal_bytes: self.replica.proposal_bytes(),
+            differences: tree.differences(),
+            lists: with_lists.then(|| Lists {
+                digests: tree.past_digests().collect(),
+                sessions: tree.sessions().iter().map(|(id, timeout_ms)| (*id, *timeout_ms)).collect(),
+                expiries: self.replica.expiries(),
+                ephemerals: tree.all_ephemerals().collect(),
+            }),
             log: log.counters(),
             log_room: log.room(),
             log_backlog: self.backlog().bytes as u64,

@@ -244,7 +244,7 @@ impl Conns {
             return say(worker, slot, &words::not_allowed(word));
         }
         let extra = match word {
-            "wchs" | "wchc" | "wchp" => Some(Extra::Watched),
+            "wchs" | "wchc" | "wchp" | "hash" | "dump" => Some(Extra::Lists),
             "crst" => Some(Extra::ResetConnections),
             "srst" => Some(Extra::ResetCounters),
             _ => None,

@@ -28,7 +28,7 @@ use std::time::Duration;
 
 /// How often a core looks whether it may stop.
 const STOP_STEP: Duration = Duration::from_millis(5);
-/// Reports that have lists of what is watched after they were wanted.
+/// Reports that have lists after they were wanted.
 const LISTS_STAY: u64 = 8;
 /// How long a stop waits for what is in flight.
 const STOP_PATIENCE: Duration = Duration::from_secs(5);
@@ -221,14 +221,15 @@ impl Core {
         }
         let before = std::mem::replace(&mut self.reported, wanted);
         // Some of the next reports have the lists as well: whoever wanted them may not have looked yet.
-        let lists_wanted = self.shared.last_wanted(Extra::Watched);
-        let with_watched = lists_wanted > 0 && lists_wanted + LISTS_STAY > wanted;
+        let lists_wanted = self.shared.last_wanted(Extra::Lists);
+        let with_lists = lists_wanted > 0 && lists_wanted + LISTS_STAY > wanted;
         let worker = &mut self.machine.clients.worker;
         if self.shared.last_wanted(Extra::ResetConnections) > before {
             worker.reset_connections();
         }
         if self.shared.last_wanted(Extra::ResetCounters) > before {
             worker.reset_counters();
+            self.machine.member.iter_mut().for_each(Member::reset_counters);
         }
         let (clients, member) = (&self.machine.clients, self.machine.member.as_ref());
         let (conns, mut stages) = self.around.conns.report(&clients.worker);
@@ -239,9 +240,9 @@ impl Core {
             workers: clients.worker.counters(),
             outstanding: clients.worker.outstanding(),
             watches: clients.worker.watches().len(),
-            watched: if with_watched { clients.worker.watched() } else { Vec::new() },
+            watched: if with_lists { clients.worker.watched() } else { Vec::new() },
             conns,
-            replica: member.map(Member::report),
+            replica: member.map(|member| member.report(with_lists)),
         };
         *self.shared.lines[self.index].report.lock() = (wanted, report);
         self.shared.ring_all();

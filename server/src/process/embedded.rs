@@ -102,25 +102,41 @@ fn narrate() -> impl FnMut(Progress<'_>) {
 fn facts(config: &Config) -> ServerFacts {
     let unlimited = |limit: Option<u32>| limit.unwrap_or(0).to_string();
     let mode = |dir: &PathBuf| dir.display().to_string();
+    let mut conf = vec![
+        ("clientPort", config.client_port.to_string()),
+        ("secureClientPort", "-1".to_owned()),
+        ("dataDir", mode(&config.data_dir)),
+        ("dataLogDir", mode(&config.log_dir)),
+        ("tickTime", config.tick_ms.to_string()),
+        ("maxClientCnxns", unlimited(config.max_client_cnxns)),
+        ("minSessionTimeout", config.min_session_timeout_ms.to_string()),
+        ("maxSessionTimeout", config.max_session_timeout_ms.to_string()),
+        ("clientPortListenBacklog", config.client_backlog.map_or("-1".to_owned(), |backlog| backlog.to_string())),
+        ("serverId", config.server_id.to_string()),
+    ];
+    if let Some(members) = &config.members {
+        let me = &members.all[&members.me];
+        conf.extend([
+            ("initLimit", config.init_limit.to_string()),
+            ("syncLimit", config.sync_limit.to_string()),
+            ("electionAlg", "3".to_owned()),
+            ("electionPort", me.election_port.to_string()),
+            ("quorumPort", me.quorum_port.to_string()),
+            ("peerType", u8::from(me.is_observer).to_string()),
+        ]);
+    }
+    conf.extend([
+        ("coreThreads", config.core_threads.to_string()),
+        ("replica.ownCore", config.replica_own_core.to_string()),
+        ("log.io", config.log.io.name().to_owned()),
+        ("log.sync", config.log.sync.name().to_owned()),
+        ("log.pipelineDepth", config.log.pipeline_depth.to_string()),
+        ("log.groupCommitDelayUs", config.log.group_commit_delay_us.to_string()),
+    ]);
     ServerFacts {
-        conf: vec![
-            ("clientPort", config.client_port.to_string()),
-            ("secureClientPort", "-1".to_owned()),
-            ("dataDir", mode(&config.data_dir)),
-            ("dataLogDir", mode(&config.log_dir)),
-            ("tickTime", config.tick_ms.to_string()),
-            ("maxClientCnxns", unlimited(config.max_client_cnxns)),
-            ("minSessionTimeout", config.min_session_timeout_ms.to_string()),
-            ("maxSessionTimeout", config.max_session_timeout_ms.to_string()),
-            ("clientPortListenBacklog", config.client_backlog.map_or("-1".to_owned(), |backlog| backlog.to_string())),
-            ("serverId", config.server_id.to_string()),
-            ("coreThreads", config.core_threads.to_string()),
-            ("replica.ownCore", config.replica_own_core.to_string()),
-            ("log.io", config.log.io.name().to_owned()),
-            ("log.sync", config.log.sync.name().to_owned()),
-            ("log.pipelineDepth", config.log.pipeline_depth.to_string()),
-            ("log.groupCommitDelayUs", config.log.group_commit_delay_us.to_string()),
-        ],
+        conf,
+        membership: config.members.as_ref().map(|members| members.text.clone()),
+        tick: Duration::from_millis(config.tick_ms.into()),
         data_dir: config.data_dir.clone(),
         log_dir: config.log_dir.clone(),
         environment: environment(),

@@ -170,8 +170,8 @@ impl Shared {
     fn report(&self) -> ServerReport {
         let cores = self.lines.iter().map(|line| line.report.lock().1.clone()).collect();
         let open = std::fs::read_dir("/proc/self/fd").map_or(0, |entries| entries.count() as u64);
-        let uptime_ms = self.started.elapsed().as_millis() as u64;
-        ServerReport { cores, uptime_ms, descriptors: (open, descriptors_max()) }
+        let Now { uptime, wall_ms } = self.now();
+        ServerReport { cores, uptime_ms: uptime.as_millis() as u64, wall_ms, descriptors: (open, descriptors_max()) }
     }
 }
 
@@ -182,8 +182,8 @@ fn descriptors_max() -> u64 {
 /// What may be wanted with reports.
 #[derive(Clone, Copy)]
 enum Extra {
-    /// Lists of what is watched.
-    Watched,
+    /// Lists: what is watched, sessions, digests.
+    Lists,
     /// That what is counted of each connection begins anew.
     ResetConnections,
     /// That what is counted of all requests does.

@@ -166,6 +166,7 @@ fn replica_options(config: &Config, is_lost: bool, now: Now, seed: u64, cores: u
         members: config.members.as_ref().map(|members| members.text.as_str().into()),
         access: config.access.clone(),
         takes_ttl: config.takes_ttl,
+        digests: config.digests,
         reaping: config.reaping,
         cores,
     }

@@ -22,13 +22,18 @@ use corral_proto::jute::Decoder;
 use corral_proto::peer::PacketKind;
 use corral_proto::peer::learner::{Forwarded, Revalidated, Touched};
 use corral_proto::response::Response;
-use corral_proto::{ErrorCode, Jute, OpCode, Request, SessionId, Txn, TxnEntry, TxnHeader, Xid, Zxid};
+use corral_proto::{
+    ErrorCode, Jute, OpCode, Request, SessionId, SubTxns, TreeDigest, Txn, TxnEntry, TxnHeader, Xid, Zxid,
+};
 use std::time::Duration;
 
 /// Sessions that are closed in one step because they have expired: many may do so at once, and nobody else should wait for that.
 const EXPIRE_STEP: usize = 256;
 /// With so many sessions whose end is on its way, no more expire for now.
 const CLOSING_MAX: usize = 2048;
+
+/// Whose the transactions are that a leader makes by itself.
+const NOBODYS: (SessionId, Xid) = (SessionId::NONE, Xid(0));
 
 /// A request that a leader is about to decide.
 struct Ordered<'a> {
@@ -109,12 +114,28 @@ impl Replica {
     /// Decides a request and puts the transaction that it becomes at the end of the log.
     fn order(&mut self, tree: &Tree, log: &mut Group, now: Now, request: Ordered<'_>) {
         let Ordered { session, who, cxid, from, op, body, reads } = request;
+        if op == OpCode::CloseSession && !self.shed(tree, log, now, session) {
+            return;
+        }
         self.place(log, now, (session, cxid), (from, reads), |leading, zxid, append| {
             if op == OpCode::CloseSession {
                 leading.sessions.start_closing(session);
             }
-            leading.sequencer.decide(tree, Place { zxid, session, who }, op, body, append);
+            leading.sequencer.decide(tree, Place { zxid, time_ms: now.wall_ms, session, who }, op, body, append);
         });
+    }
+
+    /// Deletes what a session has more ephemeral nodes than its end can name. False when this member leads no more.
+    fn shed(&mut self, tree: &Tree, log: &mut Group, now: Now, session: SessionId) -> bool {
+        let Role::Leading(leading) = &self.role else { return false };
+        leading.sequencer.ahead_of_end(tree, session).into_iter().all(|paths| {
+            self.place(log, now, NOBODYS, (Origin::Nobody, None), |leading, zxid, append| {
+                let parts = leading.sequencer.delete_all(tree, zxid, &paths);
+                let txn = Txn::Multi(SubTxns::from_encoded(paths.len() as u32, &parts));
+                append(txn, leading.sequencer.digest(tree, &txn));
+            });
+            matches!(self.role, Role::Leading(_))
+        })
     }
 
     /// Gives a transaction its place in the order and in the log, behind the reads that go along with it; `decide` says what it is.
@@ -124,14 +145,14 @@ impl Replica {
         now: Now,
         (session, cxid): (SessionId, Xid),
         (from, reads): (Origin, Option<ReadsBefore>),
-        decide: impl FnOnce(&mut Leading, Zxid, &mut dyn FnMut(Txn<'_>)),
+        decide: impl FnOnce(&mut Leading, Zxid, &mut dyn FnMut(Txn<'_>, Option<TreeDigest>)),
     ) {
         let Role::Leading(leading) = &mut self.role else { unreachable!("only a leader orders") };
         let Some(zxid) = leading.leadership.order(self.options.epoch_max) else {
             return self.look(now.uptime, "the zxids of the epoch are used up");
         };
         let header = TxnHeader { session, cxid, zxid, time_ms: now.wall_ms };
-        decide(leading, zxid, &mut |txn| log.append(&TxnEntry { header, txn }, now.uptime));
+        decide(leading, zxid, &mut |txn, digest| log.append(&TxnEntry { header, txn, digest }, now.uptime));
         self.logged(zxid, from, reads);
     }
 
@@ -151,7 +172,7 @@ impl Replica {
         let session = self.session_ids.next(|id| tree.sessions().contains_key(&id));
         let asker = Asker { conn, xid: Xid(0), op: OpCode::CreateSession };
         match &mut self.role {
-            Role::Leading(_) => self.create_session(log, now, session, timeout_ms, Origin::Client(asker)),
+            Role::Leading(_) => self.create_session(tree, log, now, session, (timeout_ms, Origin::Client(asker))),
             Role::Following(following) => {
                 following.forwarded.entry(session).or_default().push_back((asker, None));
                 let (xid, op, body) = (asker.xid, asker.op.code(), &timeout_ms.to_be_bytes());
@@ -163,7 +184,14 @@ impl Replica {
 
     /// The session is known from here on, as it is to Apache's leader: a learner may apply its transaction, and forward the next
     /// request of its client, before this member has come to apply it.
-    fn create_session(&mut self, log: &mut Group, now: Now, session: SessionId, timeout_ms: i32, from: Origin) {
+    fn create_session(
+        &mut self,
+        tree: &Tree,
+        log: &mut Group,
+        now: Now,
+        session: SessionId,
+        (timeout_ms, from): (i32, Origin),
+    ) {
         self.place(log, now, (session, Xid(0)), (from, None), |leading, _, append| {
             let owner = match from {
                 Origin::Client(asker) => Some(Owner::Client(asker.conn)),
@@ -171,7 +199,8 @@ impl Replica {
                 Origin::Nobody => None,
             };
             leading.sessions.open(session, millis(timeout_ms), owner, now.uptime);
-            append(Txn::CreateSession { timeout_ms });
+            let txn = Txn::CreateSession { timeout_ms };
+            append(txn, leading.sequencer.digest(tree, &txn));
         });
     }
 
@@ -280,9 +309,9 @@ impl Replica {
         }
         let Some(path) = leading.reaper.step(tree, now.uptime, now.wall_ms).map(|id| tree.path(id)) else { return };
         if leading.sequencer.is_settled(&path) {
-            let of = (SessionId::NONE, Xid(0));
-            self.place(log, now, of, (Origin::Nobody, None), |leading, zxid, append| {
-                append(leading.sequencer.reap(tree, zxid, &path));
+            self.place(log, now, NOBODYS, (Origin::Nobody, None), |leading, zxid, append| {
+                let txn = leading.sequencer.reap(tree, zxid, &path);
+                append(txn, leading.sequencer.digest(tree, &txn));
             });
         }
     }
@@ -335,7 +364,9 @@ impl Replica {
                 self.refused(log, now, place, link, ErrorCode::SessionMoved);
             }
             Some(OpCode::CreateSession) => match Decoder::new(body).int() {
-                Ok(timeout_ms) => self.create_session(log, now, session, timeout_ms, Origin::Learner(link)),
+                Ok(timeout_ms) => {
+                    self.create_session(tree, log, now, session, (timeout_ms, Origin::Learner(link)));
+                }
                 Err(_) => self.refuse(link, "a session without a timeout"),
             },
             Some(op) if crate::requests::is_write(op) => match leading.sessions.speaks_over(link, session) {
@@ -350,7 +381,9 @@ impl Replica {
     }
 
     fn refused(&mut self, log: &mut Group, now: Now, place: (SessionId, Xid), link: LinkId, error: ErrorCode) {
-        self.place(log, now, place, (Origin::Learner(link), None), |_, _, append| append(Txn::Error(error.code())));
+        self.place(log, now, place, (Origin::Learner(link), None), |_, _, append| {
+            append(Txn::Error(error.code()), None);
+        });
     }
 
     /// A learner that says what makes no sense is disconnected.

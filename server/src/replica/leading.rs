@@ -13,7 +13,7 @@
 
 use super::{Asker, LogState, ReplicaOptions, millis};
 use crate::consensus::leadership::{Leadership, LinkId, Output};
-use crate::consensus::message::Message;
+use crate::consensus::message::{Message, Record};
 use crate::mutation::{self, Mutation};
 use crate::requests::reaper::Reaper;
 use crate::requests::sequencer::Sequencer;
@@ -34,6 +34,8 @@ pub(super) struct Leading {
     pub(super) sessions: Sessions,
     pub(super) sequencer: Sequencer,
     pub(super) reaper: Reaper,
+    /// Bytes of the newest proposal, the smallest and the largest.
+    pub(super) proposal_bytes: Option<[usize; 3]>,
     /// This leader's own clients that wait until everything up to there is applied.
     pub(super) syncs: VecDeque<(Zxid, Asker, Option<Box<str>>)>,
     links: BTreeMap<LinkId, Watched>,
@@ -66,8 +68,9 @@ impl Leading {
         Leading {
             leadership,
             sessions: Sessions::new(tick),
-            sequencer: Sequencer::new(options.seed, options.access.clone(), options.takes_ttl),
+            sequencer: Sequencer::new(options.seed, options.access.clone(), options.takes_ttl, options.digests),
             reaper: Reaper::new(options.reaping, now),
+            proposal_bytes: None,
             syncs: VecDeque::new(),
             links: BTreeMap::new(),
             tick,
@@ -86,6 +89,14 @@ impl Leading {
         for (id, timeout_ms) in tree.sessions() {
             self.sessions.open(*id, millis(*timeout_ms), None, now);
         }
+    }
+
+    /// A proposal goes out.
+    pub(super) fn propose(&mut self, zxid: Zxid, record: Record, out: &mut Vec<Output>) {
+        let bytes = record.bytes.len();
+        let [_, min, max] = self.proposal_bytes.unwrap_or([bytes; 3]);
+        self.proposal_bytes = Some([bytes, min.min(bytes), max.max(bytes)]);
+        self.leadership.propose(zxid, record, out);
     }
 
     pub(super) fn connected(&mut self, link: LinkId, now: Duration) {

@@ -129,6 +129,7 @@ impl Replica {
                 let last = self.history.iter().next_back().filter(|(zxid, _)| *zxid == self.standing.last);
                 let learner = match last {
                     _ if self.is_lost => learner.without_history(),
+                    _ if self.is_astray => learner.wanting_all(),
                     Some((_, record)) => learner.with_last(record),
                     None => learner,
                 };
@@ -248,6 +249,7 @@ impl Replica {
         let Role::Following(following) = &mut self.role else { return };
         following.learner.loaded();
         let end = following.learner.applicable();
+        self.is_astray = false;
         self.begin_at(end);
         self.history.forget();
     }

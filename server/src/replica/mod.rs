@@ -90,6 +90,8 @@ pub struct ReplicaOptions {
     pub access: Access,
     /// Nodes may be created that live for a time (`extendedTypesEnabled`).
     pub takes_ttl: bool,
+    /// A leader says the digest of its tree with each transaction, and learners compare it with theirs (`digest.enabled`).
+    pub digests: bool,
     /// How the leader deletes what has outlived its use.
     pub reaping: Reaping,
     /// How many workers there are.
@@ -161,6 +163,10 @@ pub struct Replica {
     standing: Standing,
     /// What it had acknowledged is not in its log any more: it does not vote until it has a leader's history.
     is_lost: bool,
+    /// Its tree is not as its leader's, which is asked for a snapshot when it is followed again.
+    is_astray: bool,
+    /// The epoch in which that was asked for last. Whoever is right: a second time in the same epoch would not help.
+    asked_anew: Option<u32>,
     log_state: LogState,
     role: Role,
     /// Clients are served.
@@ -218,6 +224,8 @@ impl Replica {
             election: Election::new(me, ensemble.clone(), options.patience),
             standing,
             is_lost: options.is_lost && !mutation::is_on(Mutation::LostHistoriesVote),
+            is_astray: false,
+            asked_anew: None,
             log_state: LogState::default(),
             role: Role::Settling,
             serving: false,
@@ -249,7 +257,7 @@ impl Replica {
             let proposal = &mut self.proposals[self.cut];
             assert!(proposal.zxid == zxid, "batches hold the proposals in their order");
             if let Role::Leading(leading) = &mut self.role {
-                leading.leadership.propose(zxid, Record { bytes: bytes.clone(), held }, &mut orders);
+                leading.propose(zxid, Record { bytes: bytes.clone(), held }, &mut orders);
             }
             proposal.record = bytes;
             self.cut += 1;
@@ -282,6 +290,7 @@ impl Replica {
             // At its place: a `sync` is answered behind the writes before it, and ahead of those after it.
             self.answer_syncs(tree);
             self.apply_one(tree, now, changes.as_deref_mut());
+            self.compare(tree, now);
         }
         self.answer_syncs(tree);
     }
@@ -289,6 +298,7 @@ impl Replica {
     /// What is committed is applied, and clients are served from now on.
     pub fn serve(&mut self, tree: &mut Tree, now: Duration) {
         self.catch_up(tree, self.committed, now);
+        tree.set_fuzzy(false);
         if !self.options.ensemble.is_alone(self.options.me) {
             // Clients may have heard of the epoch's beginning from other members, though it is no transaction.
             tree.begin_epoch(Zxid::new(self.standing.current, 0));
@@ -302,6 +312,29 @@ impl Replica {
             _ => panic!("only a leader or a learner serves"),
         }
         self.serving = true;
+        self.compare(tree, now);
+    }
+
+    /// Looks at whether the tree is its leader's. If a learner's is not, it leaves, and asks for a snapshot when it follows again.
+    fn compare(&mut self, tree: &Tree, now: Duration) {
+        let Some(difference) = tree.difference().filter(|_| self.options.digests) else { return };
+        let Role::Following(following) = &self.role else {
+            // What it decides itself is compared when it is applied, so this is from before.
+            return tracing::error!(
+                "{difference}. This member leads with its own tree, and its learners will take that"
+            );
+        };
+        let epoch = following.learner.epoch();
+        if self.asked_anew != Some(epoch) {
+            (self.asked_anew, self.is_astray) = (Some(epoch), true);
+            tracing::error!("the tree is not the leader's: {difference}. It will be taken from the leader again");
+            self.look(now, "its history is to be taken again");
+        } else if difference.zxid == tree.last_applied() {
+            tracing::error!(
+                "the tree is not the leader's though it was taken from it: {difference}. One of the members is wrong; the word hash shows \
+                 what each has had"
+            );
+        }
     }
 
     /// Applies what is in the log up to `upto` while nobody is served. Of a leader that is not established this may be undone, as what
@@ -325,7 +358,14 @@ impl Replica {
         if !mutation::is_on(Mutation::ReadsSeeTheWriteBehindThem) {
             reads.take().into_iter().for_each(|reads| self.answer_reads(tree, reads));
         }
+        let entry = TxnEntry { digest: entry.digest.filter(|_| self.options.digests), ..entry };
         let applied = tree.apply(&entry, changes);
+        let is_own = leads && self.serving;
+        assert!(
+            !is_own || entry.digest.is_none_or(|digest| digest == tree.digest()),
+            "{} is applied as decided",
+            proposal.zxid
+        );
         reads.into_iter().for_each(|reads| self.answer_reads(tree, reads));
         let session = entry.header.session;
         match entry.txn {
@@ -434,6 +474,29 @@ impl Replica {
         }
     }
 
+    /// Which of the sessions that this member looks after expire when.
+    pub fn expiries(&self) -> Vec<(Duration, Vec<SessionId>)> {
+        match &self.role {
+            Role::Leading(leading) => leading.sessions.buckets().collect(),
+            _ => Vec::new(),
+        }
+    }
+
+    /// Bytes of the newest proposal, of the smallest and of the largest, of a leader that has made any.
+    pub fn proposal_bytes(&self) -> Option<[usize; 3]> {
+        match &self.role {
+            Role::Leading(leading) => leading.proposal_bytes,
+            _ => None,
+        }
+    }
+
+    /// What is known of them begins anew.
+    pub fn reset_proposal_bytes(&mut self) {
+        if let Role::Leading(leading) = &mut self.role {
+            leading.proposal_bytes = None;
+        }
+    }
+
     /// Proposals that are not applied yet.
     pub fn outstanding(&self) -> usize {
         self.proposals.len()
@@ -448,6 +511,11 @@ impl Replica {
             _ => (PeerState::Following, (0, 0)),
         };
         self.serving.then_some(state)
+    }
+
+    /// Whether the snapshot that it takes replaces what it has acknowledged.
+    pub fn is_astray(&self) -> bool {
+        self.is_astray
     }
 
     /// Whether it has lost its history, and has no other yet.

@@ -4,13 +4,16 @@
 //! the state is forgotten once that transaction is applied, because then the tree says the same. A multi that fails is
 //! undone: nothing of it may be seen by what comes after (ZOOKEEPER-1624, ZOOKEEPER-2052).
 //!
+//! The digest of the tree as it will be is known as well: from the tree's own while nothing is on its way, and from there on by each change.
+//!
 //! **Invariants**: an entry belongs to the newest ordered transaction that changes its node; after the last ordered
 //! transaction was applied there are no entries; the end of a session costs what its own nodes cost, whatever else is on its way.
 //!
 //! **Not here**: the checks themselves ([`super::sequencer`]).
 
 use corral_engine::Tree;
-use corral_proto::{AclList, SessionId, Zxid};
+use corral_engine::tree::digest::{self, Content};
+use corral_proto::{AclList, SessionId, StatPersisted, TreeDigest, Zxid};
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -21,27 +24,30 @@ use std::sync::Arc;
 pub struct NodeState {
     /// Its access control list, encoded.
     pub acl: Arc<[u8]>,
-    /// The session it belongs to, if it is ephemeral.
-    pub owner: SessionId,
-    /// Changes of its data.
-    pub version: i32,
-    /// Changes of its list.
-    pub aversion: i32,
-    /// Children ever created.
-    pub created: i32,
+    /// Its state.
+    pub stat: StatPersisted,
     /// Children now.
     pub num_children: i32,
+    /// Its path and data, for the digest.
+    pub content: Content,
+    /// What it was in the digest when this was asked for; 0 of a node that is being created.
+    number: u32,
 }
 
 impl NodeState {
     /// A node that is being created.
-    pub fn new(acl: &[u8], owner: SessionId) -> NodeState {
-        NodeState { acl: acl.into(), owner, version: 0, aversion: 0, created: 0, num_children: 0 }
+    pub fn new(acl: &[u8], stat: StatPersisted, content: Content) -> NodeState {
+        NodeState { acl: acl.into(), stat, num_children: 0, content, number: 0 }
     }
 
     /// Its list, decoded.
     pub fn acl(&self) -> AclList<'_> {
         AclList::from_encoded(&self.acl).expect("a list that was checked when it came")
+    }
+
+    /// What it is in the digest, at this path.
+    fn counted(&self, path: &str) -> u32 {
+        if digest::counts(path) { self.content.with(&self.stat) } else { 0 }
     }
 }
 
@@ -57,14 +63,31 @@ pub struct Outstanding {
     /// The paths of those entries that are ephemeral nodes, by session.
     owned: BTreeMap<SessionId, BTreeSet<Arc<str>>>,
     order: VecDeque<(Zxid, Arc<str>)>,
-    undo: Option<Vec<(Arc<str>, Option<Entry>)>>,
+    undo: Option<Undo>,
+    /// Of the tree with everything that is on its way.
+    digest: TreeDigest,
+}
+
+/// What there was before a multi.
+struct Undo {
+    entries: Vec<(Arc<str>, Option<Entry>)>,
+    digest: TreeDigest,
 }
 
 impl Outstanding {
     /// Nothing is on its way. The seed keeps clients from choosing paths that collide.
     pub fn new(seed: u64) -> Outstanding {
         let entries = HashMap::with_hasher(FixedState::with_seed(seed));
-        Outstanding { entries, owned: BTreeMap::new(), order: VecDeque::new(), undo: None }
+        let (owned, order, digest) = (BTreeMap::new(), VecDeque::new(), TreeDigest::default());
+        Outstanding { entries, owned, order, undo: None, digest }
+    }
+
+    /// The digest that the tree will have when everything on its way is in it. To be asked before the next transaction is decided.
+    pub fn digest(&mut self, tree: &Tree) -> TreeDigest {
+        if self.order.is_empty() && self.undo.is_none() {
+            self.digest = tree.digest();
+        }
+        self.digest
     }
 
     /// The node at `path` as the next transaction will find it.
@@ -73,15 +96,9 @@ impl Outstanding {
             return entry.state.clone();
         }
         let id = tree.find(path)?;
-        let stat = tree.stat(id);
-        Some(NodeState {
-            acl: tree.acl_shared(id).clone(),
-            owner: stat.ephemeral_owner,
-            version: stat.version,
-            aversion: stat.aversion,
-            created: tree.created(id),
-            num_children: stat.num_children,
-        })
+        let (stat, num_children, content) = (tree.persisted(id), tree.num_children(id), tree.content(id));
+        let state = NodeState { acl: tree.acl_shared(id).clone(), stat, num_children, content, number: 0 };
+        Some(NodeState { number: state.counted(path), ..state })
     }
 
     /// Whether something on its way leaves the node in another state than it has in the tree.
@@ -89,12 +106,24 @@ impl Outstanding {
         self.entries.contains_key(path)
     }
 
-    /// Transaction `zxid` will leave the node like this.
-    pub fn set(&mut self, zxid: Zxid, path: &str, state: Option<NodeState>) {
+    /// Transaction `zxid` will leave the node, which it has found before or makes, like this.
+    pub fn set(&mut self, zxid: Zxid, path: &str, state: NodeState) {
+        let number = state.counted(path);
+        self.digest = self.digest.exchange(state.number, number);
+        self.put(zxid, path, Some(NodeState { number, ..state }));
+    }
+
+    /// Transaction `zxid` will delete the node that it has found like this.
+    pub fn remove(&mut self, zxid: Zxid, path: &str, state: &NodeState) {
+        self.digest = self.digest.exchange(state.number, 0);
+        self.put(zxid, path, None);
+    }
+
+    fn put(&mut self, zxid: Zxid, path: &str, state: Option<NodeState>) {
         let path: Arc<str> = path.into();
         let before = self.replace(&path, Some(Entry { zxid, state }));
         match &mut self.undo {
-            Some(undo) => undo.push((path, before)),
+            Some(undo) => undo.entries.push((path, before)),
             None => self.order.push_back((zxid, path)),
         }
     }
@@ -102,18 +131,19 @@ impl Outstanding {
     /// What is set from here on can be taken back.
     pub fn begin(&mut self) {
         assert!(self.undo.is_none(), "multis do not nest");
-        self.undo = Some(Vec::new());
+        self.undo = Some(Undo { entries: Vec::new(), digest: self.digest });
     }
 
     /// What was set since [`Outstanding::begin`] by transaction `zxid` stays, or is taken back.
     pub fn end(&mut self, zxid: Zxid, keep: bool) {
         let undo = self.undo.take().expect("begun");
         if keep {
-            self.order.extend(undo.into_iter().map(|(path, _)| (zxid, path)));
+            self.order.extend(undo.entries.into_iter().map(|(path, _)| (zxid, path)));
         } else {
-            for (path, before) in undo.into_iter().rev() {
+            for (path, before) in undo.entries.into_iter().rev() {
                 self.replace(&path, before);
             }
+            self.digest = undo.digest;
         }
     }
 
@@ -143,7 +173,7 @@ impl Outstanding {
     fn replace(&mut self, path: &Arc<str>, entry: Option<Entry>) -> Option<Entry> {
         let owner = |entry: &Option<Entry>| {
             let state = entry.as_ref().and_then(|entry| entry.state.as_ref());
-            state.map(|state| state.owner).filter(|owner| *owner != SessionId::NONE)
+            state.map(|state| state.stat.owner).filter(|owner| owner.is_session())
         };
         let now = owner(&entry);
         let before = match entry {
@@ -170,8 +200,13 @@ impl Outstanding {
 mod tests {
     use super::*;
 
-    fn state(version: i32) -> Option<NodeState> {
-        Some(NodeState { version, ..NodeState::new(AclList::OPEN.encoded(), SessionId(5)) })
+    fn state(version: i32) -> NodeState {
+        let stat = StatPersisted { version, ..StatPersisted::new(Zxid(1), 0, SessionId(5)) };
+        NodeState::new(AclList::OPEN.encoded(), stat, Content::default())
+    }
+
+    fn version(outstanding: &Outstanding, tree: &Tree, path: &str) -> Option<i32> {
+        outstanding.get(tree, path).map(|state| state.stat.version)
     }
 
     #[test]
@@ -181,9 +216,9 @@ mod tests {
         outstanding.set(Zxid(1), "/a", state(1));
         outstanding.set(Zxid(2), "/a", state(2));
         outstanding.applied(Zxid(1));
-        assert_eq!(outstanding.get(&tree, "/a"), state(2));
+        assert_eq!(version(&outstanding, &tree, "/a"), Some(2));
         assert_eq!(outstanding.ephemerals(&tree, SessionId(5)), ["/a"]);
-        outstanding.set(Zxid(3), "/a", None);
+        outstanding.remove(Zxid(3), "/a", &state(2));
         assert!(outstanding.ephemerals(&tree, SessionId(5)).is_empty());
         outstanding.applied(Zxid(3));
         assert_eq!(outstanding.get(&tree, "/a"), None);
@@ -196,16 +231,16 @@ mod tests {
         let mut outstanding = Outstanding::new(1);
         outstanding.set(Zxid(1), "/a", state(1));
         outstanding.begin();
-        outstanding.set(Zxid(2), "/a", None);
+        outstanding.remove(Zxid(2), "/a", &state(1));
         outstanding.set(Zxid(2), "/a", state(7));
         outstanding.set(Zxid(2), "/b", state(7));
         outstanding.end(Zxid(2), false);
-        assert_eq!((outstanding.get(&tree, "/a"), outstanding.get(&tree, "/b")), (state(1), None));
+        assert_eq!((version(&outstanding, &tree, "/a"), version(&outstanding, &tree, "/b")), (Some(1), None));
         outstanding.begin();
         outstanding.set(Zxid(3), "/a", state(3));
         outstanding.end(Zxid(3), true);
         outstanding.applied(Zxid(2));
-        assert_eq!(outstanding.get(&tree, "/a"), state(3));
+        assert_eq!(version(&outstanding, &tree, "/a"), Some(3));
         outstanding.applied(Zxid(3));
         assert!(outstanding.entries.is_empty() && outstanding.owned.is_empty());
     }

@@ -87,7 +87,10 @@ mod tests {
 
     fn apply(tree: &mut Tree, time_ms: i64, txn: Txn<'_>) {
         let zxid = Zxid(tree.last_applied().0 + 1);
-        tree.apply(&TxnEntry { header: TxnHeader { session: SessionId(1), cxid: Xid(0), zxid, time_ms }, txn }, None);
+        tree.apply(
+            &TxnEntry { header: TxnHeader { session: SessionId(1), cxid: Xid(0), zxid, time_ms }, txn, digest: None },
+            None,
+        );
     }
 
     fn node(path: &str) -> CreateTxn<'_> {

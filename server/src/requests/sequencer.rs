@@ -12,18 +12,23 @@ use super::outstanding::{NodeState, Outstanding};
 use crate::requests::acl::Access;
 use crate::requests::identity::Identities;
 use corral_engine::Tree;
+use corral_engine::tree::digest::Content;
 use corral_engine::tree::{BUILT_IN, path};
 use corral_proto::acl::perms;
 use corral_proto::jute::{StrList, put_string};
 use corral_proto::request::{CreateRequest, Lifetime, PathVersion, SetAclRequest, SetDataRequest};
 use corral_proto::txn::CreateTxn;
 use corral_proto::{
-    AclList, CreateMode, ErrorCode, MultiOp, MultiRequest, OpCode, Request, SessionId, SubTxns, Txn, Zxid,
+    AclList, CreateMode, ErrorCode, MultiOp, MultiRequest, OpCode, Request, SessionId, StatPersisted, SubTxns,
+    TreeDigest, Txn, Zxid,
 };
 use std::borrow::Cow;
 
-/// Bytes of paths that the end of a session names at most.
-const CLOSE_BYTES_MAX: usize = 16 << 20;
+/// Bytes of deletions that the end of a session, or a multi ahead of it, has at most: Apache's learners take nothing longer than 1 MiB
+/// (`jute.maxbuffer`).
+const CLOSE_BYTES_MAX: usize = 512 << 10;
+/// What a deletion has besides the path.
+const DELETE_LEN: usize = 12;
 
 /// Bytes by which the lists of one request may grow because the client's identities stand in them: a transaction must not be too large for
 /// learners.
@@ -37,6 +42,7 @@ pub struct Sequencer {
     outstanding: Outstanding,
     access: Access,
     takes_ttl: bool,
+    says_digests: bool,
     /// Of [`GROWTH_MAX`], what the request that is being decided has left.
     room: usize,
 }
@@ -46,6 +52,8 @@ pub struct Sequencer {
 pub struct Place<'a> {
     /// The zxid that the transaction will have.
     pub zxid: Zxid,
+    /// Its time, in ms since the epoch.
+    pub time_ms: i64,
     /// In whose name it is asked for.
     pub session: SessionId,
     /// Who asks.
@@ -82,9 +90,16 @@ impl Creation<'_> {
 }
 
 impl Sequencer {
-    /// Nothing is on its way yet; nodes may live for a time, or not (`extendedTypesEnabled`).
-    pub fn new(seed: u64, access: Access, takes_ttl: bool) -> Sequencer {
-        Sequencer { outstanding: Outstanding::new(seed), access, takes_ttl, room: GROWTH_MAX }
+    /// Nothing is on its way yet; nodes may live for a time, or not (`extendedTypesEnabled`); transactions say the tree's digest, or not
+    /// (`digest.enabled`).
+    pub fn new(seed: u64, access: Access, takes_ttl: bool, says_digests: bool) -> Sequencer {
+        Sequencer { outstanding: Outstanding::new(seed), access, takes_ttl, says_digests, room: GROWTH_MAX }
+    }
+
+    /// The digest that the tree will have behind this transaction, the newest that was decided.
+    pub fn digest(&mut self, tree: &Tree, txn: &Txn<'_>) -> Option<TreeDigest> {
+        let says = self.says_digests && !matches!(txn, Txn::Error(_));
+        says.then(|| self.outstanding.digest(tree))
     }
 
     /// Everything up to `zxid` has been applied to the tree.
@@ -99,19 +114,21 @@ impl Sequencer {
         place: Place<'_>,
         op: OpCode,
         body: &[u8],
-        then: impl FnOnce(Txn<'_>) -> R,
+        then: impl FnOnce(Txn<'_>, Option<TreeDigest>) -> R,
     ) -> R {
+        self.outstanding.digest(tree);
         self.room = GROWTH_MAX;
+        let then = |sequencer: &mut Sequencer, txn: Txn<'_>| then(txn, sequencer.digest(tree, &txn));
         let decided = match Request::decode(op, body) {
             Err(_) => Err(ErrorCode::MarshallingError),
             Ok(Request::Create(request) | Request::Create2(request) | Request::CreateContainer(request)) => {
                 match self.create(tree, place, op, &request, NO_TTL) {
-                    Ok(creation) => return then(creation.txn()),
+                    Ok(creation) => return then(self, creation.txn()),
                     Err(error) => Err(error),
                 }
             }
             Ok(Request::CreateTtl(request, ttl_ms)) => match self.create(tree, place, op, &request, ttl_ms) {
-                Ok(creation) => return then(creation.txn()),
+                Ok(creation) => return then(self, creation.txn()),
                 Err(error) => Err(error),
             },
             Ok(Request::Reconfig(_)) => Err(ErrorCode::ReconfigDisabled),
@@ -120,35 +137,76 @@ impl Sequencer {
             Ok(Request::SetAcl(request)) => match self.set_acl(tree, place, request) {
                 Ok((acl, version)) => {
                     let acl = AclList::from_encoded(&acl).expect("fixed up");
-                    return then(Txn::SetAcl { path: request.path, acl, version });
+                    return then(self, Txn::SetAcl { path: request.path, acl, version });
                 }
                 Err(error) => Err(error),
             },
             Ok(Request::Multi(request)) => {
                 let parts = self.multi(tree, place, request);
-                return then(Txn::Multi(SubTxns::from_encoded(request.len() as u32, &parts)));
+                return then(self, Txn::Multi(SubTxns::from_encoded(request.len() as u32, &parts)));
             }
-            Ok(Request::CloseSession) => return self.close_session(tree, place, then),
+            Ok(Request::CloseSession) => {
+                let (count, paths) = self.close_session(tree, place);
+                return then(self, Txn::CloseSession { paths: Some(StrList::from_encoded(count, &paths)) });
+            }
             Ok(_) => unreachable!("{op:?} does not go through the log"),
         };
-        then(decided.unwrap_or_else(|error| Txn::Error(error.code())))
+        then(self, decided.unwrap_or_else(|error| Txn::Error(error.code())))
     }
 
-    /// Decides the end of a session: its ephemeral nodes go with it, those still on their way included.
-    pub fn close_session<R>(&mut self, tree: &Tree, place: Place<'_>, then: impl FnOnce(Txn<'_>) -> R) -> R {
+    /// Ephemeral nodes of a session that must be deleted ahead of its end, because that cannot name all of them; in pieces.
+    pub fn ahead_of_end(&self, tree: &Tree, session: SessionId) -> Vec<Vec<String>> {
+        let (mut pieces, mut bytes) = (vec![Vec::new()], 0);
+        for path in self.outstanding.ephemerals(tree, session) {
+            let len = DELETE_LEN + path.len();
+            if bytes + len > CLOSE_BYTES_MAX {
+                pieces.push(Vec::new());
+                bytes = 0;
+            }
+            bytes += len;
+            pieces.last_mut().expect("one at least").push(path);
+        }
+        // Those the end itself names.
+        pieces.pop();
+        pieces
+    }
+
+    /// Decides that all these nodes, which have no children, are deleted: the parts of a multi, encoded.
+    pub fn delete_all(&mut self, tree: &Tree, zxid: Zxid, paths: &[String]) -> Vec<u8> {
+        self.outstanding.digest(tree);
+        let mut parts = Vec::new();
+        for path in paths {
+            self.take_away(tree, zxid, path);
+            SubTxns::push(&mut parts, &Txn::Delete { path });
+        }
+        parts
+    }
+
+    /// Decides the end of a session: its ephemeral nodes go with it, those still on their way included. How many they are, and their paths.
+    fn close_session(&mut self, tree: &Tree, place: Place<'_>) -> (u32, Vec<u8>) {
         let paths = self.outstanding.ephemerals(tree, place.session);
         let mut raw = Vec::new();
         for path in &paths {
             put_string(&mut raw, path);
-            if let Some(parent) = path::split(path) {
-                self.change(tree, place.zxid, parent.0, |state| state.num_children -= 1);
-            }
-            self.outstanding.set(place.zxid, path, None);
+            self.take_away(tree, place.zxid, path);
         }
-        let list = StrList::from_encoded(paths.len() as u32, &raw);
-        // The list is what makes replay exact over a fuzzy snapshot; the tree finds the nodes without it. A record of gigabytes
-        // would be worse than a parent's pzxid that may be older than it should after such a replay.
-        then(Txn::CloseSession { paths: (raw.len() <= CLOSE_BYTES_MAX).then_some(list) })
+        (paths.len() as u32, raw)
+    }
+
+    /// A node without children is deleted by the server itself.
+    fn take_away(&mut self, tree: &Tree, zxid: Zxid, path: &str) {
+        let (parent_path, _) = path::split(path).expect("no root is deleted");
+        let [parent, node] = [parent_path, path].map(|path| self.outstanding.get(tree, path));
+        let [parent, node] = [parent, node].map(|state| state.expect("it is there, and so is its parent"));
+        self.unlink(zxid, parent_path, parent);
+        self.outstanding.remove(zxid, path, &node);
+    }
+
+    /// A node has one child less.
+    fn unlink(&mut self, zxid: Zxid, path: &str, mut parent: NodeState) {
+        parent.num_children -= 1;
+        parent.stat.pzxid = zxid;
+        self.outstanding.set(zxid, path, parent);
     }
 
     fn create<'a>(
@@ -166,10 +224,10 @@ impl Sequencer {
         self.access.check(place.who, parent.acl(), perms::CREATE)?;
         let path = if sequential {
             // The number after the last one has been used up: refuse, rather than give a name twice.
-            if parent.created == i32::MAX {
+            if parent.stat.created == i32::MAX {
                 return Err(ErrorCode::BadArguments);
             }
-            Cow::Owned(format!("{}{:010}", request.path, parent.created))
+            Cow::Owned(format!("{}{:010}", request.path, parent.stat.created))
         } else {
             Cow::Borrowed(request.path)
         };
@@ -179,15 +237,22 @@ impl Sequencer {
         if self.outstanding.get(tree, &path).is_some() {
             return Err(ErrorCode::NodeExists);
         }
-        if parent.owner != SessionId::NONE {
+        if parent.stat.owner.is_session() {
             return Err(ErrorCode::NoChildrenForEphemerals);
         }
-        parent.created = parent.created.saturating_add(1);
+        parent.stat.created = parent.stat.created.saturating_add(1);
+        parent.stat.pzxid = place.zxid;
         parent.num_children += 1;
-        let parent_cversion = parent.created;
-        let owner = if lifetime == Lifetime::Ephemeral { place.session } else { SessionId::NONE };
-        self.outstanding.set(place.zxid, parent_path, Some(parent));
-        self.outstanding.set(place.zxid, &path, Some(NodeState::new(&acl, owner)));
+        let parent_cversion = parent.stat.created;
+        let owner = match lifetime {
+            Lifetime::Persistent => SessionId::NONE,
+            Lifetime::Ephemeral => place.session,
+            Lifetime::Container => SessionId::CONTAINER,
+            Lifetime::Ttl => SessionId::ttl(ttl_ms).expect("looked at with the mode"),
+        };
+        let stat = StatPersisted::new(place.zxid, place.time_ms, owner);
+        self.outstanding.set(place.zxid, parent_path, parent);
+        self.outstanding.set(place.zxid, &path, NodeState::new(&acl, stat, Content::of(&path, request.data)));
         Ok(Creation { path, data: request.data, acl, op, lifetime, ttl_ms, parent_cversion })
     }
 
@@ -210,9 +275,8 @@ impl Sequencer {
 
     /// Decides that a settled node, which has outlived its use, is deleted.
     pub fn reap<'a>(&mut self, tree: &Tree, zxid: Zxid, path: &'a str) -> Txn<'a> {
-        let (parent, _) = path::split(path).expect("no root is reaped");
-        self.change(tree, zxid, parent, |state| state.num_children -= 1);
-        self.outstanding.set(zxid, path, None);
+        self.outstanding.digest(tree);
+        self.take_away(tree, zxid, path);
         Txn::DeleteContainer { path }
     }
 
@@ -221,16 +285,15 @@ impl Sequencer {
         if BUILT_IN.contains(&request.path) {
             return Err(ErrorCode::BadArguments);
         }
-        let mut parent = self.outstanding.get(tree, parent_path).ok_or(ErrorCode::NoNode)?;
+        let parent = self.outstanding.get(tree, parent_path).ok_or(ErrorCode::NoNode)?;
         self.access.check(place.who, parent.acl(), perms::DELETE)?;
         let node = self.outstanding.get(tree, request.path).ok_or(ErrorCode::NoNode)?;
-        check_version(node.version, request.version)?;
+        check_version(node.stat.version, request.version)?;
         if node.num_children > 0 {
             return Err(ErrorCode::NotEmpty);
         }
-        parent.num_children -= 1;
-        self.outstanding.set(place.zxid, parent_path, Some(parent));
-        self.outstanding.set(place.zxid, request.path, None);
+        self.unlink(place.zxid, parent_path, parent);
+        self.outstanding.remove(place.zxid, request.path, &node);
         Ok(Txn::Delete { path: request.path })
     }
 
@@ -241,10 +304,11 @@ impl Sequencer {
         request: SetDataRequest<'a>,
     ) -> Result<Txn<'a>, ErrorCode> {
         let mut node = self.existing(tree, place.who, request.path, perms::WRITE)?;
-        check_version(node.version, request.version)?;
-        node.version = node.version.wrapping_add(1);
-        let version = node.version;
-        self.outstanding.set(place.zxid, request.path, Some(node));
+        check_version(node.stat.version, request.version)?;
+        let version = node.stat.version.wrapping_add(1);
+        node.stat = StatPersisted { version, mzxid: place.zxid, mtime: place.time_ms, ..node.stat };
+        node.content = Content::of(request.path, request.data);
+        self.outstanding.set(place.zxid, request.path, node);
         Ok(Txn::SetData { path: request.path, data: request.data, version })
     }
 
@@ -259,11 +323,11 @@ impl Sequencer {
         }
         let acl = self.fix_up(place.who, request.acl)?;
         let mut node = self.existing(tree, place.who, request.path, perms::ADMIN)?;
-        check_version(node.aversion, request.version)?;
-        node.aversion = node.aversion.wrapping_add(1);
+        check_version(node.stat.aversion, request.version)?;
+        let version = node.stat.aversion.wrapping_add(1);
+        node.stat.aversion = version;
         node.acl = (&*acl).into();
-        let version = node.aversion;
-        self.outstanding.set(place.zxid, request.path, Some(node));
+        self.outstanding.set(place.zxid, request.path, node);
         Ok((acl, version))
     }
 
@@ -306,7 +370,7 @@ impl Sequencer {
             MultiOp::SetData(request) => SubTxns::push(parts, &self.set_data(tree, place, request)?),
             MultiOp::Check(request) => {
                 let node = self.existing(tree, place.who, request.path, perms::READ)?;
-                check_version(node.version, request.version)?;
+                check_version(node.stat.version, request.version)?;
                 SubTxns::push(parts, &Txn::Check(request));
             }
         }
@@ -326,13 +390,6 @@ impl Sequencer {
         let node = self.outstanding.get(tree, path).ok_or(ErrorCode::NoNode)?;
         self.access.check(who, node.acl(), wanted)?;
         Ok(node)
-    }
-
-    fn change(&mut self, tree: &Tree, zxid: Zxid, path: &str, change: impl FnOnce(&mut NodeState)) {
-        if let Some(mut state) = self.outstanding.get(tree, path) {
-            change(&mut state);
-            self.outstanding.set(zxid, path, Some(state));
-        }
     }
 }
 

@@ -197,6 +197,11 @@ impl Sessions {
         self.buckets.range(..=now).flat_map(|(_, sessions)| sessions).copied().take(limit).collect()
     }
 
+    /// Who expires when, if nothing more is heard of them: the times since the server's start.
+    pub fn buckets(&self) -> impl Iterator<Item = (Duration, Vec<SessionId>)> {
+        self.buckets.iter().map(|(at, sessions)| (*at, sessions.iter().copied().collect()))
+    }
+
     /// When somebody expires at the earliest.
     pub fn deadline(&self) -> Option<Duration> {
         self.buckets.keys().next().copied()
@@ -217,7 +222,7 @@ impl Sessions {
 }
 
 /// The next bucket's end after `at`, as Apache rounds.
-fn round_up(at: Duration, tick: Duration) -> Duration {
+pub fn round_up(at: Duration, tick: Duration) -> Duration {
     // In 64 bits, which is 584 years: every ping of every client comes here.
     let (at, tick) = (at.as_nanos() as u64, tick.as_nanos() as u64);
     Duration::from_nanos((at / tick + 1) * tick)

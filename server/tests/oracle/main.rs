@@ -89,5 +89,6 @@ fn compare(apache: &Kind, are_ours: &[bool], part: u64) -> Result<(), Failed> {
             );
         }
     }
+    ensembles.iter().for_each(Ensemble::check_digests);
     Ok(())
 }

@@ -21,7 +21,7 @@ use corral_engine::txnlog::supply::{Maker, Supply};
 use corral_engine::txnlog::workshop::Workshop;
 use corral_engine::txnlog::{Log, LogOptions, Recovered};
 use corral_engine::{StorageError, adoption};
-use corral_proto::{ServerId, SessionId, Zxid};
+use corral_proto::{Jute, ServerId, SessionId, Zxid};
 use corral_server::budget::Bounds;
 use corral_server::clients::worker::WorkerOptions;
 use corral_server::consensus::Ensemble;
@@ -369,6 +369,7 @@ impl Member {
             members: Some("server.1=…\nversion=0".into()),
             access: Access::default(),
             takes_ttl: true,
+            digests: true,
             reaping: REAPING,
             cores,
         }
@@ -459,9 +460,7 @@ impl Shell {
 pub(super) fn tree_fingerprint(tree: &Tree) -> u64 {
     let mut sum = 0u64;
     tree.walk(0, usize::MAX, |path, image| {
-        let numbers = [image.czxid.0, image.mzxid.0, image.pzxid.0, image.ctime, image.mtime, image.owner.0];
-        let counts = [image.version, image.created, image.aversion];
-        sum = sum.wrapping_add(fingerprint((path, image.data, image.acl.encoded(), numbers, counts)));
+        sum = sum.wrapping_add(fingerprint((path, image.data, image.acl.encoded(), image.stat.to_vec())));
         true
     });
     sum.wrapping_add(fingerprint(tree.sessions().iter().map(|(id, ms)| (id.0, *ms)).collect::<Vec<_>>()))

@@ -33,18 +33,19 @@ pub struct View<'a> {
 impl<'a> View<'a> {
     /// What there is to say of a node; its data only if `with_data`.
     pub fn new(path: &'a str, image: &NodeImage<'a>, with_data: bool) -> View<'a> {
+        let stat = &image.stat;
         View {
             path,
             data: Data::new(image.data, with_data),
-            version: image.version,
-            aversion: image.aversion,
-            created: image.created,
-            czxid: image.czxid.to_string(),
-            mzxid: image.mzxid.to_string(),
-            pzxid: image.pzxid.to_string(),
-            ctime: time::format_ms(image.ctime),
-            mtime: time::format_ms(image.mtime),
-            ephemeral_owner: (image.owner != SessionId::NONE).then(|| image.owner.to_string()),
+            version: stat.version,
+            aversion: stat.aversion,
+            created: stat.created,
+            czxid: stat.czxid.to_string(),
+            mzxid: stat.mzxid.to_string(),
+            pzxid: stat.pzxid.to_string(),
+            ctime: time::format_ms(stat.ctime),
+            mtime: time::format_ms(stat.mtime),
+            ephemeral_owner: (stat.owner != SessionId::NONE).then(|| stat.owner.to_string()),
             acl: acls(image.acl),
         }
     }

@@ -54,7 +54,7 @@ pub fn run(options: &Options, out: &mut dyn Write, notes: &mut dyn FnMut(&str)) 
                     None => subtrees.entry(path[..end].to_owned()).or_default(),
                 };
                 count.nodes += 1;
-                count.ephemerals += u64::from(image.owner != SessionId::NONE);
+                count.ephemerals += u64::from(image.stat.owner != SessionId::NONE);
                 count.data_bytes += bytes;
                 count.path_bytes += path.len() as u64;
             }

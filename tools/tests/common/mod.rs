@@ -44,7 +44,7 @@ pub(crate) fn mode() -> Mode {
 /// A transaction in its own bytes.
 pub(crate) fn txn(zxid: i64, txn: Txn<'_>) -> Vec<u8> {
     let header = TxnHeader { session: SESSION, cxid: Xid(zxid as i32), zxid: Zxid(zxid), time_ms: EPOCH_MS + zxid };
-    TxnEntry { header, txn }.to_vec()
+    TxnEntry { header, txn, digest: None }.to_vec()
 }
 
 /// A change of `/a` with `len` bytes of data that only this transaction has.

@@ -9,9 +9,10 @@
 //! **Not here**: the tree, files ([`Parser`] reads the same part of them, up to the end of the nodes).
 
 use crate::acl::AclList;
-use crate::ids::{SessionId, Zxid};
+use crate::ids::SessionId;
 use crate::jute::{Decoder, Jute, JuteError, buffer_len, put_buffer, put_string, string_len};
 use crate::peer::Parsed;
+use crate::stat::StatPersisted;
 use bytes::BufMut;
 
 /// What ends the stream, as a string.
@@ -20,53 +21,6 @@ pub const SIGNATURE: &str = "BenWasHere";
 const END: &str = "/";
 /// The list that everybody may do everything by, without being written.
 pub const OPEN_ACL: i64 = -1;
-
-/// What is stored of a node's state.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(missing_docs, reason = "the names are the protocol's own")]
-pub struct StoredStat {
-    pub czxid: Zxid,
-    pub mzxid: Zxid,
-    pub ctime: i64,
-    pub mtime: i64,
-    pub version: i32,
-    /// Children ever created; not what clients see as cversion.
-    pub created: i32,
-    pub aversion: i32,
-    pub owner: SessionId,
-    pub pzxid: Zxid,
-}
-
-impl StoredStat {
-    /// Encoded size in bytes.
-    pub const LEN: usize = 60;
-
-    fn decode(d: &mut Decoder<'_>) -> Result<StoredStat, JuteError> {
-        Ok(StoredStat {
-            czxid: Zxid(d.long()?),
-            mzxid: Zxid(d.long()?),
-            ctime: d.long()?,
-            mtime: d.long()?,
-            version: d.int()?,
-            created: d.int()?,
-            aversion: d.int()?,
-            owner: SessionId(d.long()?),
-            pzxid: Zxid(d.long()?),
-        })
-    }
-
-    fn encode<B: BufMut>(&self, out: &mut B) {
-        out.put_i64(self.czxid.0);
-        out.put_i64(self.mzxid.0);
-        out.put_i64(self.ctime);
-        out.put_i64(self.mtime);
-        out.put_i32(self.version);
-        out.put_i32(self.created);
-        out.put_i32(self.aversion);
-        out.put_i64(self.owner.0);
-        out.put_i64(self.pzxid.0);
-    }
-}
 
 /// One piece of the stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,7 +42,7 @@ pub enum Piece<'a> {
         /// The number of its list, or [`OPEN_ACL`].
         acl: i64,
         /// Its state.
-        stat: StoredStat,
+        stat: StatPersisted,
     },
     /// There are no more nodes.
     NodesEnd,
@@ -102,7 +56,7 @@ impl Jute for Piece<'_> {
             Piece::Sessions(_) | Piece::Acls(_) => 4,
             Piece::Session(..) => 12,
             Piece::Acl(_, list) => 8 + list.encoded_len(),
-            Piece::Node { path, data, .. } => string_len(path) + buffer_len(*data) + 8 + StoredStat::LEN,
+            Piece::Node { path, data, .. } => string_len(path) + buffer_len(*data) + 8 + StatPersisted::LEN,
             Piece::NodesEnd => string_len(END),
             Piece::Signature => string_len(SIGNATURE),
         }
@@ -203,7 +157,7 @@ impl Parser {
                 END => (Piece::NodesEnd, Expected::Signature),
                 path => {
                     let (data, acl) = (d.buffer()?, d.long()?);
-                    (Piece::Node { path, data, acl, stat: StoredStat::decode(d)? }, Expected::Nodes)
+                    (Piece::Node { path, data, acl, stat: StatPersisted::decode(d)? }, Expected::Nodes)
                 }
             },
             Expected::Signature => match d.string("the signature")? {
@@ -218,9 +172,10 @@ impl Parser {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ids::Zxid;
 
-    fn stat(n: i64) -> StoredStat {
-        StoredStat {
+    fn stat(n: i64) -> StatPersisted {
+        StatPersisted {
             czxid: Zxid(n),
             mzxid: Zxid(n + 1),
             ctime: 3,

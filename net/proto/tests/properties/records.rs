@@ -14,7 +14,7 @@ use corral_proto::response::Response;
 use corral_proto::txn::CreateTxn;
 use corral_proto::{
     Acl, AclList, ErrorCode, EventType, Jute, MultiOp, MultiRequest, MultiResult, OpCode, ReplyHeader, Request,
-    RequestHeader, SessionId, Stat, SubTxns, Txn, TxnEntry, TxnHeader, WatcherEvent, Xid, Zxid,
+    RequestHeader, SessionId, Stat, SubTxns, TreeDigest, Txn, TxnEntry, TxnHeader, WatcherEvent, Xid, Zxid,
 };
 use proptest::prelude::*;
 
@@ -266,7 +266,9 @@ impl Parts {
             Txn::Multi(SubTxns::from_encoded(count, &self.subs)),
             Txn::Multi(SubTxns::from_encoded(0, &[])),
         ];
-        one.txns().into_iter().chain(with_parts).map(|txn| TxnEntry { header, txn }).collect()
+        let txns: Vec<Txn<'_>> = one.txns().into_iter().chain(with_parts).collect();
+        let with = |digest| txns.iter().map(move |txn| TxnEntry { header, txn: *txn, digest });
+        with(None).chain(with(Some(TreeDigest(one.long as u64 | 1)))).collect()
     }
 
     pub(crate) fn connect_requests(&self) -> Vec<ConnectRequest<'_>> {

@@ -116,7 +116,9 @@ pub struct ConnCounters {
     pub sent: u64,
     /// How long answers took.
     pub latency: Latencies,
-    /// How long the last one took, in µs.
+    /// When the last one was given, since the server's start.
+    pub last_at: Duration,
+    /// How long it took, in µs.
     pub last_us: u64,
     /// The operation answered last.
     pub last_op: Option<OpCode>,
@@ -127,8 +129,9 @@ pub struct ConnCounters {
 }
 
 impl ConnCounters {
-    pub(super) fn answered(&mut self, us: u64, op: OpCode, xid: Xid, zxid: Zxid) {
+    pub(super) fn answered(&mut self, now: Duration, us: u64, op: OpCode, xid: Xid, zxid: Zxid) {
         self.sent += 1;
+        self.last_at = now;
         self.latency.add(us);
         self.last_us = us;
         self.last_op = Some(op);
@@ -148,6 +151,7 @@ impl Default for ConnCounters {
             received: 0,
             sent: 0,
             latency: Latencies::default(),
+            last_at: Duration::ZERO,
             last_us: 0,
             last_op: None,
             last_xid: Xid(-1),

@@ -409,7 +409,7 @@ impl Worker {
         let conn = &mut self.conns[slot as usize];
         assert!(zxid.0 <= 0 || zxid >= conn.counters.last_zxid, "what a session sees never goes back");
         let us = now.saturating_sub(since).as_micros() as u64;
-        conn.counters.answered(us, op, xid, zxid);
+        conn.counters.answered(now, us, op, xid, zxid);
         self.counters.sent += 1;
         self.counters.latency.add(us);
         if !conn.dirty {

@@ -58,7 +58,9 @@ impl Leadership {
                  It is sent a snapshot"
             );
         }
-        let decided = if is_another { Sync::Snap } else { decide(have, at_hand, self.committed) };
+        // Whoever has nothing, but a checksum, wants the tree and no transactions.
+        let wants_all = have == Zxid::ZERO && have_crc.is_some();
+        let decided = if is_another || wants_all { Sync::Snap } else { decide(have, at_hand, self.committed) };
         let (from, how) = match decided {
             Sync::Diff { have } => {
                 out.push(Output::Send(link, Message::about(PacketKind::Diff, newest)));

@@ -75,7 +75,7 @@ fn a_learner_says_whose_request_it_forwards() {
     // Its leader has it committed.
     let zxid = Zxid::new(2, 1);
     let header = TxnHeader { session, cxid: Xid(0), zxid, time_ms: 0 };
-    let opened = TxnEntry { header, txn: Txn::CreateSession { timeout_ms: TIMEOUT_MS } }.to_vec();
+    let opened = TxnEntry { header, txn: Txn::CreateSession { timeout_ms: TIMEOUT_MS }, digest: None }.to_vec();
     member.hear(link, Message::with(PacketKind::Proposal, zxid, opened));
     member.hear(link, Message::about(PacketKind::Commit, zxid));
     member.apply();

@@ -2,10 +2,11 @@
 
 use super::*;
 use corral_engine::disk::BlockSize;
+use corral_engine::tree::image::Builder;
 use corral_engine::txnlog::{Durable, Group, Position};
 use corral_proto::peer::vote::VERSION;
 use corral_proto::peer::{Notification, PacketKind, PeerState, Vote};
-use corral_proto::{TxnEntry, TxnHeader};
+use corral_proto::{TreeDigest, TxnEntry, TxnHeader};
 use std::collections::BTreeSet;
 
 const ME: ServerId = ServerId(1);
@@ -30,6 +31,7 @@ pub(super) fn of_the_first_of(members: i64) -> ReplicaOptions {
         members: None,
         access: Access::default(),
         takes_ttl: false,
+        digests: true,
         reaping: Reaping::default(),
         cores: CORES,
     }
@@ -43,6 +45,8 @@ pub(super) struct Member {
     links: u64,
     /// Links that it has not dropped.
     open: BTreeSet<LinkId>,
+    /// What it has sent.
+    told: Vec<Message>,
 }
 
 impl Member {
@@ -54,7 +58,7 @@ impl Member {
         let standing = Standing { accepted: 1, current: 1, last: START };
         let replica = Replica::new(of_the_first_of(3), standing, history, &mut tree, Duration::ZERO);
         let log = Group::new(START, BlockSize::MAX, Duration::ZERO);
-        Member { tree, replica, log, now: Duration::ZERO, links: 0, open: BTreeSet::new() }
+        Member { tree, replica, log, now: Duration::ZERO, links: 0, open: BTreeSet::new(), told: Vec::new() }
     }
 
     /// All others vote like this, and so it ends; returns what is commanded.
@@ -72,7 +76,12 @@ impl Member {
 
     /// It follows the leader of this epoch as far as to the word with which it begins.
     fn follow(&mut self, epoch: u32, begin: Message) -> LinkId {
-        let link = self.dialed_in(epoch - 1);
+        self.follow_elected(epoch - 1, epoch, begin)
+    }
+
+    /// The leader was elected in an earlier epoch, or leads in this one already.
+    fn follow_elected(&mut self, elected_in: u32, epoch: u32, begin: Message) -> LinkId {
+        let link = self.dialed_in(elected_in);
         let protocol = 0x10000i32.to_be_bytes().to_vec();
         self.hear(link, Message::with(PacketKind::LeaderInfo, Zxid::new(epoch, 0), protocol));
         self.hear(link, begin);
@@ -161,6 +170,7 @@ impl Member {
                     self.log = Group::new(upto, BlockSize::MAX, Duration::ZERO);
                     self.replica.truncated(upto);
                 }
+                Command::Send(_, said) => self.told.push(said),
                 Command::Drop(link, _) => _ = self.open.remove(&link),
                 Command::Listen(false) => self.open.clear(),
                 _ => {}
@@ -171,7 +181,7 @@ impl Member {
 
 pub(super) fn record(zxid: Zxid) -> Vec<u8> {
     let header = TxnHeader { session: SessionId(7), cxid: Xid(0), zxid, time_ms: 0 };
-    TxnEntry { header, txn: Txn::CreateSession { timeout_ms: 4000 } }.to_vec()
+    TxnEntry { header, txn: Txn::CreateSession { timeout_ms: 4000 }, digest: None }.to_vec()
 }
 
 /// Served by the leader of epoch 2, with two proposals in its log of which it does not know that they are committed.
@@ -263,6 +273,44 @@ fn what_is_left_of_a_log_that_was_cut_back_is_at_hand() {
     assert_eq!(member.replica.standing().last, first);
     member.replica.lost(member.now, link, "it is gone");
     assert_eq!(member.at_hand_of_the_elected((2, first)), [START, first]);
+}
+
+/// A create of this node, after which its leader's tree has such a digest.
+fn record_with(zxid: Zxid, digest: TreeDigest) -> Vec<u8> {
+    let header = TxnHeader { session: SessionId(7), cxid: Xid(0), zxid, time_ms: 0 };
+    TxnEntry { header, txn: Txn::CreateSession { timeout_ms: 4000 }, digest: Some(digest) }.to_vec()
+}
+
+/// What a leader says to a learner that is up to date, and a transaction after which its tree has another digest.
+fn serve_a_difference(member: &mut Member, link: LinkId, zxid: Zxid) {
+    member.hear(link, Message::about(PacketKind::NewLeader, Zxid::new(2, 0)));
+    member.hear(link, Message::about(PacketKind::UpToDate, Zxid(-1)));
+    let other = TreeDigest(member.tree.digest().0 + 1);
+    member.hear(link, Message::with(PacketKind::Proposal, zxid, record_with(zxid, other)));
+    member.hear(link, Message::about(PacketKind::Commit, zxid));
+    member.apply();
+}
+
+/// Whoever is right, its clients must not see two different trees for longer than it takes; but once is enough.
+#[test]
+fn a_member_whose_tree_is_not_its_leaders_takes_that_once_in_an_epoch() {
+    let mut member = Member::new();
+    let link = member.follow(2, Message::about(PacketKind::Diff, START));
+    serve_a_difference(&mut member, link, Zxid::new(2, 1));
+    assert!(member.replica.is_astray() && member.replica.state().is_none(), "it serves nobody with that");
+    member.carry_out();
+    assert!(!member.is_connected(link));
+    let had = member.replica.standing().last;
+    let link = member.follow_elected(2, 2, Message::about(PacketKind::Snap, had));
+    let claims = member.told.iter().rev().find(|said| said.kind == PacketKind::AckEpoch).expect("it was asked");
+    assert_eq!((claims.zxid, claims.bytes().len()), (Zxid::ZERO, 8), "as if it had nothing");
+    assert_eq!(member.replica.standing().last, had, "which is what it votes with all the same");
+    member.tree = Builder::new(1).finish(had, had, None);
+    member.replica.loaded();
+    assert!(!member.replica.is_astray());
+    serve_a_difference(&mut member, link, Zxid::new(2, 2));
+    assert!(member.is_connected(link) && member.replica.state().is_some(), "it goes on, and says so");
+    assert_eq!(member.tree.difference().map(|difference| difference.zxid), Some(Zxid::new(2, 2)));
 }
 
 fn votes(commands: &[Command]) -> bool {

@@ -106,7 +106,7 @@ fn what_a_create_makes_is_said_by_flags_that_its_operation_takes() {
         }
     });
     // Unless the server takes nodes that live for a time, that comes before whether the time is right.
-    let mut rig = Rig { sequencer: Sequencer::new(1, Access::default(), false), ..Rig::new() };
+    let mut rig = Rig { sequencer: Sequencer::new(1, Access::default(), false, true), ..Rig::new() };
     for (op, flags) in [(CreateTtl, 5), (CreateTtl, 6), (Create, 5), (Create2, 6)] {
         assert_eq!(rig.ask(asked(op, flags, 0)), "Unimplemented", "{op:?} {flags}");
     }

@@ -40,7 +40,7 @@ impl Rig {
     fn new() -> Rig {
         Rig {
             tree: Tree::new(1),
-            sequencer: Sequencer::new(1, Access::default(), true),
+            sequencer: Sequencer::new(1, Access::default(), true, true),
             who: Identities::NOBODY,
             decided: 0,
             on_its_way: VecDeque::new(),
@@ -52,8 +52,9 @@ impl Rig {
         self.decided += 1;
         let zxid = Zxid(self.decided);
         let header = TxnHeader { session, cxid: Xid(1), zxid, time_ms: 1000 + self.decided };
-        let place = Place { zxid, session, who: &self.who };
-        let entry = self.sequencer.decide(&self.tree, place, op, body, |txn| TxnEntry { header, txn }.to_vec());
+        let place = Place { zxid, time_ms: header.time_ms, session, who: &self.who };
+        let entry =
+            self.sequencer.decide(&self.tree, place, op, body, |txn, digest| TxnEntry { header, txn, digest }.to_vec());
         self.on_its_way.push_back(entry.clone());
         entry
     }
@@ -83,6 +84,12 @@ impl Rig {
         let entry = TxnEntry::decode(&bytes).unwrap();
         let applied = self.tree.apply(&entry, None);
         self.sequencer.applied(entry.header.zxid);
+        assert_eq!(
+            entry.digest.is_none(),
+            matches!(entry.txn, Txn::Error(_)),
+            "whatever changes something says the digest"
+        );
+        assert!(entry.digest.is_none_or(|digest| digest == self.tree.digest()), "the digest was known before");
         // Panics if the tree was not as the decision expects.
         let (error, body) = answer(&entry.txn, &applied);
         Some((error, body.to_vec()))

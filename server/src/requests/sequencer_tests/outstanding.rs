@@ -77,7 +77,7 @@ fn the_last_sequence_number_is_followed_by_refusals() {
         };
         rig.decided += 1;
         let header = TxnHeader { session: US, cxid: Xid(1), zxid: Zxid(rig.decided), time_ms: 0 };
-        rig.tree.apply(&TxnEntry { header, txn: Txn::Create(many) }, None);
+        rig.tree.apply(&TxnEntry { header, txn: Txn::Create(many), digest: None }, None);
         assert_eq!(rig.ask(create("/q/n-", 2)), "create /q/n-2147483646 #2147483647");
         if applied {
             rig.apply();
@@ -265,11 +265,11 @@ fn versions_wrap_and_minus_one_is_any() {
             rig.decided += 1;
             let header = TxnHeader { session: US, cxid: Xid(1), zxid: Zxid(rig.decided), time_ms: 0 };
             let txn = Txn::SetData { path: "/a", data: None, version };
-            rig.tree.apply(&TxnEntry { header, txn }, None);
+            rig.tree.apply(&TxnEntry { header, txn, digest: None }, None);
             rig.decided += 1;
             let header = TxnHeader { zxid: Zxid(rig.decided), ..header };
             let txn = Txn::SetAcl { path: "/a", acl: AclList::OPEN, version };
-            rig.tree.apply(&TxnEntry { header, txn }, None);
+            rig.tree.apply(&TxnEntry { header, txn, digest: None }, None);
             assert_eq!(rig.ask(set("/a", version.wrapping_sub(1))), "BadVersion");
             assert_eq!(rig.ask(set_acl("/a", AclList::OPEN, version.wrapping_sub(1))), "BadVersion");
             assert_eq!(rig.ask(set("/a", version)), format!("set /a v{next}"));

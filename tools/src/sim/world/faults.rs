@@ -130,8 +130,8 @@ impl World {
                 assert!(session.is_session(), "a session has an id");
             }
             tree.walk(0, usize::MAX, |path, image| {
-                let lives = !image.owner.is_session() || tree.sessions().contains_key(&image.owner);
-                assert!(lives, "server {}: {path} outlives its session {}", member.id, image.owner);
+                let lives = !image.stat.owner.is_session() || tree.sessions().contains_key(&image.stat.owner);
+                assert!(lives, "server {}: {path} outlives its session {}", member.id, image.stat.owner);
                 true
             });
         }

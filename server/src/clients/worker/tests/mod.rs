@@ -225,7 +225,7 @@ impl Rig {
     }
 
     fn with(outstanding_max: usize, access: Access) -> Rig {
-        let sequencer = Sequencer::new(1, access.clone(), true);
+        let sequencer = Sequencer::new(1, access.clone(), true, true);
         let options = WorkerOptions {
             core: 3,
             seed: 1,
@@ -308,8 +308,9 @@ impl Rig {
         self.zxid += 1;
         let zxid = Zxid(self.zxid);
         let header = TxnHeader { session, cxid: xid, zxid, time_ms: 0 };
-        let place = Place { zxid, session, who };
-        let bytes = self.sequencer.decide(&self.tree, place, op, body, |txn| TxnEntry { header, txn }.to_vec());
+        let place = Place { zxid, time_ms: header.time_ms, session, who };
+        let bytes =
+            self.sequencer.decide(&self.tree, place, op, body, |txn, digest| TxnEntry { header, txn, digest }.to_vec());
         let entry = TxnEntry::decode(&bytes).expect("encoded here");
         let applied = self.tree.apply(&entry, Some(&mut self.changes));
         self.sequencer.applied(zxid);
