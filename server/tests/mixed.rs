@@ -8,8 +8,9 @@ mod common;
 
 use common::ensemble::{Ensemble, Kind, Writers, connect, debians_zookeeper, dump, other_zookeeper};
 use common::identities::{self, check_identities};
-use common::{create, eventually};
-use corral_proto::request::CreateRequest;
+use common::{create, eventually, get};
+use corral_proto::request::{CreateRequest, ReconfigRequest};
+use corral_proto::response::Response;
 use corral_proto::{AclList, ErrorCode, MultiOp, MultiRequest, Request};
 use libtest_mimic::{Arguments, Trial};
 use std::path::Path;
@@ -19,7 +20,7 @@ type Scene = fn(&Kind);
 
 fn main() {
     let releases = [("debian", debians_zookeeper()), ("other", other_zookeeper())];
-    let scenes: [(&str, Scene); 8] = [
+    let scenes: [(&str, Scene); 9] = [
         ("one_by_one_the_members_are_replaced_and_back", replaced_one_by_one),
         ("each_follows_the_other_and_nothing_acknowledged_is_lost", each_follows_the_other),
         ("a_tail_that_no_quorum_had_disappears_under_either_leader", tails_disappear),
@@ -28,6 +29,7 @@ fn main() {
         ("one_of_ours_that_has_lost_its_history_is_sent_theirs", lost_history),
         ("who_has_missed_more_than_is_in_memory_is_sent_our_log", missed_more_than_memory),
         ("a_session_with_many_nodes_ends_under_a_leader_of_ours", many_ephemerals),
+        ("other_members_are_no_reason_to_leave_a_leader_of_apaches", other_members),
     ];
     let mut trials = Vec::new();
     for (release, kind) in releases {
@@ -283,6 +285,34 @@ fn many_ephemerals(apache: &Kind) {
         assert!(!ensemble.said(id).contains("Unreasonable length"), "{id}: {}", ensemble.said(id));
     }
     assert_eq!(ensemble.leader(), 3, "nobody had to leave");
+    ensemble.check_digests();
+}
+
+/// The leader takes an observer in. Ours logs and applies that, and follows on with the members that it was told of at its start.
+fn other_members(apache: &Kind) {
+    let mut ensemble = Ensemble::new(3, 0);
+    for id in [2, 3] {
+        ensemble.set_of(id, "reconfigEnabled=true\nskipACL=yes");
+    }
+    ensemble.start_each(&[&CORRAL, apache, apache]);
+    let mut client = connect(&[ensemble.address(1)]);
+    let (member, port) = ("server.9=127.0.0.1:2888:3888:observer", ";127.0.0.1:2189");
+    let joining = &*format!("{member}{port}");
+    let request = ReconfigRequest { joining: Some(joining), leaving: None, members: None, version: -1 };
+    match client.request(&Request::Reconfig(request)).unwrap_or_else(|error| panic!("{error}: {}", ensemble.said(3))) {
+        Response::Data(Some(data), _) => assert!(String::from_utf8_lossy(data).contains(member)),
+        other => panic!("{other:?}"),
+    }
+    for n in 0..200 {
+        create(&mut client, &format!("/after-{n}"), b"").expect("it goes on");
+    }
+    for id in 1..=3 {
+        let mut client = connect(&[ensemble.address(id)]);
+        client.request(&Request::Sync(Some("/"))).expect("it serves");
+        let text = String::from_utf8(get(&mut client, "/zookeeper/config").expect("it is there")).expect("text");
+        assert!(text.contains(member), "{id}: {text}");
+    }
+    assert!(!ensemble.said(1).contains("no longer following"), "{}", ensemble.said(1));
     ensemble.check_digests();
 }
 

@@ -120,7 +120,7 @@ fn facts(txn: &Txn<'_>) -> Value {
                 "parentCversion": create.parent_cversion, "acl": create.acl.iter().map(acl).collect::<Vec<_>>()})
         }
         Txn::Delete { path } | Txn::DeleteContainer { path } => json!({"path": path}),
-        Txn::SetData { path, data: bytes, version } => {
+        Txn::SetData { path, data: bytes, version } | Txn::Reconfig { path, data: bytes, version } => {
             let (len, base64) = data(*bytes);
             json!({"path": path, "dataLength": len, "dataBase64": base64, "version": version})
         }

@@ -157,6 +157,7 @@ impl Builder {
         self.tree.last_applied = start;
         self.tree.fuzzy_until = end;
         self.tree.at_fuzzy_end = digest;
+        self.tree.find_quotas();
         self.tree.compare(None);
         self.tree
     }

@@ -20,6 +20,7 @@ mod index;
 mod node;
 mod nodes;
 pub mod path;
+pub mod quota;
 
 pub use node::NodeId;
 
@@ -31,6 +32,7 @@ use digest::{Content, Difference, Digests};
 use index::Index;
 use node::NodeImage;
 use nodes::Nodes;
+use quota::Quotas;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::sync::Arc;
@@ -84,6 +86,7 @@ pub struct Tree {
     at_fuzzy_end: Option<TreeDigest>,
     placeholders: usize,
     digests: Digests,
+    quotas: Quotas,
 }
 
 impl Tree {
@@ -103,6 +106,7 @@ impl Tree {
             at_fuzzy_end: None,
             placeholders: 0,
             digests: Digests::default(),
+            quotas: Quotas::new(),
         };
         let data = Some(&b""[..]);
         for path in BUILT_IN {
@@ -181,7 +185,9 @@ impl Tree {
 
     /// The tree may hold parts of transactions that are yet to be applied to it, or not any more: until then it is compared with nothing.
     pub fn set_fuzzy(&mut self, is_fuzzy: bool) {
-        self.digests.is_fuzzy = is_fuzzy;
+        if std::mem::replace(&mut self.digests.is_fuzzy, is_fuzzy) && !is_fuzzy {
+            self.find_quotas();
+        }
     }
 
     /// After how many transactions it was not.
@@ -318,7 +324,10 @@ impl Tree {
             txn => self.apply_one(header, txn, &mut changes),
         };
         // Only now, so that a snapshot's name never points into the middle of a multi (ZOOKEEPER-3127).
-        self.last_applied = header.zxid;
+        let before = std::mem::replace(&mut self.last_applied, header.zxid);
+        if before < self.fuzzy_until && header.zxid >= self.fuzzy_until {
+            self.find_quotas();
+        }
         self.compare(entry.digest);
         applied
     }
@@ -345,7 +354,9 @@ impl Tree {
                 self.create(header, create, owner, changes)
             }
             Txn::Delete { path } | Txn::DeleteContainer { path } => self.delete(header, path, changes),
-            Txn::SetData { path, data, version } => self.set_data(header, path, *data, *version, changes),
+            Txn::SetData { path, data, version } | Txn::Reconfig { path, data, version } => {
+                self.set_data(header, path, *data, *version, changes)
+            }
             Txn::SetAcl { path, acl, version } => self.set_acl(path, *acl, *version),
             Txn::CreateSession { timeout_ms } => {
                 self.sessions.insert(header.session, *timeout_ms);
@@ -389,6 +400,7 @@ impl Tree {
             return Applied::Nothing;
         }
         let id = self.insert(parent, name, &NodeImage { data: txn.data, acl: txn.acl, stat }, content);
+        self.quota_created(txn.path, txn.data);
         self.report(changes, header.zxid, EventType::NodeCreated, txn.path, id);
         self.report(changes, header.zxid, EventType::NodeChildrenChanged, parent_path, parent);
         Applied::Stat(self.stat(id))
@@ -405,7 +417,9 @@ impl Tree {
             // Its children can only be those of a node that will be made later at this place, and so will they.
             self.remove_children(id);
         }
+        let bytes = self.data(id).map_or(0, <[u8]>::len);
         self.remove(id);
+        self.quota_deleted(path, bytes);
         self.report(changes, header.zxid, EventType::NodeChildrenChanged, parent_path, parent);
         Applied::Done
     }
@@ -419,7 +433,10 @@ impl Tree {
         changes: &mut Option<&mut Vec<Change>>,
     ) -> Applied {
         let Some(id) = self.find(path) else { return Applied::Nothing };
+        let len = |data: Option<&[u8]>| data.map_or(0, <[u8]>::len) as i64;
+        let more = len(data) - len(self.data(id));
         self.nodes.set(id, data, Content::of(path, data), version, (header.zxid, header.time_ms));
+        self.quota_changed(path, 0, more);
         self.report(changes, header.zxid, EventType::NodeDataChanged, path, id);
         Applied::Stat(self.stat(id))
     }

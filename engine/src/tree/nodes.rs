@@ -159,6 +159,12 @@ impl Nodes {
         });
     }
 
+    /// Sets data that does not count for the digest, and leaves no other trace.
+    pub(super) fn replace_data(&mut self, id: NodeId, data: &[u8]) {
+        assert!(!self.get(id).shape.counts(), "what counts is changed by transactions only");
+        self.set_data(id, Some(data), Content::default());
+    }
+
     fn set_data(&mut self, id: NodeId, data: Option<&[u8]>, content: Content) {
         self.has_had(data);
         let node = occupied(&mut self.slots, id);

@@ -24,11 +24,12 @@ pub enum ErrorCode {
     NoWatcher = -121,
     ReconfigDisabled = -123,
     SessionClosedRequireSaslAuth = -124,
+    QuotaExceeded = -125,
 }
 
 impl ErrorCode {
     /// All of them.
-    pub const ALL: [ErrorCode; 18] = [
+    pub const ALL: [ErrorCode; 19] = [
         ErrorCode::RuntimeInconsistency,
         ErrorCode::MarshallingError,
         ErrorCode::Unimplemented,
@@ -46,6 +47,7 @@ impl ErrorCode {
         ErrorCode::NotReadOnly,
         ErrorCode::NoWatcher,
         ErrorCode::ReconfigDisabled,
+        ErrorCode::QuotaExceeded,
         ErrorCode::SessionClosedRequireSaslAuth,
     ];
 
@@ -79,6 +81,7 @@ impl ErrorCode {
             ErrorCode::NotReadOnly => "NotReadOnly",
             ErrorCode::NoWatcher => "NoWatcher",
             ErrorCode::ReconfigDisabled => "ReconfigDisabled",
+            ErrorCode::QuotaExceeded => "QuotaExceeded",
             // Of every scheme that is asked for, whatever it says.
             ErrorCode::SessionClosedRequireSaslAuth => "SessionClosedRequireSaslAuth",
         }

@@ -31,6 +31,7 @@ pub enum OpCode {
     MultiRead = 22,
     Auth = 100,
     SetWatches = 101,
+    Sasl = 102,
     GetEphemerals = 103,
     GetAllChildrenNumber = 104,
     SetWatches2 = 105,
@@ -45,7 +46,7 @@ pub enum OpCode {
 
 impl OpCode {
     /// All of them.
-    pub const ALL: [OpCode; 31] = [
+    pub const ALL: [OpCode; 32] = [
         OpCode::Create,
         OpCode::Delete,
         OpCode::Exists,
@@ -68,6 +69,7 @@ impl OpCode {
         OpCode::MultiRead,
         OpCode::Auth,
         OpCode::SetWatches,
+        OpCode::Sasl,
         OpCode::SetWatches2,
         OpCode::AddWatch,
         OpCode::WhoAmI,
@@ -110,6 +112,7 @@ impl OpCode {
             22 => OpCode::MultiRead,
             100 => OpCode::Auth,
             101 => OpCode::SetWatches,
+            102 => OpCode::Sasl,
             103 => OpCode::GetEphemerals,
             104 => OpCode::GetAllChildrenNumber,
             105 => OpCode::SetWatches2,
@@ -146,6 +149,7 @@ impl OpCode {
             OpCode::GetAllChildrenNumber => "GETACN",
             OpCode::Reconfig => "RECO",
             OpCode::Auth => "AUTH",
+            OpCode::Sasl => "SASL",
             OpCode::SetWatches => "SETW",
             OpCode::SetWatches2 => "STW2",
             OpCode::CreateSession => "SESS",

@@ -77,6 +77,8 @@ pub enum Request<'a> {
         auth: Option<&'a [u8]>,
     },
     WhoAmI,
+    /// A step of showing who the client is by SASL.
+    Sasl(Option<&'a [u8]>),
     /// Of this session, as far as their paths begin so.
     GetEphemerals(Option<&'a str>),
     GetAllChildrenNumber(&'a str),
@@ -143,6 +145,7 @@ impl<'a> Request<'a> {
                 Request::Auth { scheme: d.ustring()?, auth: d.buffer()? }
             }
             OpCode::WhoAmI => Request::WhoAmI,
+            OpCode::Sasl => Request::Sasl(d.buffer()?),
             OpCode::GetEphemerals => Request::GetEphemerals(d.ustring()?),
             OpCode::GetAllChildrenNumber => Request::GetAllChildrenNumber(d.string("the path")?),
             OpCode::Reconfig => Request::Reconfig(ReconfigRequest::decode(d)?),
@@ -179,6 +182,7 @@ impl<'a> Request<'a> {
             Request::Ping => OpCode::Ping,
             Request::Auth { .. } => OpCode::Auth,
             Request::WhoAmI => OpCode::WhoAmI,
+            Request::Sasl(_) => OpCode::Sasl,
             Request::GetEphemerals(_) => OpCode::GetEphemerals,
             Request::GetAllChildrenNumber(_) => OpCode::GetAllChildrenNumber,
             Request::Reconfig(_) => OpCode::Reconfig,
@@ -196,6 +200,7 @@ impl Jute for Request<'_> {
             Request::SetAcl(r) => string_len(r.path) + r.acl.encoded_len() + 4,
             Request::Multi(r) => r.encoded_len(),
             Request::CloseSession | Request::Ping | Request::WhoAmI => 0,
+            Request::Sasl(token) => buffer_len(*token),
             Request::Sync(path) | Request::GetEphemerals(path) => buffer_len(path.map(str::as_bytes)),
             Request::Exists(r) | Request::GetData(r) | Request::GetChildren(r) | Request::GetChildren2(r) => {
                 string_len(r.path) + 1
@@ -231,6 +236,7 @@ impl Jute for Request<'_> {
             }
             Request::Multi(r) => r.encode(out),
             Request::CloseSession | Request::Ping | Request::WhoAmI => {}
+            Request::Sasl(token) => put_buffer(out, *token),
             Request::Sync(path) | Request::GetEphemerals(path) => put_ustring(out, *path),
             Request::Exists(r) | Request::GetData(r) | Request::GetChildren(r) | Request::GetChildren2(r) => {
                 put_string(out, r.path);

@@ -70,6 +70,8 @@ pub enum Response<'a> {
     Multi(Vec<MultiResult<'a>>),
     /// whoAmI: schemes, and whom they call so, for people.
     WhoAmI(IdList<'a>),
+    /// sasl: the next step, if there is one.
+    Sasl(Option<&'a [u8]>),
     /// addWatch: a number that is always 0.
     Zero,
     /// getAllChildrenNumber: how many nodes there are below one.
@@ -93,6 +95,7 @@ impl<'a> Response<'a> {
             OpCode::Sync => Response::Sync(d.ustring()?),
             OpCode::Multi | OpCode::MultiRead => Response::Multi(MultiResult::decode_all(d)?),
             OpCode::WhoAmI => Response::WhoAmI(IdList::decode(d)?.ok_or(JuteError::Null("the identities"))?),
+            OpCode::Sasl => Response::Sasl(d.buffer()?),
             OpCode::GetAllChildrenNumber => Response::Number(d.int()?),
             OpCode::AddWatch => {
                 d.int()?;
@@ -121,6 +124,7 @@ impl Jute for Response<'_> {
             Response::Sync(path) => buffer_len(path.map(str::as_bytes)),
             Response::Multi(results) => MultiResult::encoded_len_all(results),
             Response::WhoAmI(ids) => ids.encoded_len(),
+            Response::Sasl(token) => buffer_len(*token),
             Response::Zero | Response::Number(_) => 4,
         }
     }
@@ -150,6 +154,7 @@ impl Jute for Response<'_> {
             Response::Sync(path) => put_ustring(out, *path),
             Response::Multi(results) => MultiResult::encode_all(results, out),
             Response::WhoAmI(ids) => ids.encode(out),
+            Response::Sasl(token) => put_buffer(out, *token),
             Response::Zero => out.put_i32(0),
             Response::Number(number) => out.put_i32(*number),
         }

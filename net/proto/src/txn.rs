@@ -54,6 +54,12 @@ pub enum Txn<'a> {
         /// The version after this change.
         version: i32,
     },
+    /// The same change as [`Txn::SetData`], of the node that says who the members are. Only Apache's leaders make it.
+    Reconfig {
+        path: &'a str,
+        data: Option<&'a [u8]>,
+        version: i32,
+    },
     SetAcl {
         path: &'a str,
         acl: AclList<'a>,
@@ -113,6 +119,7 @@ impl<'a> Txn<'a> {
             Txn::Delete { .. } => OpCode::Delete,
             Txn::DeleteContainer { .. } => OpCode::DeleteContainer,
             Txn::SetData { .. } => OpCode::SetData,
+            Txn::Reconfig { .. } => OpCode::Reconfig,
             Txn::SetAcl { .. } => OpCode::SetAcl,
             Txn::CreateSession { .. } => OpCode::CreateSession,
             Txn::CloseSession { .. } => OpCode::CloseSession,
@@ -140,6 +147,9 @@ impl<'a> Txn<'a> {
             Some(OpCode::Delete) => Txn::Delete { path: d.string("the path")? },
             Some(OpCode::DeleteContainer) => Txn::DeleteContainer { path: d.string("the path")? },
             Some(OpCode::SetData) => Txn::SetData { path: d.string("the path")?, data: d.buffer()?, version: d.int()? },
+            Some(OpCode::Reconfig) => {
+                Txn::Reconfig { path: d.string("the path")?, data: d.buffer()?, version: d.int()? }
+            }
             Some(OpCode::SetAcl) => {
                 Txn::SetAcl { path: d.string("the path")?, acl: AclList::decode(d)?, version: d.int()? }
             }
@@ -164,7 +174,9 @@ impl Jute for Txn<'_> {
             Txn::CreateContainer(c) => c.encoded_len(),
             Txn::CreateTtl(c, _) => c.encoded_len() + 8,
             Txn::Delete { path } | Txn::DeleteContainer { path } => string_len(path),
-            Txn::SetData { path, data, .. } => string_len(path) + buffer_len(*data) + 4,
+            Txn::SetData { path, data, .. } | Txn::Reconfig { path, data, .. } => {
+                string_len(path) + buffer_len(*data) + 4
+            }
             Txn::SetAcl { path, acl, .. } => string_len(path) + acl.encoded_len() + 4,
             Txn::CreateSession { .. } | Txn::Error(_) => 4,
             Txn::CloseSession { paths } => paths.map_or(0, |p| p.encoded_len()),
@@ -190,7 +202,7 @@ impl Jute for Txn<'_> {
                 out.put_i64(*ttl_ms);
             }
             Txn::Delete { path } | Txn::DeleteContainer { path } => put_string(out, path),
-            Txn::SetData { path, data, version } => {
+            Txn::SetData { path, data, version } | Txn::Reconfig { path, data, version } => {
                 put_string(out, path);
                 put_buffer(out, *data);
                 out.put_i32(*version);

@@ -11,8 +11,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// What a server says it is: the release of Apache ZooKeeper whose protocol it speaks, because monitors and clients look for three numbers
-/// there, and its own version.
-pub const VERSION: &str = concat!("3.9.5-corral-", env!("CARGO_PKG_VERSION"));
+/// there, its own version, and when that was made.
+pub const VERSION: &str = concat!("3.9.5-corral-", env!("CARGO_PKG_VERSION"), env!("CORRAL_BUILT"));
 
 /// What one core knows.
 #[derive(Clone, Debug, Default)]

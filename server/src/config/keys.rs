@@ -276,7 +276,9 @@ pub const KEYS: &[Key] = &[
     // Data model and limits. Those that Java takes from its command line only are ordinary keys here.
     supported("jute.maxbuffer", Kind::Int(1024, I32), "1048575",
         "bytes of the longest request, and so of a node's data"),
-    not_yet("jute.maxbuffer.extrasize", INT), not_yet("enforceQuota", Kind::Bool),
+    not_yet("jute.maxbuffer.extrasize", INT),
+    supported("enforceQuota", Kind::Bool, "false",
+        "refuses what is beyond a hard quota, and reports what is beyond another; setquota of zkCli.sh sets them"),
     supported("extendedTypesEnabled", Kind::Bool, "false",
         "nodes may be created that are deleted when they were not changed for a time"),
     supported("znode.container.checkIntervalMs", Kind::Int(1, I32), "60000",

@@ -26,6 +26,7 @@ pub use file::{Origin, Setting};
 use crate::consensus::Ensemble;
 use crate::requests::acl::Access;
 use crate::requests::reaper::Reaping;
+use crate::requests::sequencer::Rules;
 use corral_engine::disk::BlockSize;
 use corral_engine::snapshot::format::Compression;
 use std::collections::{BTreeMap, BTreeSet};
@@ -88,10 +89,8 @@ pub struct Config {
     pub global_outstanding_limit: u32,
     /// Who may do what.
     pub access: Access,
-    /// Nodes may be created that live for a time.
-    pub takes_ttl: bool,
-    /// Transactions say what the tree's digest is after them.
-    pub digests: bool,
+    /// What clients may do besides, and what transactions say.
+    pub rules: Rules,
     /// How containers and such nodes are deleted.
     pub reaping: Reaping,
 

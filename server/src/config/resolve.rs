@@ -19,6 +19,7 @@ use super::keys::{self, Standing};
 use super::member;
 use super::{Config, ConfigError, Defaults, FourLetterWords, LogConfig, LogIo, LogSync, Share, SnapshotConfig};
 use crate::requests::reaper::Reaping;
+use crate::requests::sequencer::Rules;
 use corral_engine::disk::BlockSize;
 use corral_engine::snapshot::format::Compression;
 use std::collections::BTreeSet;
@@ -120,8 +121,11 @@ pub(super) fn resolve(
         frame_bytes_max: given.int("jute.maxbuffer"),
         global_outstanding_limit: given.int("globalOutstandingLimit"),
         access: access(&given, &mut warnings)?,
-        takes_ttl: given.flag("extendedTypesEnabled"),
-        digests: given.flag("digest.enabled"),
+        rules: Rules {
+            takes_ttl: given.flag("extendedTypesEnabled"),
+            says_digests: given.flag("digest.enabled"),
+            enforces_quotas: given.flag("enforceQuota"),
+        },
         reaping: reaping(&given),
         tick_ms,
         min_session_timeout_ms,

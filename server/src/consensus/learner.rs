@@ -67,6 +67,9 @@ enum Phase {
     Broadcast,
 }
 
+/// Bytes in front of a transaction with which other members come: who leads them.
+const DESIGNATED: usize = 8;
+
 /// One that was proposed.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Proposal {
@@ -187,6 +190,7 @@ impl Learner {
     }
 
     fn step(&mut self, said: Message, out: &mut Vec<Output>) -> Result<(), String> {
+        let said = without_activation(said)?;
         let zxid = said.zxid;
         match (self.phase, said.kind) {
             (Phase::Discovery, PacketKind::LeaderInfo) => self.promise(zxid.epoch(), out)?,
@@ -397,6 +401,20 @@ impl Learner {
             }
         }
     }
+}
+
+/// Apache's leaders may change who the members are, and name with the commit who leads after that. This member keeps to its own configuration,
+/// and looks for a leader if its own ends.
+fn without_activation(said: Message) -> Result<Message, String> {
+    let kind = match said.kind {
+        PacketKind::CommitAndActivate => return Ok(Message::about(PacketKind::Commit, said.zxid)),
+        PacketKind::InformAndActivate => PacketKind::Inform,
+        _ => return Ok(said),
+    };
+    let Some(data) = said.data.filter(|data| data.len() > DESIGNATED) else {
+        return Err(format!("{:?} without a transaction", said.kind));
+    };
+    Ok(Message { kind, data: Some(data.slice(DESIGNATED..)), ..said })
 }
 
 /// The epoch in an `ACKEPOCH`: `None` of a learner that had promised before.

@@ -406,7 +406,8 @@ impl<D: Disk, S: Read + Write> Member<D, S> {
             state: self.replica.state(),
             alone: self.peers.is_none(),
             zxid: tree.last_applied(),
-            nodes: tree.len(),
+            // As Apache's servers count: the root has two names there.
+            nodes: tree.len() + 1,
             ephemerals: tree.ephemeral_count(),
             bytes: tree.bytes(),
             sessions: self.replica.sessions(),

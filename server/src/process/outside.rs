@@ -165,8 +165,7 @@ fn replica_options(config: &Config, is_lost: bool, now: Now, seed: u64, cores: u
         seed,
         members: config.members.as_ref().map(|members| members.text.as_str().into()),
         access: config.access.clone(),
-        takes_ttl: config.takes_ttl,
-        digests: config.digests,
+        rules: config.rules,
         reaping: config.reaping,
         cores,
     }

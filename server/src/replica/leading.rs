@@ -68,7 +68,7 @@ impl Leading {
         Leading {
             leadership,
             sessions: Sessions::new(tick),
-            sequencer: Sequencer::new(options.seed, options.access.clone(), options.takes_ttl, options.digests),
+            sequencer: Sequencer::new(options.seed, options.access.clone(), options.rules),
             reaper: Reaper::new(options.reaping, now),
             proposal_bytes: None,
             syncs: VecDeque::new(),

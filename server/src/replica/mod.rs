@@ -34,6 +34,7 @@ use crate::mutation::{self, Mutation};
 use crate::requests::acl::Access;
 use crate::requests::answer::answer;
 use crate::requests::reaper::Reaping;
+use crate::requests::sequencer::Rules;
 use crate::requests::session::{ConnId, SessionIds};
 use crate::requests::{READS_BEFORE_BYTES_MAX, ReadsBefore};
 use bytes::Bytes;
@@ -88,10 +89,8 @@ pub struct ReplicaOptions {
     pub members: Option<Arc<str>>,
     /// Who may do what.
     pub access: Access,
-    /// Nodes may be created that live for a time (`extendedTypesEnabled`).
-    pub takes_ttl: bool,
-    /// A leader says the digest of its tree with each transaction, and learners compare it with theirs (`digest.enabled`).
-    pub digests: bool,
+    /// What they may do.
+    pub rules: Rules,
     /// How the leader deletes what has outlived its use.
     pub reaping: Reaping,
     /// How many workers there are.
@@ -317,7 +316,7 @@ impl Replica {
 
     /// Looks at whether the tree is its leader's. If a learner's is not, it leaves, and asks for a snapshot when it follows again.
     fn compare(&mut self, tree: &Tree, now: Duration) {
-        let Some(difference) = tree.difference().filter(|_| self.options.digests) else { return };
+        let Some(difference) = tree.difference().filter(|_| self.options.rules.says_digests) else { return };
         let Role::Following(following) = &self.role else {
             // What it decides itself is compared when it is applied, so this is from before.
             return tracing::error!(
@@ -358,7 +357,7 @@ impl Replica {
         if !mutation::is_on(Mutation::ReadsSeeTheWriteBehindThem) {
             reads.take().into_iter().for_each(|reads| self.answer_reads(tree, reads));
         }
-        let entry = TxnEntry { digest: entry.digest.filter(|_| self.options.digests), ..entry };
+        let entry = TxnEntry { digest: entry.digest.filter(|_| self.options.rules.says_digests), ..entry };
         let applied = tree.apply(&entry, changes);
         let is_own = leads && self.serving;
         assert!(
@@ -368,6 +367,12 @@ impl Replica {
         );
         reads.into_iter().for_each(|reads| self.answer_reads(tree, reads));
         let session = entry.header.session;
+        if let Txn::Reconfig { data, .. } = entry.txn {
+            let members = String::from_utf8_lossy(data.unwrap_or_default()).replace('\n', ", ");
+            tracing::warn!(
+                "the members are others now: {members}. This server keeps to its own configuration until it is changed there, too"
+            );
+        }
         match entry.txn {
             Txn::CreateSession { timeout_ms } => {
                 self.session_opened(session, timeout_ms, proposal.from, now);

@@ -17,6 +17,7 @@ pub fn answer<'a>(txn: &Txn<'a>, applied: &Applied) -> (i32, Response<'a>) {
             (0, Response::PathStat(create.path, *stat))
         }
         (Txn::SetData { .. } | Txn::SetAcl { .. }, Applied::Stat(stat)) => (0, Response::Stat(*stat)),
+        (Txn::Reconfig { data, .. }, Applied::Stat(stat)) => (0, Response::Data(*data, *stat)),
         (Txn::Delete { .. } | Txn::CloseSession { .. } | Txn::CreateSession { .. }, Applied::Done) => {
             (0, Response::Empty)
         }

@@ -30,14 +30,16 @@ pub struct NodeState {
     pub num_children: i32,
     /// Its path and data, for the digest.
     pub content: Content,
+    /// Bytes of its data.
+    pub data_len: usize,
     /// What it was in the digest when this was asked for; 0 of a node that is being created.
     number: u32,
 }
 
 impl NodeState {
     /// A node that is being created.
-    pub fn new(acl: &[u8], stat: StatPersisted, content: Content) -> NodeState {
-        NodeState { acl: acl.into(), stat, num_children: 0, content, number: 0 }
+    pub fn new(acl: &[u8], stat: StatPersisted, content: Content, data_len: usize) -> NodeState {
+        NodeState { acl: acl.into(), stat, num_children: 0, content, data_len, number: 0 }
     }
 
     /// Its list, decoded.
@@ -96,8 +98,14 @@ impl Outstanding {
             return entry.state.clone();
         }
         let id = tree.find(path)?;
-        let (stat, num_children, content) = (tree.persisted(id), tree.num_children(id), tree.content(id));
-        let state = NodeState { acl: tree.acl_shared(id).clone(), stat, num_children, content, number: 0 };
+        let state = NodeState {
+            acl: tree.acl_shared(id).clone(),
+            stat: tree.persisted(id),
+            num_children: tree.num_children(id),
+            content: tree.content(id),
+            data_len: tree.data(id).map_or(0, <[u8]>::len),
+            number: 0,
+        };
         Some(NodeState { number: state.counted(path), ..state })
     }
 
@@ -202,7 +210,7 @@ mod tests {
 
     fn state(version: i32) -> NodeState {
         let stat = StatPersisted { version, ..StatPersisted::new(Zxid(1), 0, SessionId(5)) };
-        NodeState::new(AclList::OPEN.encoded(), stat, Content::default())
+        NodeState::new(AclList::OPEN.encoded(), stat, Content::default(), 0)
     }
 
     fn version(outstanding: &Outstanding, tree: &Tree, path: &str) -> Option<i32> {

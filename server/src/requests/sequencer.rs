@@ -13,6 +13,7 @@ use crate::requests::acl::Access;
 use crate::requests::identity::Identities;
 use corral_engine::Tree;
 use corral_engine::tree::digest::Content;
+use corral_engine::tree::quota::Quota;
 use corral_engine::tree::{BUILT_IN, path};
 use corral_proto::acl::perms;
 use corral_proto::jute::{StrList, put_string};
@@ -41,10 +42,26 @@ const NO_TTL: i64 = -1;
 pub struct Sequencer {
     outstanding: Outstanding,
     access: Access,
-    takes_ttl: bool,
-    says_digests: bool,
+    rules: Rules,
     /// Of [`GROWTH_MAX`], what the request that is being decided has left.
     room: usize,
+}
+
+/// What a server lets its clients do, and what its transactions say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rules {
+    /// Nodes may be created that live for a time (`extendedTypesEnabled`).
+    pub takes_ttl: bool,
+    /// Transactions say the digest of the leader's tree, and learners compare it with theirs (`digest.enabled`).
+    pub says_digests: bool,
+    /// What is beyond a hard quota is refused (`enforceQuota`).
+    pub enforces_quotas: bool,
+}
+
+impl Default for Rules {
+    fn default() -> Rules {
+        Rules { takes_ttl: false, says_digests: true, enforces_quotas: false }
+    }
 }
 
 /// What the decision is about.
@@ -90,15 +107,14 @@ impl Creation<'_> {
 }
 
 impl Sequencer {
-    /// Nothing is on its way yet; nodes may live for a time, or not (`extendedTypesEnabled`); transactions say the tree's digest, or not
-    /// (`digest.enabled`).
-    pub fn new(seed: u64, access: Access, takes_ttl: bool, says_digests: bool) -> Sequencer {
-        Sequencer { outstanding: Outstanding::new(seed), access, takes_ttl, says_digests, room: GROWTH_MAX }
+    /// Nothing is on its way yet.
+    pub fn new(seed: u64, access: Access, rules: Rules) -> Sequencer {
+        Sequencer { outstanding: Outstanding::new(seed), access, rules, room: GROWTH_MAX }
     }
 
     /// The digest that the tree will have behind this transaction, the newest that was decided.
     pub fn digest(&mut self, tree: &Tree, txn: &Txn<'_>) -> Option<TreeDigest> {
-        let says = self.says_digests && !matches!(txn, Txn::Error(_));
+        let says = self.rules.says_digests && !matches!(txn, Txn::Error(_));
         says.then(|| self.outstanding.digest(tree))
     }
 
@@ -240,6 +256,8 @@ impl Sequencer {
         if parent.stat.owner.is_session() {
             return Err(ErrorCode::NoChildrenForEphemerals);
         }
+        let data_len = request.data.map_or(0, <[u8]>::len);
+        self.check_quota(tree, &path, 1, data_len as i64)?;
         parent.stat.created = parent.stat.created.saturating_add(1);
         parent.stat.pzxid = place.zxid;
         parent.num_children += 1;
@@ -252,7 +270,7 @@ impl Sequencer {
         };
         let stat = StatPersisted::new(place.zxid, place.time_ms, owner);
         self.outstanding.set(place.zxid, parent_path, parent);
-        self.outstanding.set(place.zxid, &path, NodeState::new(&acl, stat, Content::of(&path, request.data)));
+        self.outstanding.set(place.zxid, &path, NodeState::new(&acl, stat, Content::of(&path, request.data), data_len));
         Ok(Creation { path, data: request.data, acl, op, lifetime, ttl_ms, parent_cversion })
     }
 
@@ -262,7 +280,7 @@ impl Sequencer {
         let fits = match mode.lifetime {
             Lifetime::Persistent | Lifetime::Ephemeral => matches!(op, OpCode::Create | OpCode::Create2),
             Lifetime::Container => op == OpCode::CreateContainer,
-            Lifetime::Ttl if !self.takes_ttl => return Err(ErrorCode::Unimplemented),
+            Lifetime::Ttl if !self.rules.takes_ttl => return Err(ErrorCode::Unimplemented),
             Lifetime::Ttl => op == OpCode::CreateTtl && SessionId::ttl(ttl_ms).is_some(),
         };
         if fits { Ok(mode) } else { Err(ErrorCode::BadArguments) }
@@ -304,8 +322,11 @@ impl Sequencer {
         request: SetDataRequest<'a>,
     ) -> Result<Txn<'a>, ErrorCode> {
         let mut node = self.existing(tree, place.who, request.path, perms::WRITE)?;
+        let data_len = request.data.map_or(0, <[u8]>::len);
+        self.check_quota(tree, request.path, 0, data_len as i64 - node.data_len as i64)?;
         check_version(node.stat.version, request.version)?;
         let version = node.stat.version.wrapping_add(1);
+        node.data_len = data_len;
         node.stat = StatPersisted { version, mzxid: place.zxid, mtime: place.time_ms, ..node.stat };
         node.content = Content::of(request.path, request.data);
         self.outstanding.set(place.zxid, request.path, node);
@@ -372,6 +393,30 @@ impl Sequencer {
                 let node = self.existing(tree, place.who, request.path, perms::READ)?;
                 check_version(node.stat.version, request.version)?;
                 SubTxns::push(parts, &Txn::Check(request));
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether so many nodes and bytes more are allowed. As with Apache, what is on its way does not count yet.
+    fn check_quota(&self, tree: &Tree, path: &str, count: i64, bytes: i64) -> Result<(), ErrorCode> {
+        let Some(Quota { path, limits, stats }) = tree.quota(path).filter(|_| self.rules.enforces_quotas) else {
+            return Ok(());
+        };
+        for (what, more, now, soft, hard) in [
+            ("nodes", count, stats.count, limits.count, limits.count_hard),
+            ("bytes", bytes, stats.bytes, limits.bytes, limits.bytes_hard),
+        ] {
+            let limit = if hard > -1 { hard } else { soft };
+            let will_be = now.saturating_add(more);
+            if more == 0 || limit < 0 || will_be <= limit {
+                continue;
+            }
+            if hard > -1 {
+                return Err(ErrorCode::QuotaExceeded);
+            }
+            if now <= limit {
+                tracing::warn!("{path} has more {what} than its quota says: {will_be}, and {limit} would be allowed");
             }
         }
         Ok(())

@@ -18,8 +18,7 @@ use transcript::Run;
 /// Steps of one script.
 const SCRIPT: u64 = 250;
 /// What is as fast with both, and lets both do the same.
-const SETTINGS: &str =
-    "forceSync=no\nsnapCount=100000000\nextendedTypesEnabled=true\nznode.container.checkIntervalMs=2000000000\n";
+const SETTINGS: &str = "forceSync=no\nsnapCount=100000000\nextendedTypesEnabled=true\nenforceQuota=true\nznode.container.checkIntervalMs=2000000000\n";
 
 fn main() {
     let trials = match other_zookeeper() {

@@ -33,14 +33,15 @@ pub(crate) struct Script {
     random: SmallRng,
     root: String,
     is_begun: bool,
-    /// Writes may be asked for whose body cannot be read. Apache's followers leave them without an answer.
-    is_unreadable: bool,
+    /// Of a server alone. Apache's followers leave writes whose body cannot be read without an answer, and may answer before their leader
+    /// has counted for a quota.
+    is_alone: bool,
 }
 
 impl Script {
-    pub(crate) fn new(number: u64, is_unreadable: bool) -> Script {
+    pub(crate) fn new(number: u64, is_alone: bool) -> Script {
         let random = SmallRng::seed_from_u64(number);
-        Script { random, root: format!("/s{number}"), is_begun: false, is_unreadable }
+        Script { random, root: format!("/s{number}"), is_begun: false, is_alone }
     }
 
     /// Whose step is next, and what it is.
@@ -109,14 +110,16 @@ impl Script {
                 ask(OpCode::Auth, packet)
             }
             935..945 => Step::Ask { op: self.one_of(&[0, 10, 13, 99, 500]), body: path },
-            945..950 => {
+            945..947 => ask(OpCode::Sasl, vec![0; 4]),
+            947..950 => {
                 let mut body = Vec::new();
                 (0..3).for_each(|_| put_bytes(&mut body, None));
                 body.extend((-1i64).to_be_bytes());
                 ask(OpCode::Reconfig, body)
             }
-            950..965 => self.broken(),
-            965..990 => Step::Reconnect,
+            950..960 => self.broken(),
+            960..975 if self.is_alone => self.quota(),
+            960..990 => Step::Reconnect,
             _ => Step::Renew,
         }
     }
@@ -253,6 +256,30 @@ impl Script {
         ask(op, body)
     }
 
+    /// What setquota and delquota do, in any order.
+    fn quota(&mut self) -> Step {
+        let part =
+            self.one_of(&["", "", "/a", "/a", "/a/zookeeper_limits", "/a/zookeeper_limits", "/a/zookeeper_stats"]);
+        let path = format!("/zookeeper/quota{}{part}", self.root).into_bytes();
+        let text = match part {
+            "/a/zookeeper_limits" => self.one_of(&[
+                "count=2,bytes=-1",
+                "count=-1,bytes=30=;byteHardLimit=20;countHardLimit=3",
+                "count=-1,bytes=-1=;countHardLimit=2",
+                "count=1,bytes=1=;byteHardLimit=60",
+            ]),
+            "/a/zookeeper_stats" => self.one_of(&["count=0,bytes=0", "count=2,bytes=-7"]),
+            _ => "",
+        };
+        let version = self.version();
+        match self.random.random_range(0..10) {
+            0..6 => ask(OpCode::Create, create(&path, Some(text.as_bytes()), &open(), 0)),
+            6 => ask(OpCode::SetData, body(&path, |out| put_data(out, Some(text.as_bytes()), version))),
+            7 => ask(OpCode::Delete, body(&path, |out| out.extend(version.to_be_bytes()))),
+            _ => self.watching(OpCode::GetData, &path),
+        }
+    }
+
     fn watching(&mut self, op: OpCode, path: &[u8]) -> Step {
         let watch = self.random.random_ratio(2, 5);
         ask(op, body(path, |out| out.push(watch.into())))
@@ -263,7 +290,7 @@ impl Script {
         for _ in 0..count {
             let (path, data, acl) = (self.text_path(), self.data(), self.acl());
             let acl = AclList::from_encoded(&acl).expect("encoded here");
-            let acl = if acl == AclList::NULL && !self.is_unreadable { AclList::OPEN } else { acl };
+            let acl = if acl == AclList::NULL && !self.is_alone { AclList::OPEN } else { acl };
             let of = PathVersion { path: &path, version: self.version() };
             let create = |flags| CreateRequest { path: &path, data: data.as_deref(), acl, flags };
             let flags = self.one_of(&[0, 0, 1, 2]);
@@ -311,7 +338,7 @@ impl Script {
             OpCode::SetWatches,
             OpCode::AddWatch,
         ]);
-        let op = if self.is_unreadable { op } else { OpCode::GetData };
+        let op = if self.is_alone { op } else { OpCode::GetData };
         let bodies: [&[u8]; 4] = [b"", b"\0\0", b"\0\0\0\x09/short", b"\x7f\xff\xff\xff/a"];
         ask(op, self.one_of(&bodies).to_vec())
     }

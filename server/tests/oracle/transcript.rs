@@ -148,6 +148,7 @@ impl Run {
         };
         match response {
             Response::Empty => String::new(),
+            Response::Sasl(token) => format!(" {token:?}"),
             Response::Path(path) => format!(" {path}"),
             Response::PathStat(path, stat) => format!(" {path} {}", self.stat(&stat)),
             Response::Stat(stat) => format!(" {}", self.stat(&stat)),

@@ -57,6 +57,13 @@ enum Change<'a> {
         #[serde(flatten)]
         data: Data<'a>,
     },
+    /// Of who the members are, by a leader of Apache's.
+    Reconfig {
+        path: &'a str,
+        version: i32,
+        #[serde(flatten)]
+        data: Data<'a>,
+    },
     SetAcl {
         path: &'a str,
         version: i32,
@@ -129,6 +136,7 @@ impl<'a> View<'a> {
             Change::Delete { path }
             | Change::DeleteContainer { path }
             | Change::SetData { path, .. }
+            | Change::Reconfig { path, .. }
             | Change::SetAcl { path, .. }
             | Change::Check { path, .. } => path.starts_with(prefix),
             Change::CloseSession { paths: Some(paths) } => paths.iter().any(|path| path.starts_with(prefix)),
@@ -147,6 +155,9 @@ impl<'a> Change<'a> {
             Txn::DeleteContainer { path } => Change::DeleteContainer { path },
             Txn::Delete { path } => Change::Delete { path },
             Txn::SetData { path, data, version } => Change::SetData { path, version, data: Data::new(data, with_data) },
+            Txn::Reconfig { path, data, version } => {
+                Change::Reconfig { path, version, data: Data::new(data, with_data) }
+            }
             Txn::SetAcl { path, acl, version } => Change::SetAcl { path, version, acl: acls(acl) },
             Txn::CreateSession { timeout_ms } => Change::CreateSession { timeout_ms },
             Txn::CloseSession { paths } => Change::CloseSession { paths: paths.map(|paths| paths.iter().collect()) },
@@ -168,6 +179,7 @@ impl<'a> Change<'a> {
             Change::DeleteContainer { .. } => "deleteContainer",
             Change::Delete { .. } => "delete",
             Change::SetData { .. } => "setData",
+            Change::Reconfig { .. } => "reconfig",
             Change::SetAcl { .. } => "setAcl",
             Change::CreateSession { .. } => "createSession",
             Change::CloseSession { .. } => "closeSession",
@@ -245,7 +257,9 @@ impl fmt::Display for Change<'_> {
                 create.fmt(f)
             }
             Change::Delete { path } | Change::DeleteContainer { path } => write!(f, " {}", plain(path)),
-            Change::SetData { path, version, data } => write!(f, " {} version={version} {data}", plain(path)),
+            Change::SetData { path, version, data } | Change::Reconfig { path, version, data } => {
+                write!(f, " {} version={version} {data}", plain(path))
+            }
             Change::SetAcl { path, version, acl } => write!(f, " {} version={version} acl={}", plain(path), Acls(acl)),
             Change::CreateSession { timeout_ms } => write!(f, " timeoutMs={timeout_ms}"),
             Change::CloseSession { paths: None } => Ok(()),

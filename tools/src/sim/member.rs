@@ -34,6 +34,7 @@ use corral_server::process::store::set_aside;
 use corral_server::replica::{Now, Replica, ReplicaOptions};
 use corral_server::requests::acl::Access;
 use corral_server::requests::reaper::Reaping;
+use corral_server::requests::sequencer::Rules;
 use corral_server::requests::session;
 use crossbeam::channel::Sender;
 use rand::rngs::SmallRng;
@@ -368,8 +369,7 @@ impl Member {
             seed: 1,
             members: Some("server.1=…\nversion=0".into()),
             access: Access::default(),
-            takes_ttl: true,
-            digests: true,
+            rules: Rules { takes_ttl: true, ..Rules::default() },
             reaping: REAPING,
             cores,
         }

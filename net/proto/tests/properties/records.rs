@@ -146,7 +146,7 @@ impl Fields {
         all[self.kind % all.len()]
     }
 
-    pub(crate) fn txns(&self) -> [Txn<'_>; 12] {
+    pub(crate) fn txns(&self) -> [Txn<'_>; 13] {
         let (path, data) = (self.path.as_str(), self.data.as_deref());
         let create = CreateTxn { path, data, acl: self.acl(), ephemeral: self.flag, parent_cversion: self.int };
         [
@@ -157,6 +157,7 @@ impl Fields {
             Txn::Delete { path },
             Txn::DeleteContainer { path },
             Txn::SetData { path, data, version: self.int },
+            Txn::Reconfig { path, data, version: self.int },
             Txn::SetAcl { path, acl: self.acl(), version: self.int },
             Txn::CreateSession { timeout_ms: self.int },
             Txn::CloseSession { paths: None },
@@ -214,6 +215,7 @@ impl Parts {
             Request::Ping,
             Request::Auth { scheme: one.name.as_deref(), auth: data },
             Request::WhoAmI,
+            Request::Sasl(data),
             Request::GetEphemerals(one.name.as_deref()),
             Request::GetAllChildrenNumber(path),
             Request::Reconfig(ReconfigRequest {
@@ -250,6 +252,7 @@ impl Parts {
             (OpCode::MultiRead, Response::Multi(vec![MultiResult::Children(self.names()), one.result()])),
             (OpCode::AddWatch, Response::Zero),
             (OpCode::WhoAmI, Response::WhoAmI(corral_proto::IdList::EMPTY)),
+            (OpCode::Sasl, Response::Sasl(data)),
         ];
         responses.extend(empty.map(|op| (op, Response::Empty)));
         responses

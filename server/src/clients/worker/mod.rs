@@ -36,6 +36,7 @@ use crate::requests::{WriteRequest, goes_to_replica};
 use conn::{Conn, Kind, Phase, Slot};
 use corral_engine::Tree;
 use corral_net::split_frames;
+use corral_proto::response::Response;
 use corral_proto::{
     ConnectRequest, Decoder, ErrorCode, Jute, JuteError, OpCode, ReplyHeader, Request, RequestHeader, SessionId, Xid,
     Zxid,
@@ -242,7 +243,8 @@ impl Worker {
         let mut d = Decoder::new(frame);
         let Ok(header) = RequestHeader::decode(&mut d) else { return self.hang_up(slot) };
         let op = OpCode::from_code(header.op);
-        if op != Some(OpCode::Auth) && !self.options.access.lets_in(&self.conns[slot as usize].who) {
+        let is_showing = matches!(op, Some(OpCode::Auth | OpCode::Sasl));
+        if !is_showing && !self.options.access.lets_in(&self.conns[slot as usize].who) {
             let error = ErrorCode::SessionClosedRequireSaslAuth;
             return self.turn_away(now, since, slot, op.unwrap_or(OpCode::Error), header.xid, error);
         }
@@ -256,6 +258,14 @@ impl Worker {
                 }
             }
             // Apache closes without a word here, and nowhere else for a body that it cannot read.
+            Some(op @ OpCode::Sasl) => {
+                if Request::decode(op, d.rest()).is_err() {
+                    return self.hang_up(slot);
+                }
+                let header = ReplyHeader { xid: header.xid, zxid: Zxid::ZERO, error: 0 };
+                // No server without SASL has a next step; its clients go on without it.
+                self.answer(now, since, slot, op, header, &Response::Sasl(None));
+            }
             Some(op @ OpCode::Auth) => {
                 let Ok(Request::Auth { scheme, auth }) = Request::decode(op, d.rest()) else {
                     return self.hang_up(slot);
@@ -265,14 +275,15 @@ impl Worker {
                     Some(who) => {
                         conn.who = who;
                         let header = ReplyHeader { xid: header.xid, zxid: Zxid::ZERO, error: 0 };
-                        self.answer(now, since, slot, op, header);
+                        self.answer(now, since, slot, op, header, &Response::Empty);
                     }
                     None => self.turn_away(now, since, slot, op, header.xid, ErrorCode::AuthFailed),
                 }
             }
             None | Some(OpCode::Check | OpCode::DeleteContainer | OpCode::CreateSession | OpCode::Error) => {
                 let error = ErrorCode::Unimplemented.code();
-                self.answer(now, since, slot, OpCode::Error, ReplyHeader { xid: header.xid, zxid: Zxid(-1), error });
+                let header = ReplyHeader { xid: header.xid, zxid: Zxid(-1), error };
+                self.answer(now, since, slot, OpCode::Error, header, &Response::Empty);
                 self.conns[slot as usize].phase = Phase::Closing;
             }
             Some(op) => {
@@ -395,13 +406,25 @@ impl Worker {
     /// Refuses a client that has not shown who it is. Its connection is closed after that; its session lives.
     fn turn_away(&mut self, now: Duration, since: Duration, slot: u32, op: OpCode, xid: Xid, error: ErrorCode) {
         self.counters.auth_failures += 1;
-        self.answer(now, since, slot, op, ReplyHeader { xid, zxid: Zxid::ZERO, error: error.code() });
+        let header = ReplyHeader { xid, zxid: Zxid::ZERO, error: error.code() };
+        self.answer(now, since, slot, op, header, &Response::Empty);
         self.conns[slot as usize].phase = Phase::Closing;
     }
 
-    fn answer(&mut self, now: Duration, since: Duration, slot: u32, op: OpCode, header: ReplyHeader) {
+    fn answer(
+        &mut self,
+        now: Duration,
+        since: Duration,
+        slot: u32,
+        op: OpCode,
+        header: ReplyHeader,
+        body: &Response<'_>,
+    ) {
         let out = &mut self.conns[slot as usize].out;
-        out.put_frame(|out| header.encode(out));
+        out.put_frame(|out| {
+            header.encode(out);
+            body.encode(out);
+        });
         self.count_answer(now, since, slot, op, header.xid, header.zxid);
     }
 

@@ -170,7 +170,7 @@ fn read<'a>(
     if let Some((kind, path)) = watch
         && (response.is_ok() || may_wait && matches!(response, Err(ErrorCode::NoNode)))
     {
-        watches.add(kind, canonical(path), slot);
+        watches.add(kind, path, slot);
     }
     response
 }
@@ -283,11 +283,6 @@ fn read_all<'a>(
     let results =
         results.map(|result: Result<_, ErrorCode>| result.unwrap_or_else(|error| MultiResult::Error(Some(error))));
     Ok(results.collect())
-}
-
-/// Reads take the empty path for the root; events name it properly.
-fn canonical(path: &str) -> &str {
-    if path.is_empty() { "/" } else { path }
 }
 
 /// Registers what a client watched on its former connection, and tells it at once of what it missed (the table of the protocol

@@ -30,8 +30,7 @@ pub(super) fn of_the_first_of(members: i64) -> ReplicaOptions {
         seed: 1,
         members: None,
         access: Access::default(),
-        takes_ttl: false,
-        digests: true,
+        rules: Rules::default(),
         reaping: Reaping::default(),
         cores: CORES,
     }

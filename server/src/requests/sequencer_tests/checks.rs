@@ -106,7 +106,7 @@ fn what_a_create_makes_is_said_by_flags_that_its_operation_takes() {
         }
     });
     // Unless the server takes nodes that live for a time, that comes before whether the time is right.
-    let mut rig = Rig { sequencer: Sequencer::new(1, Access::default(), false, true), ..Rig::new() };
+    let mut rig = Rig { sequencer: Sequencer::new(1, Access::default(), Rules::default()), ..Rig::new() };
     for (op, flags) in [(CreateTtl, 5), (CreateTtl, 6), (Create, 5), (Create2, 6)] {
         assert_eq!(rig.ask(asked(op, flags, 0)), "Unimplemented", "{op:?} {flags}");
     }
@@ -370,4 +370,49 @@ fn a_clients_identities_do_not_make_a_transaction_of_any_size() {
     let refused = rig.multi(&ops[100..]);
     assert!(refused.contains("InvalidAcl") && !refused.contains("create"), "{refused}");
     assert!(rig.multi(&ops[900..]).starts_with("[create /900"), "each has the same room");
+}
+
+/// Section 5.7 of the reference: a quota is looked at behind whether the node is there, and ahead of its version.
+#[test]
+fn what_is_beyond_a_hard_quota_is_refused_where_quotas_are_enforced() {
+    let quota = |rig: &mut Rig| {
+        rig.ask(create("/q", 0));
+        for (path, data) in [
+            ("/zookeeper/quota/q", ""),
+            ("/zookeeper/quota/q/zookeeper_limits", "count=1,bytes=-1=;byteHardLimit=10;countHardLimit=3"),
+            ("/zookeeper/quota/q/zookeeper_stats", ""),
+        ] {
+            rig.ask(Request::Create(CreateRequest { data: Some(data.as_bytes()), ..creation(path, AclList::OPEN, 0) }));
+            rig.apply();
+        }
+    };
+    let mut lenient = Rig::new();
+    quota(&mut lenient);
+    let rules = Rules { enforces_quotas: true, ..TTL };
+    let mut rig = Rig { sequencer: Sequencer::new(1, Access::default(), rules), ..Rig::new() };
+    quota(&mut rig);
+    let data = |path, bytes, version| Request::SetData(SetDataRequest { path, data: Some(bytes), version });
+    for (request, expected) in [
+        (create("/q/a", 0), "create /q/a #1"),
+        (data("/q/a", b"12345678", 0), "set /q/a v1"),
+        (create("/q/b", 0), "create /q/b #2"),
+        (create("/q/b", 0), "NodeExists"),
+        (create("/q/c", 0), "QuotaExceeded"),
+        (data("/q/a", b"1234567890", 77), "QuotaExceeded"),
+        (data("/q/a", b"12345", 77), "BadVersion"),
+        (data("/q/a", b"12345", -1), "set /q/a v2"),
+        (delete("/q/b", -1), "delete /q/b"),
+        (create("/q/c", 0), "create /q/c #3"),
+        (create("/elsewhere", 0), "create /elsewhere #2"),
+    ] {
+        assert_eq!(rig.ask(request), expected, "{request:?}");
+        rig.apply();
+        if expected == "QuotaExceeded" {
+            assert_eq!(rig.multi(&[part(create("/fine", 0)), part(request)]), "[Ok, QuotaExceeded]");
+            assert_ne!(lenient.ask(request), expected);
+        } else {
+            lenient.ask(request);
+        }
+        lenient.apply();
+    }
 }

@@ -22,6 +22,8 @@ mod properties;
 
 const US: SessionId = SessionId(0x51);
 const THEM: SessionId = SessionId(0x52);
+/// With nodes that live for a time.
+const TTL: Rules = Rules { takes_ttl: true, says_digests: true, enforces_quotas: false };
 
 /// A list that no fix-up accepts.
 const BAD: &[u8] = b"\0\0\0\x01\0\0\0\x1f\0\0\0\x06nobody\0\0\0\x03u:p";
@@ -40,7 +42,7 @@ impl Rig {
     fn new() -> Rig {
         Rig {
             tree: Tree::new(1),
-            sequencer: Sequencer::new(1, Access::default(), true, true),
+            sequencer: Sequencer::new(1, Access::default(), TTL),
             who: Identities::NOBODY,
             decided: 0,
             on_its_way: VecDeque::new(),
@@ -149,6 +151,7 @@ fn line(txn: &Txn<'_>) -> String {
         Txn::Create2(create) => created("create2", create),
         Txn::Delete { path } => format!("delete {path}"),
         Txn::SetData { path, version, .. } => format!("set {path} v{version}"),
+        Txn::Reconfig { .. } => panic!("only Apache's leaders make it"),
         Txn::SetAcl { path, version, .. } => format!("acl {path} v{version}"),
         Txn::CreateSession { timeout_ms } => format!("session {timeout_ms}"),
         Txn::CloseSession { paths } => {

@@ -73,6 +73,16 @@ fn who_is_not_let_through_is_told_so_and_closed() {
     }
 }
 
+/// As Apache's servers that are not set up for it answer: kazoo and the Java client then say which of their settings is wrong.
+#[test]
+fn who_shows_by_sasl_who_it_is_hears_that_there_is_no_next_step() {
+    let mut rig = Rig::new();
+    let a = rig.connect();
+    rig.ask(a, 1, Request::Sasl(Some(b"")));
+    rig.ask(a, 2, Request::WhoAmI);
+    assert_eq!(rig.told(a), ["1: ok @0", "2: ok ip:10.1.2.3 @0"]);
+}
+
 /// Pings, the end of the session and what is no operation included, before anything of it is carried out.
 #[test]
 fn where_auth_is_enforced_nothing_goes_before_it() {

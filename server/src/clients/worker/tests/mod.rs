@@ -16,7 +16,7 @@ use super::*;
 use crate::clients::delivery::{Delivery, Item};
 use crate::clients::watch::WatchKind;
 use crate::requests::answer::answer;
-use crate::requests::sequencer::{Place, Sequencer};
+use crate::requests::sequencer::{Place, Rules, Sequencer};
 use crate::requests::session;
 use corral_engine::tree::Change;
 use corral_net::put_frame;
@@ -165,7 +165,8 @@ impl Client {
             return format!("{xid}: {error:?} @{}", header.zxid.0);
         }
         let body = match Response::decode(asked.op, d).expect("the body that the operation has") {
-            Response::Empty | Response::Zero => String::new(),
+            Response::Empty | Response::Zero | Response::Sasl(None) => String::new(),
+            Response::Sasl(Some(_)) => panic!("there is no next step"),
             Response::Multi(results) => results.iter().fold(String::new(), |text, result| {
                 text + &match result {
                     MultiResult::Data { data, stat } => {
@@ -225,7 +226,7 @@ impl Rig {
     }
 
     fn with(outstanding_max: usize, access: Access) -> Rig {
-        let sequencer = Sequencer::new(1, access.clone(), true, true);
+        let sequencer = Sequencer::new(1, access.clone(), Rules { takes_ttl: true, ..Rules::default() });
         let options = WorkerOptions {
             core: 3,
             seed: 1,
