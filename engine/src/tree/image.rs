@@ -16,7 +16,6 @@
 //!
 //! **Not here**: files and checksums ([`crate::snapshot`]), the log.
 
-use super::digest::Content;
 use super::{NodeId, SessionId, Tree, Zxid, path};
 use corral_proto::{AclList, StatPersisted, TreeDigest};
 
@@ -66,22 +65,23 @@ impl Tree {
         Ok(())
     }
 
-    fn child_or_placeholder(&mut self, parent: NodeId, name: &str) -> NodeId {
-        self.child(parent, name).unwrap_or_else(|| {
+    fn child_or_placeholder(&mut self, parent: NodeId, path: &str) -> NodeId {
+        let (_, name) = path::split(path).expect("a path begins with a slash");
+        self.child(parent, name.as_bytes()).unwrap_or_else(|| {
             let stat = StatPersisted::new(Zxid::ZERO, 0, SessionId::NONE);
-            let id = self.insert(parent, name, &NodeImage { data: None, acl: AclList::OPEN, stat }, Content::default());
-            self.nodes.update(id, |node| node.placeholder = true);
+            let id = self.insert(parent, path, &NodeImage { data: None, acl: AclList::OPEN, stat });
+            self.nodes.update(id, path, |node| node.placeholder = true);
             self.placeholders += 1;
             id
         })
     }
 
     /// The node becomes the one in `image`, in its place and with its children.
-    pub(super) fn overwrite(&mut self, id: NodeId, image: &NodeImage<'_>, content: Content) {
+    pub(super) fn overwrite(&mut self, id: NodeId, path: &str, image: &NodeImage<'_>) {
         self.disown(id);
         self.placeholders -= usize::from(self.nodes.uncommon(id).placeholder);
         let acl = self.acls.intern(image.acl);
-        let old = self.nodes.overwrite(id, image, acl, content);
+        let old = self.nodes.overwrite(id, path, image, acl);
         self.acls.release(old);
         self.own(id);
     }
@@ -127,20 +127,20 @@ impl Builder {
             return Err("a node has an impossible path");
         }
         let (parent, name) = path::split(path).expect("a valid path begins with a slash");
-        let content = Content::of(path, image.data);
         if name.is_empty() {
-            self.tree.overwrite(NodeId::ROOT, image, content);
+            self.tree.overwrite(NodeId::ROOT, path, image);
             return Ok(());
         }
         if self.last_parent.0 != parent {
-            let names = parent.split('/').filter(|name| !name.is_empty());
-            let id = names.fold(NodeId::ROOT, |at, name| self.tree.child_or_placeholder(at, name));
+            let ends = parent.bytes().enumerate().skip(1).filter(|(_, byte)| *byte == b'/').map(|(at, _)| at);
+            let ends = ends.chain((parent != "/").then_some(parent.len()));
+            let id = ends.fold(NodeId::ROOT, |at, end| self.tree.child_or_placeholder(at, &parent[..end]));
             self.last_parent = (parent.to_owned(), id);
         }
         let parent = self.last_parent.1;
-        match self.tree.child(parent, name) {
-            Some(id) => self.tree.overwrite(id, image, content),
-            None => _ = self.tree.insert(parent, name, image, content),
+        match self.tree.child(parent, name.as_bytes()) {
+            Some(id) => self.tree.overwrite(id, path, image),
+            None => _ = self.tree.insert(parent, path, image),
         }
         Ok(())
     }
@@ -165,7 +165,7 @@ impl Builder {
 
 #[cfg(test)]
 mod tests {
-    use super::super::digest::counts;
+    use super::super::digest::number;
     use super::*;
     use corral_proto::txn::CreateTxn;
     use corral_proto::{Jute, SubTxns, Txn, TxnEntry, TxnHeader, Xid};
@@ -175,9 +175,7 @@ mod tests {
     fn dump(tree: &Tree) -> (Vec<(String, String)>, String) {
         let (mut nodes, mut digest) = (Vec::new(), TreeDigest::default());
         tree.walk(0, usize::MAX, |path, image| {
-            if counts(path) {
-                digest = digest.exchange(0, Content::of(path, image.data).with(&image.stat));
-            }
+            digest = digest.exchange(0, number(path, image.data, &image.stat));
             let id = tree.find(path).unwrap();
             nodes.push((path.to_owned(), format!("{image:?} {:?} {}", tree.stat(id), tree.below(id))));
             true

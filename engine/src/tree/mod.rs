@@ -28,7 +28,7 @@ use acl::AclTable;
 use corral_proto::jute::{StrList, put_string};
 use corral_proto::txn::CreateTxn;
 use corral_proto::{AclList, EventType, SessionId, Stat, StatPersisted, TreeDigest, Txn, TxnEntry, TxnHeader, Zxid};
-use digest::{Content, Difference, Digests};
+use digest::{Difference, Digests};
 use index::Index;
 use node::NodeImage;
 use nodes::Nodes;
@@ -112,20 +112,19 @@ impl Tree {
         for path in BUILT_IN {
             let acl = if path == CONFIG { AclList::READ_ONLY } else { AclList::OPEN };
             let image = NodeImage { data, acl, stat: StatPersisted::new(Zxid::ZERO, 0, SessionId::NONE) };
-            let content = Content::of(path, data);
             match path::split(path).expect("a path begins with a slash") {
                 (_, "") => {
                     let acl = tree.acls.intern(acl);
-                    tree.nodes.root(&image, acl, content);
+                    tree.nodes.root(&image, acl);
                 }
-                (parent, name) => {
+                (parent, _) => {
                     let parent = tree.find(parent).expect("the parents come first");
-                    tree.insert(parent, name, &image, content);
+                    tree.insert(parent, path, &image);
                 }
             }
         }
         let config = tree.find(CONFIG).expect("made just now");
-        tree.nodes.update(config, |config| config.aversion = -1);
+        tree.nodes.update(config, CONFIG, |config| config.aversion = -1);
         tree
     }
 
@@ -145,7 +144,7 @@ impl Tree {
     pub fn set_config(&mut self, members: &str) {
         let id = self.find(CONFIG).expect("a tree has its built-in nodes");
         let (data, stat) = (Some(members.as_bytes()), self.nodes.persisted(id));
-        self.nodes.set(id, data, Content::of(CONFIG, data), -1, (stat.mzxid, stat.mtime));
+        self.nodes.set(id, CONFIG, data, -1, (stat.mzxid, stat.mtime));
     }
 
     /// How many nodes there are, the built-in ones included.
@@ -171,6 +170,14 @@ impl Tree {
     /// The digest of all nodes ([`digest`]).
     pub fn digest(&self) -> TreeDigest {
         self.nodes.digest()
+    }
+
+    /// There is no digest any more: it takes time, and nobody wants to know it.
+    pub fn stop_digests(&mut self) {
+        if self.nodes.is_counting() {
+            self.nodes.stop_counting();
+            self.digests = Digests::default();
+        }
     }
 
     /// What the digest was after some of the newest transactions, the oldest first.
@@ -210,7 +217,7 @@ impl Tree {
         if path.is_empty() || path == "/" {
             return Some(NodeId::ROOT);
         }
-        path.strip_prefix('/')?.split('/').try_fold(NodeId::ROOT, |parent, name| self.child(parent, name))
+        path::names(path.strip_prefix('/')?).try_fold(NodeId::ROOT, |parent, name| self.child(parent, name))
     }
 
     /// The node's state as clients see it.
@@ -243,9 +250,9 @@ impl Tree {
         self.nodes.persisted(id)
     }
 
-    /// The node's path and data, as far as the digest needs them.
-    pub fn content(&self, id: NodeId) -> Content {
-        self.nodes.content(id)
+    /// What the node is in the digest.
+    pub fn number(&self, id: NodeId) -> u32 {
+        self.nodes.get(id).number
     }
 
     /// Direct children of the node.
@@ -335,7 +342,8 @@ impl Tree {
     /// Compares the digest with the leader's, and with that of the image that the tree was restored from; as long as the tree holds parts
     /// of transactions that are yet to be applied, it says nothing.
     fn compare(&mut self, leaders: Option<TreeDigest>) {
-        if self.last_applied < self.fuzzy_until || self.placeholders > 0 || self.digests.is_fuzzy {
+        let is_known = self.placeholders == 0 && !self.digests.is_fuzzy && self.nodes.is_counting();
+        if self.last_applied < self.fuzzy_until || !is_known {
             return;
         }
         let images = self.at_fuzzy_end.take().filter(|_| self.last_applied == self.fuzzy_until);
@@ -377,8 +385,8 @@ impl Tree {
     ) -> Applied {
         let Some((parent_path, name)) = path::split(txn.path) else { return Applied::Nothing };
         let Some(parent) = self.find(parent_path) else { return Applied::Nothing };
-        let existing = self.child(parent, name);
-        self.nodes.update(parent, |above| {
+        let existing = self.child(parent, name.as_bytes());
+        self.nodes.update(parent, parent_path, |above| {
             let created = if txn.parent_cversion == -1 { above.created.wrapping_add(1) } else { txn.parent_cversion };
             if created > above.created {
                 above.created = created;
@@ -389,17 +397,16 @@ impl Tree {
             }
         });
         let mut stat = StatPersisted::new(header.zxid, header.time_ms, owner);
-        let content = Content::of(txn.path, txn.data);
         if let Some(existing) = existing {
             if self.nodes.uncommon(existing).placeholder {
                 stat.created = self.nodes.uncommon(existing).created;
-                self.overwrite(existing, &NodeImage { data: txn.data, acl: txn.acl, stat }, content);
+                self.overwrite(existing, txn.path, &NodeImage { data: txn.data, acl: txn.acl, stat });
             } else {
                 self.change_acl(existing, txn.acl);
             }
             return Applied::Nothing;
         }
-        let id = self.insert(parent, name, &NodeImage { data: txn.data, acl: txn.acl, stat }, content);
+        let id = self.insert(parent, txn.path, &NodeImage { data: txn.data, acl: txn.acl, stat });
         self.quota_created(txn.path, txn.data);
         self.report(changes, header.zxid, EventType::NodeCreated, txn.path, id);
         self.report(changes, header.zxid, EventType::NodeChildrenChanged, parent_path, parent);
@@ -410,8 +417,8 @@ impl Tree {
         let Some((parent_path, name)) = path::split(path) else { return Applied::Nothing };
         let Some(parent) = self.find(parent_path) else { return Applied::Nothing };
         // Also when the node is gone already: the parent must not be left with an older pzxid (ZOOKEEPER-3125).
-        self.nodes.update(parent, |above| above.pzxid = header.zxid.max(above.pzxid));
-        let Some(id) = self.child(parent, name) else { return Applied::Nothing };
+        self.nodes.update(parent, parent_path, |above| above.pzxid = header.zxid.max(above.pzxid));
+        let Some(id) = self.child(parent, name.as_bytes()) else { return Applied::Nothing };
         self.report(changes, header.zxid, EventType::NodeDeleted, path, id);
         if header.zxid <= self.fuzzy_until {
             // Its children can only be those of a node that will be made later at this place, and so will they.
@@ -435,7 +442,7 @@ impl Tree {
         let Some(id) = self.find(path) else { return Applied::Nothing };
         let len = |data: Option<&[u8]>| data.map_or(0, <[u8]>::len) as i64;
         let more = len(data) - len(self.data(id));
-        self.nodes.set(id, data, Content::of(path, data), version, (header.zxid, header.time_ms));
+        self.nodes.set(id, path, data, version, (header.zxid, header.time_ms));
         self.quota_changed(path, 0, more);
         self.report(changes, header.zxid, EventType::NodeDataChanged, path, id);
         Applied::Stat(self.stat(id))
@@ -444,7 +451,7 @@ impl Tree {
     fn set_acl(&mut self, path: &str, acl: AclList<'_>, version: i32) -> Applied {
         let Some(id) = self.find(path) else { return Applied::Nothing };
         self.change_acl(id, acl);
-        self.nodes.update(id, |node| node.aversion = version);
+        self.nodes.update(id, path, |node| node.aversion = version);
         Applied::Stat(self.stat(id))
     }
 
@@ -478,15 +485,15 @@ impl Tree {
         }
     }
 
-    fn child(&self, parent: NodeId, name: &str) -> Option<NodeId> {
-        let hash = self.index.hash(parent, name.as_bytes());
-        self.index.find(hash, |id| self.nodes.get(id).parent == parent && self.nodes.name_bytes(id) == name.as_bytes())
+    fn child(&self, parent: NodeId, name: &[u8]) -> Option<NodeId> {
+        let hash = self.index.hash(parent, name);
+        self.index.find(hash, |id| self.nodes.get(id).parent == parent && self.nodes.name_bytes(id) == name)
     }
 
-    fn insert(&mut self, parent: NodeId, name: &str, image: &NodeImage<'_>, content: Content) -> NodeId {
+    fn insert(&mut self, parent: NodeId, path: &str, image: &NodeImage<'_>) -> NodeId {
         let acl = self.acls.intern(image.acl);
-        let id = self.nodes.insert(parent, name, image, acl, content);
-        self.index.insert(self.index.hash(parent, name.as_bytes()), id);
+        let id = self.nodes.insert(parent, path, image, acl);
+        self.index.insert(self.index.hash(parent, self.nodes.name_bytes(id)), id);
         self.own(id);
         id
     }

@@ -5,7 +5,6 @@
 //! ([`NodeId`]) are 32 bits.
 
 use super::acl::AclId;
-use super::digest::Content;
 use super::heap::Stored;
 use corral_proto::{AclList, SessionId, StatPersisted, Zxid};
 
@@ -42,24 +41,24 @@ pub(super) struct Node {
     pub(super) version: i32,
     pub(super) uncommon: UncommonId,
     pub(super) shape: Shape,
-    pub(super) content: Content,
+    /// In the digest of the tree.
+    pub(super) number: u32,
     /// The name, then the data.
     pub(super) stored: Stored,
 }
 
 const _: () = assert!(size_of::<Option<Node>>() <= 72);
 
-/// The length of the node's name, whether it has data, and whether it counts for the tree's digest, in four bytes.
+/// The length of the node's name and whether it has data, in four bytes.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Shape(u32);
 
 impl Shape {
     const HAS_DATA: u32 = 1 << 31;
-    const COUNTS: u32 = 1 << 30;
 
-    pub(super) fn new(name_len: usize, counts: bool) -> Shape {
-        assert!(name_len < Shape::COUNTS as usize, "a record is smaller than 1 GiB");
-        Shape(name_len as u32 | if counts { Shape::COUNTS } else { 0 })
+    pub(super) fn new(name_len: usize) -> Shape {
+        assert!(name_len < Shape::HAS_DATA as usize, "a record is smaller than 1 GiB");
+        Shape(name_len as u32)
     }
 
     pub(super) fn with_data(self, has_data: bool) -> Shape {
@@ -67,15 +66,11 @@ impl Shape {
     }
 
     pub(super) fn name_len(self) -> usize {
-        (self.0 & !(Shape::HAS_DATA | Shape::COUNTS)) as usize
+        (self.0 & !Shape::HAS_DATA) as usize
     }
 
     pub(super) fn has_data(self) -> bool {
         self.0 & Shape::HAS_DATA != 0
-    }
-
-    pub(super) fn counts(self) -> bool {
-        self.0 & Shape::COUNTS != 0
     }
 }
 

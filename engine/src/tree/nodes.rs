@@ -10,9 +10,10 @@
 //! **Not here**: finding a child by its name ([`super::index`]), counting the users of lists.
 
 use super::acl::AclId;
-use super::digest::Content;
+use super::digest;
 use super::heap::{Heap, Moved};
 use super::node::{Node, NodeId, NodeImage, Shape, Uncommon, UncommonId};
+use super::path;
 use corral_proto::{SessionId, Stat, StatPersisted, TreeDigest, Zxid};
 use slab::Slab;
 
@@ -24,6 +25,8 @@ pub(super) struct Nodes {
     heap: Heap,
     longest_data: usize,
     digest: TreeDigest,
+    /// Nobody wants to know the digest.
+    is_uncounted: bool,
 }
 
 impl Nodes {
@@ -39,6 +42,17 @@ impl Nodes {
     /// See [`super::digest`].
     pub(super) fn digest(&self) -> TreeDigest {
         self.digest
+    }
+
+    /// Nothing counts any more.
+    pub(super) fn stop_counting(&mut self) {
+        self.is_uncounted = true;
+        self.slots.iter_mut().flatten().for_each(|node| node.number = 0);
+        self.digest = TreeDigest::default();
+    }
+
+    pub(super) fn is_counting(&self) -> bool {
+        !self.is_uncounted
     }
 
     /// No data has ever been longer.
@@ -121,28 +135,20 @@ impl Nodes {
         }
     }
 
-    /// Path and data, as far as the digest needs them.
-    pub(super) fn content(&self, id: NodeId) -> Content {
-        self.get(id).content
+    /// The node at `path` has changed: it is another number in the digest.
+    fn count_anew(&mut self, id: NodeId, path: &str) {
+        if self.is_uncounted {
+            return;
+        }
+        let number = digest::number(path, self.data(id), &self.persisted(id));
+        let before = std::mem::replace(&mut self.get_mut(id).number, number);
+        self.digest = self.digest.exchange(before, number);
     }
 
-    /// What the node is in the digest.
-    fn number(&self, id: NodeId) -> u32 {
-        let node = self.get(id);
-        if node.shape.counts() { node.content.with(&self.persisted(id)) } else { 0 }
-    }
-
-    /// What the node is in the digest is exchanged for what it is after `change`.
-    fn change<R>(&mut self, id: NodeId, change: impl FnOnce(&mut Nodes) -> R) -> R {
-        let before = self.number(id);
-        let result = change(self);
-        self.digest = self.digest.exchange(before, self.number(id));
-        result
-    }
-
-    /// Changes what few nodes have, but for what hangs on the node.
-    pub(super) fn update(&mut self, id: NodeId, update: impl FnOnce(&mut Uncommon)) {
-        self.change(id, |nodes| update(nodes.uncommon_mut(id)));
+    /// Changes what few nodes have, but for what hangs on the node, which is at `path`.
+    pub(super) fn update(&mut self, id: NodeId, path: &str, update: impl FnOnce(&mut Uncommon)) {
+        update(self.uncommon_mut(id));
+        self.count_anew(id, path);
     }
 
     /// The node has this list now; which one it had before.
@@ -150,28 +156,26 @@ impl Nodes {
         std::mem::replace(&mut self.get_mut(id).acl, acl)
     }
 
-    /// A transaction, at its time, has set data.
-    pub(super) fn set(&mut self, id: NodeId, data: Option<&[u8]>, content: Content, version: i32, by: (Zxid, i64)) {
-        self.change(id, |nodes| {
-            nodes.set_data(id, data, content);
-            let node = nodes.get_mut(id);
-            (node.version, (node.mzxid, node.mtime)) = (version, by);
-        });
+    /// A transaction, at its time, has set the data of the node at `path`.
+    pub(super) fn set(&mut self, id: NodeId, path: &str, data: Option<&[u8]>, version: i32, by: (Zxid, i64)) {
+        self.set_data(id, data);
+        let node = self.get_mut(id);
+        (node.version, (node.mzxid, node.mtime)) = (version, by);
+        self.count_anew(id, path);
     }
 
     /// Sets data that does not count for the digest, and leaves no other trace.
     pub(super) fn replace_data(&mut self, id: NodeId, data: &[u8]) {
-        assert!(!self.get(id).shape.counts(), "what counts is changed by transactions only");
-        self.set_data(id, Some(data), Content::default());
+        assert_eq!(self.get(id).number, 0, "what counts is changed by transactions only");
+        self.set_data(id, Some(data));
     }
 
-    fn set_data(&mut self, id: NodeId, data: Option<&[u8]>, content: Content) {
+    fn set_data(&mut self, id: NodeId, data: Option<&[u8]>) {
         self.has_had(data);
         let node = occupied(&mut self.slots, id);
         let moved;
         (node.stored, moved) = self.heap.replace(id.0, node.stored, node.shape.name_len(), data.unwrap_or_default());
         node.shape = node.shape.with_data(data.is_some());
-        node.content = content;
         self.follow(moved);
     }
 
@@ -202,21 +206,14 @@ impl Nodes {
     }
 
     /// A node as in `image`, whose list is `acl`, without a parent.
-    pub(super) fn root(&mut self, image: &NodeImage<'_>, acl: AclId, content: Content) {
+    pub(super) fn root(&mut self, image: &NodeImage<'_>, acl: AclId) {
         assert!(self.slots.is_empty(), "the root is the first node");
-        self.put(NodeId::NONE, "", image, acl, content);
+        self.put(NodeId::NONE, "/", image, acl);
     }
 
-    /// The newest child of `parent`.
-    pub(super) fn insert(
-        &mut self,
-        parent: NodeId,
-        name: &str,
-        image: &NodeImage<'_>,
-        acl: AclId,
-        content: Content,
-    ) -> NodeId {
-        let id = self.put(parent, name, image, acl, content);
+    /// The newest child of `parent`, at `path`.
+    pub(super) fn insert(&mut self, parent: NodeId, path: &str, image: &NodeImage<'_>, acl: AclId) -> NodeId {
+        let id = self.put(parent, path, image, acl);
         let above = self.uncommon_mut(parent);
         let first = std::mem::replace(&mut above.first_child, id);
         above.num_children += 1;
@@ -244,18 +241,11 @@ impl Nodes {
         }
     }
 
-    /// Whether the children of a node count for the digest.
-    fn children_count(&self, id: NodeId) -> bool {
-        let node = self.get(id);
-        let is_systems = node.parent == NodeId::ROOT && self.name_bytes(id) == b"zookeeper";
-        node.shape.counts() && !is_systems
-    }
-
-    fn put(&mut self, parent: NodeId, name: &str, image: &NodeImage<'_>, acl: AclId, content: Content) -> NodeId {
+    fn put(&mut self, parent: NodeId, path: &str, image: &NodeImage<'_>, acl: AclId) -> NodeId {
+        let (_, name) = path::split(path).expect("a path begins with a slash");
         self.has_had(image.data);
         let id = self.free.pop().unwrap_or(NodeId(self.slots.len() as u32));
         assert!(id != NodeId::NONE, "a tree holds fewer than 2^32 - 1 nodes");
-        let counts = parent == NodeId::NONE || self.children_count(parent);
         let stat = &image.stat;
         let node = Some(Node {
             parent,
@@ -268,8 +258,8 @@ impl Nodes {
             mtime: stat.mtime,
             version: stat.version,
             uncommon: UncommonId::NONE,
-            shape: Shape::new(name.len(), counts).with_data(image.data.is_some()),
-            content,
+            shape: Shape::new(name.len()).with_data(image.data.is_some()),
+            number: 0,
             stored: self.heap.put(id.0, name.as_bytes(), image.data.unwrap_or_default()),
         });
         match self.slots.get_mut(id.0 as usize) {
@@ -277,19 +267,18 @@ impl Nodes {
             None => self.slots.push(node),
         }
         self.set_uncommon(id, stat);
-        self.digest = self.digest.exchange(0, self.number(id));
+        self.count_anew(id, path);
         id
     }
 
-    /// The node becomes the one in `image`, in its place and with its children. Returns the list that it had before.
-    pub(super) fn overwrite(&mut self, id: NodeId, image: &NodeImage<'_>, acl: AclId, content: Content) -> AclId {
-        self.change(id, |nodes| {
-            nodes.set_data(id, image.data, content);
-            let (node, stat) = (nodes.get_mut(id), &image.stat);
-            (node.czxid, node.mzxid) = (stat.czxid, stat.mzxid);
-            (node.ctime, node.mtime, node.version) = (stat.ctime, stat.mtime, stat.version);
-            nodes.set_uncommon(id, stat);
-        });
+    /// The node at `path` becomes the one in `image`, in its place and with its children. Returns the list that it had before.
+    pub(super) fn overwrite(&mut self, id: NodeId, path: &str, image: &NodeImage<'_>, acl: AclId) -> AclId {
+        self.set_data(id, image.data);
+        let (node, stat) = (self.get_mut(id), &image.stat);
+        (node.czxid, node.mzxid) = (stat.czxid, stat.mzxid);
+        (node.ctime, node.mtime, node.version) = (stat.ctime, stat.mtime, stat.version);
+        self.set_uncommon(id, stat);
+        self.count_anew(id, path);
         self.exchange_acl(id, acl)
     }
 
@@ -305,9 +294,9 @@ impl Nodes {
     /// Takes a node without children out of its parent's list and forgets it. Returns the list that it had.
     pub(super) fn remove(&mut self, id: NodeId) -> AclId {
         assert!(self.uncommon(id).num_children == 0, "only a node without children is deleted");
-        self.digest = self.digest.exchange(self.number(id), 0);
         let node = self.slots[id.0 as usize].take().expect("a node's number is used only while the node exists");
         self.free.push(id);
+        self.digest = self.digest.exchange(node.number, 0);
         let moved = self.heap.remove(node.stored);
         self.follow(moved);
         if node.uncommon != UncommonId::NONE {

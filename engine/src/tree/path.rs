@@ -9,7 +9,14 @@ pub fn is_valid(path: &str) -> bool {
         return true;
     }
     let Some(rest) = path.strip_prefix('/') else { return false };
-    rest.split('/').all(|name| !matches!(name, "" | "." | "..")) && rest.chars().all(is_allowed)
+    // Bytes, because each write comes here: nothing below a space or above `~` is allowed in ASCII.
+    let is_plain = rest.bytes().all(|byte| matches!(byte, b' '..=b'~'));
+    names(rest).all(|name| !matches!(name, b"" | b"." | b"..")) && (is_plain || rest.chars().all(is_allowed))
+}
+
+/// The names of a path that has lost its first slash.
+pub fn names(rest: &str) -> impl Iterator<Item = &[u8]> {
+    rest.as_bytes().split(|byte| *byte == b'/')
 }
 
 fn is_allowed(c: char) -> bool {
@@ -19,7 +26,8 @@ fn is_allowed(c: char) -> bool {
 
 /// The parent's path and the last name. `None` for a path without a slash.
 pub fn split(path: &str) -> Option<(&str, &str)> {
-    let (parent, name) = path.rsplit_once('/')?;
+    let slash = path.bytes().rposition(|byte| byte == b'/')?;
+    let (parent, name) = (&path[..slash], &path[slash + 1..]);
     Some((if parent.is_empty() { "/" } else { parent }, name))
 }
 

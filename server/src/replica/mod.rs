@@ -298,6 +298,9 @@ impl Replica {
     pub fn serve(&mut self, tree: &mut Tree, now: Duration) {
         self.catch_up(tree, self.committed, now);
         tree.set_fuzzy(false);
+        if !self.options.rules.says_digests {
+            tree.stop_digests();
+        }
         if !self.options.ensemble.is_alone(self.options.me) {
             // Clients may have heard of the epoch's beginning from other members, though it is no transaction.
             tree.begin_epoch(Zxid::new(self.standing.current, 0));
@@ -316,7 +319,7 @@ impl Replica {
 
     /// Looks at whether the tree is its leader's. If a learner's is not, it leaves, and asks for a snapshot when it follows again.
     fn compare(&mut self, tree: &Tree, now: Duration) {
-        let Some(difference) = tree.difference().filter(|_| self.options.rules.says_digests) else { return };
+        let Some(difference) = tree.difference() else { return };
         let Role::Following(following) = &self.role else {
             // What it decides itself is compared when it is applied, so this is from before.
             return tracing::error!(
@@ -357,7 +360,6 @@ impl Replica {
         if !mutation::is_on(Mutation::ReadsSeeTheWriteBehindThem) {
             reads.take().into_iter().for_each(|reads| self.answer_reads(tree, reads));
         }
-        let entry = TxnEntry { digest: entry.digest.filter(|_| self.options.rules.says_digests), ..entry };
         let applied = tree.apply(&entry, changes);
         let is_own = leads && self.serving;
         assert!(

@@ -12,7 +12,7 @@
 //! **Not here**: the checks themselves ([`super::sequencer`]).
 
 use corral_engine::Tree;
-use corral_engine::tree::digest::{self, Content};
+use corral_engine::tree::digest::Content;
 use corral_proto::{AclList, SessionId, StatPersisted, TreeDigest, Zxid};
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
@@ -28,8 +28,8 @@ pub struct NodeState {
     pub stat: StatPersisted,
     /// Children now.
     pub num_children: i32,
-    /// Its path and data, for the digest.
-    pub content: Content,
+    /// Its path and data, for the digest, if they are not those in the tree.
+    pub content: Option<Content>,
     /// Bytes of its data.
     pub data_len: usize,
     /// What it was in the digest when this was asked for; 0 of a node that is being created.
@@ -39,17 +39,12 @@ pub struct NodeState {
 impl NodeState {
     /// A node that is being created.
     pub fn new(acl: &[u8], stat: StatPersisted, content: Content, data_len: usize) -> NodeState {
-        NodeState { acl: acl.into(), stat, num_children: 0, content, data_len, number: 0 }
+        NodeState { acl: acl.into(), stat, num_children: 0, content: Some(content), data_len, number: 0 }
     }
 
     /// Its list, decoded.
     pub fn acl(&self) -> AclList<'_> {
         AclList::from_encoded(&self.acl).expect("a list that was checked when it came")
-    }
-
-    /// What it is in the digest, at this path.
-    fn counted(&self, path: &str) -> u32 {
-        if digest::counts(path) { self.content.with(&self.stat) } else { 0 }
     }
 }
 
@@ -66,8 +61,9 @@ pub struct Outstanding {
     owned: BTreeMap<SessionId, BTreeSet<Arc<str>>>,
     order: VecDeque<(Zxid, Arc<str>)>,
     undo: Option<Undo>,
-    /// Of the tree with everything that is on its way.
+    /// Of the tree with everything that is on its way, if somebody wants to know.
     digest: TreeDigest,
+    counts: bool,
 }
 
 /// What there was before a multi.
@@ -77,11 +73,11 @@ struct Undo {
 }
 
 impl Outstanding {
-    /// Nothing is on its way. The seed keeps clients from choosing paths that collide.
-    pub fn new(seed: u64) -> Outstanding {
+    /// Nothing is on its way. The seed keeps clients from choosing paths that collide. The digest is known only if it `counts`.
+    pub fn new(seed: u64, counts: bool) -> Outstanding {
         let entries = HashMap::with_hasher(FixedState::with_seed(seed));
         let (owned, order, digest) = (BTreeMap::new(), VecDeque::new(), TreeDigest::default());
-        Outstanding { entries, owned, order, undo: None, digest }
+        Outstanding { entries, owned, order, undo: None, digest, counts }
     }
 
     /// The digest that the tree will have when everything on its way is in it. To be asked before the next transaction is decided.
@@ -98,15 +94,14 @@ impl Outstanding {
             return entry.state.clone();
         }
         let id = tree.find(path)?;
-        let state = NodeState {
+        Some(NodeState {
             acl: tree.acl_shared(id).clone(),
             stat: tree.persisted(id),
             num_children: tree.num_children(id),
-            content: tree.content(id),
+            content: None,
             data_len: tree.data(id).map_or(0, <[u8]>::len),
-            number: 0,
-        };
-        Some(NodeState { number: state.counted(path), ..state })
+            number: tree.number(id),
+        })
     }
 
     /// Whether something on its way leaves the node in another state than it has in the tree.
@@ -115,10 +110,13 @@ impl Outstanding {
     }
 
     /// Transaction `zxid` will leave the node, which it has found before or makes, like this.
-    pub fn set(&mut self, zxid: Zxid, path: &str, state: NodeState) {
-        let number = state.counted(path);
-        self.digest = self.digest.exchange(state.number, number);
-        self.put(zxid, path, Some(NodeState { number, ..state }));
+    pub fn set(&mut self, tree: &Tree, zxid: Zxid, path: &str, mut state: NodeState) {
+        if self.counts {
+            let in_tree = || Content::of(path, tree.find(path).and_then(|id| tree.data(id)));
+            let number = state.content.get_or_insert_with(in_tree).number(&state.stat);
+            self.digest = self.digest.exchange(std::mem::replace(&mut state.number, number), number);
+        }
+        self.put(zxid, path, Some(state));
     }
 
     /// Transaction `zxid` will delete the node that it has found like this.
@@ -210,7 +208,7 @@ mod tests {
 
     fn state(version: i32) -> NodeState {
         let stat = StatPersisted { version, ..StatPersisted::new(Zxid(1), 0, SessionId(5)) };
-        NodeState::new(AclList::OPEN.encoded(), stat, Content::default(), 0)
+        NodeState::new(AclList::OPEN.encoded(), stat, Content::of("/a", None), 0)
     }
 
     fn version(outstanding: &Outstanding, tree: &Tree, path: &str) -> Option<i32> {
@@ -220,9 +218,9 @@ mod tests {
     #[test]
     fn the_newest_change_is_seen_and_forgotten_with_its_own_transaction() {
         let tree = Tree::new(1);
-        let mut outstanding = Outstanding::new(1);
-        outstanding.set(Zxid(1), "/a", state(1));
-        outstanding.set(Zxid(2), "/a", state(2));
+        let mut outstanding = Outstanding::new(1, true);
+        outstanding.set(&tree, Zxid(1), "/a", state(1));
+        outstanding.set(&tree, Zxid(2), "/a", state(2));
         outstanding.applied(Zxid(1));
         assert_eq!(version(&outstanding, &tree, "/a"), Some(2));
         assert_eq!(outstanding.ephemerals(&tree, SessionId(5)), ["/a"]);
@@ -236,16 +234,16 @@ mod tests {
     #[test]
     fn what_a_failed_multi_did_was_never_there() {
         let tree = Tree::new(1);
-        let mut outstanding = Outstanding::new(1);
-        outstanding.set(Zxid(1), "/a", state(1));
+        let mut outstanding = Outstanding::new(1, true);
+        outstanding.set(&tree, Zxid(1), "/a", state(1));
         outstanding.begin();
         outstanding.remove(Zxid(2), "/a", &state(1));
-        outstanding.set(Zxid(2), "/a", state(7));
-        outstanding.set(Zxid(2), "/b", state(7));
+        outstanding.set(&tree, Zxid(2), "/a", state(7));
+        outstanding.set(&tree, Zxid(2), "/b", state(7));
         outstanding.end(Zxid(2), false);
         assert_eq!((version(&outstanding, &tree, "/a"), version(&outstanding, &tree, "/b")), (Some(1), None));
         outstanding.begin();
-        outstanding.set(Zxid(3), "/a", state(3));
+        outstanding.set(&tree, Zxid(3), "/a", state(3));
         outstanding.end(Zxid(3), true);
         outstanding.applied(Zxid(2));
         assert_eq!(version(&outstanding, &tree, "/a"), Some(3));

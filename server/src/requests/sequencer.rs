@@ -109,7 +109,7 @@ impl Creation<'_> {
 impl Sequencer {
     /// Nothing is on its way yet.
     pub fn new(seed: u64, access: Access, rules: Rules) -> Sequencer {
-        Sequencer { outstanding: Outstanding::new(seed), access, rules, room: GROWTH_MAX }
+        Sequencer { outstanding: Outstanding::new(seed, rules.says_digests), access, rules, room: GROWTH_MAX }
     }
 
     /// The digest that the tree will have behind this transaction, the newest that was decided.
@@ -214,15 +214,15 @@ impl Sequencer {
         let (parent_path, _) = path::split(path).expect("no root is deleted");
         let [parent, node] = [parent_path, path].map(|path| self.outstanding.get(tree, path));
         let [parent, node] = [parent, node].map(|state| state.expect("it is there, and so is its parent"));
-        self.unlink(zxid, parent_path, parent);
+        self.unlink(tree, zxid, parent_path, parent);
         self.outstanding.remove(zxid, path, &node);
     }
 
     /// A node has one child less.
-    fn unlink(&mut self, zxid: Zxid, path: &str, mut parent: NodeState) {
+    fn unlink(&mut self, tree: &Tree, zxid: Zxid, path: &str, mut parent: NodeState) {
         parent.num_children -= 1;
         parent.stat.pzxid = zxid;
-        self.outstanding.set(zxid, path, parent);
+        self.outstanding.set(tree, zxid, path, parent);
     }
 
     fn create<'a>(
@@ -269,8 +269,9 @@ impl Sequencer {
             Lifetime::Ttl => SessionId::ttl(ttl_ms).expect("looked at with the mode"),
         };
         let stat = StatPersisted::new(place.zxid, place.time_ms, owner);
-        self.outstanding.set(place.zxid, parent_path, parent);
-        self.outstanding.set(place.zxid, &path, NodeState::new(&acl, stat, Content::of(&path, request.data), data_len));
+        let content = self.content(&path, request.data);
+        self.outstanding.set(tree, place.zxid, parent_path, parent);
+        self.outstanding.set(tree, place.zxid, &path, NodeState::new(&acl, stat, content, data_len));
         Ok(Creation { path, data: request.data, acl, op, lifetime, ttl_ms, parent_cversion })
     }
 
@@ -310,7 +311,7 @@ impl Sequencer {
         if node.num_children > 0 {
             return Err(ErrorCode::NotEmpty);
         }
-        self.unlink(place.zxid, parent_path, parent);
+        self.unlink(tree, place.zxid, parent_path, parent);
         self.outstanding.remove(place.zxid, request.path, &node);
         Ok(Txn::Delete { path: request.path })
     }
@@ -328,8 +329,8 @@ impl Sequencer {
         let version = node.stat.version.wrapping_add(1);
         node.data_len = data_len;
         node.stat = StatPersisted { version, mzxid: place.zxid, mtime: place.time_ms, ..node.stat };
-        node.content = Content::of(request.path, request.data);
-        self.outstanding.set(place.zxid, request.path, node);
+        node.content = Some(self.content(request.path, request.data));
+        self.outstanding.set(tree, place.zxid, request.path, node);
         Ok(Txn::SetData { path: request.path, data: request.data, version })
     }
 
@@ -348,7 +349,7 @@ impl Sequencer {
         let version = node.stat.aversion.wrapping_add(1);
         node.stat.aversion = version;
         node.acl = (&*acl).into();
-        self.outstanding.set(place.zxid, request.path, node);
+        self.outstanding.set(tree, place.zxid, request.path, node);
         Ok((acl, version))
     }
 
@@ -396,6 +397,10 @@ impl Sequencer {
             }
         }
         Ok(())
+    }
+
+    fn content(&self, path: &str, data: Option<&[u8]>) -> Content {
+        if self.rules.says_digests { Content::of(path, data) } else { Content::UNCOUNTED }
     }
 
     /// Whether so many nodes and bytes more are allowed. As with Apache, what is on its way does not count yet.
