@@ -32,7 +32,7 @@ fn main() {
         trial("a_client_in_go", go, "golang-go and golang-github-samuel-go-zookeeper-dev", a_client_in_go),
         trial(
             "patroni",
-            imports("patroni, psycopg2").filter(postgres_may_run),
+            imports("patroni, psycopg2").filter(|python| postgres_may_run(python)),
             "root, PostgreSQL and patroni",
             patroni,
         ),
@@ -110,7 +110,7 @@ fn patroni(python: &Path) -> Result<(), Failed> {
 }
 
 /// PostgreSQL refuses to be root, so the user that it is must be able to run the same Python.
-fn postgres_may_run(python: &PathBuf) -> bool {
+fn postgres_may_run(python: &Path) -> bool {
     let may =
         |program: &Path| succeeds(Command::new("runuser").args(["-u", "postgres", "--"]).arg(program).arg("--version"));
     let servers = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
