@@ -54,6 +54,15 @@ fn what_a_client_has_shown_counts_at_every_member() {
     check_identities(&ensemble);
 }
 
+/// The digest in the next transaction shows it.
+#[test]
+fn a_member_whose_tree_is_not_its_leaders_takes_the_leaders() {
+    let mut ensemble = Ensemble::new(3, 0);
+    ensemble.start_all(&CORRAL);
+    let follower = ensemble.leader() % 3 + 1;
+    ensemble.check_that_an_altered_tree_is_replaced(follower, &CORRAL);
+}
+
 #[test]
 fn an_ensemble_that_is_killed_as_a_whole_goes_on_where_it_was() {
     let mut ensemble = Ensemble::new(3, 0);

@@ -20,7 +20,7 @@ type Scene = fn(&Kind);
 
 fn main() {
     let releases = [("debian", debians_zookeeper()), ("other", other_zookeeper())];
-    let scenes: [(&str, Scene); 9] = [
+    let scenes: [(&str, Scene); 10] = [
         ("one_by_one_the_members_are_replaced_and_back", replaced_one_by_one),
         ("each_follows_the_other_and_nothing_acknowledged_is_lost", each_follows_the_other),
         ("a_tail_that_no_quorum_had_disappears_under_either_leader", tails_disappear),
@@ -29,6 +29,7 @@ fn main() {
         ("one_of_ours_that_has_lost_its_history_is_sent_theirs", lost_history),
         ("who_has_missed_more_than_is_in_memory_is_sent_our_log", missed_more_than_memory),
         ("a_session_with_many_nodes_ends_under_a_leader_of_ours", many_ephemerals),
+        ("one_of_ours_whose_tree_is_not_its_leaders_takes_that", altered_tree),
         ("other_members_are_no_reason_to_leave_a_leader_of_apaches", other_members),
     ];
     let mut trials = Vec::new();
@@ -236,6 +237,12 @@ fn lost_history(apache: &Kind) {
     writers.await_more(200);
     let promised = writers.finish();
     ensemble.check(&promised);
+}
+
+fn altered_tree(apache: &Kind) {
+    let mut ensemble = Ensemble::new(3, 0);
+    ensemble.start_each(&[&CORRAL, apache, apache]);
+    ensemble.check_that_an_altered_tree_is_replaced(1, &CORRAL);
 }
 
 /// Far behind a leader of ours that has no snapshot: what is read from its log is what Apache's learner expects.

@@ -25,11 +25,12 @@ pub enum ErrorCode {
     ReconfigDisabled = -123,
     SessionClosedRequireSaslAuth = -124,
     QuotaExceeded = -125,
+    ThrottledOp = -127,
 }
 
 impl ErrorCode {
     /// All of them.
-    pub const ALL: [ErrorCode; 19] = [
+    pub const ALL: [ErrorCode; 20] = [
         ErrorCode::RuntimeInconsistency,
         ErrorCode::MarshallingError,
         ErrorCode::Unimplemented,
@@ -48,6 +49,7 @@ impl ErrorCode {
         ErrorCode::NoWatcher,
         ErrorCode::ReconfigDisabled,
         ErrorCode::QuotaExceeded,
+        ErrorCode::ThrottledOp,
         ErrorCode::SessionClosedRequireSaslAuth,
     ];
 
@@ -82,6 +84,7 @@ impl ErrorCode {
             ErrorCode::NoWatcher => "NoWatcher",
             ErrorCode::ReconfigDisabled => "ReconfigDisabled",
             ErrorCode::QuotaExceeded => "QuotaExceeded",
+            ErrorCode::ThrottledOp => "ThrottledOp",
             // Of every scheme that is asked for, whatever it says.
             ErrorCode::SessionClosedRequireSaslAuth => "SessionClosedRequireSaslAuth",
         }

@@ -1,8 +1,11 @@
 //! Who wants to hear of which node, on one core.
 //!
-//! Two tables, keyed by path: *data* (getData, exists) and *child* (getChildren). A watch belongs to a connection and fires
+//! Two kinds of each path: *data* (getData, exists) and *child* (getChildren). A watch belongs to a connection and fires
 //! once; a persistent one stays until it is removed, and a recursive one hears of everything below its path as well, of children
 //! that change only where another watch does. A connection may watch one path in several ways. Registering twice is one watch.
+//!
+//! Clients may have millions of them, so each is small: paths and watchers lie in slabs and name each other by numbers; a watcher is in two
+//! lists, that of its path and that of its connection.
 //!
 //! **Invariants**: a connection is told at most once of one change, however many of its watches match; when a connection
 //! closes, nothing of it stays.
@@ -14,9 +17,11 @@ use corral_engine::tree::{Change, path};
 use corral_proto::EventType;
 use corral_proto::request::WatcherType;
 use foldhash::fast::FixedState;
-use hashbrown::HashMap;
+use hashbrown::HashTable;
+use slab::Slab;
 use smallvec::SmallVec;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
+use std::hash::BuildHasher;
 use std::sync::Arc;
 
 /// What kind of change a watch waits for.
@@ -42,17 +47,43 @@ pub enum WatchMode {
 
 const EVERY: u8 = WatchMode::Once as u8 | WatchMode::Persistent as u8 | WatchMode::Recursive as u8;
 
-/// One connection's watches of one path in one table.
-#[derive(Clone, Copy, Debug)]
+/// The number of a [`Watched`] or of a [`Watcher`] in its slab.
+type Number = u32;
+/// No number.
+const NONE: Number = Number::MAX;
+
+/// A path that somebody watches, and for each kind the first of those who do.
+struct Watched {
+    path: Box<str>,
+    first: [Number; 2],
+}
+
+/// One connection's watches of one path, of one kind.
+#[derive(Clone, Copy)]
 struct Watcher {
     slot: u32,
+    watched: Number,
+    /// The next of the same path and kind: it has watched that for longer.
+    next: Number,
+    /// Its neighbours among all of the same connection.
+    newer: Number,
+    older: Number,
+    kind: WatchKind,
     modes: u8,
 }
 
+// With a path of up to 23 bytes a watch takes about 90 bytes: these two, 32 for the path, and its place in the index.
+const _: () = assert!(size_of::<Watched>() == 24 && size_of::<Watcher>() == 24);
+
 /// The watches of one core's connections, which are known by their slots.
 pub struct Watches {
-    tables: [HashMap<Arc<str>, SmallVec<[Watcher; 2]>, FixedState>; 2],
-    by_conn: BTreeMap<u32, BTreeSet<(WatchKind, Arc<str>)>>,
+    watched: Slab<Watched>,
+    watchers: Slab<Watcher>,
+    /// Finds a path.
+    index: HashTable<Number>,
+    hasher: FixedState,
+    /// The newest of each connection.
+    by_conn: BTreeMap<u32, Number>,
     count: usize,
     /// Recursive ones: without any, nobody has to look at the ancestors of what changes.
     recursive: usize,
@@ -61,8 +92,15 @@ pub struct Watches {
 impl Watches {
     /// None yet. The seed keeps clients from choosing paths that collide.
     pub fn new(seed: u64) -> Watches {
-        let table = || HashMap::with_hasher(FixedState::with_seed(seed));
-        Watches { tables: [table(), table()], by_conn: BTreeMap::new(), count: 0, recursive: 0 }
+        Watches {
+            watched: Slab::new(),
+            watchers: Slab::new(),
+            index: HashTable::new(),
+            hasher: FixedState::with_seed(seed),
+            by_conn: BTreeMap::new(),
+            count: 0,
+            recursive: 0,
+        }
     }
 
     /// `slot` wants to hear of the next change of that kind at `path`.
@@ -85,26 +123,51 @@ impl Watches {
     }
 
     fn put(&mut self, kind: WatchKind, mode: WatchMode, path: &str, slot: u32) {
-        let table = &mut self.tables[kind as usize];
-        let path = match table.get_key_value(path) {
-            Some((path, _)) => path.clone(),
-            None => path.into(),
-        };
-        let watchers = table.entry(path.clone()).or_default();
+        let watched = self.find(path).unwrap_or_else(|| self.make(path));
         let mode = mode as u8;
-        let before = match watchers.iter_mut().find(|watcher| watcher.slot == slot) {
-            Some(watcher) => {
-                let before = watcher.modes;
-                watcher.modes |= mode;
-                before
+        let own = self.of_path(watched, kind).find(|(_, watcher)| watcher.slot == slot);
+        let before = match own {
+            Some((number, Watcher { modes, .. })) => {
+                self.watchers[number as usize].modes |= mode;
+                modes
             }
             None => {
-                watchers.push(Watcher { slot, modes: mode });
-                self.by_conn.entry(slot).or_default().insert((kind, path));
+                let first = &mut self.watched[watched as usize].first[kind as usize];
+                let older = self.by_conn.get(&slot).copied().unwrap_or(NONE);
+                let watcher = Watcher { slot, watched, next: *first, newer: NONE, older, kind, modes: mode };
+                let number = self.watchers.insert(watcher) as Number;
+                *first = number;
+                if older != NONE {
+                    self.watchers[older as usize].newer = number;
+                }
+                self.by_conn.insert(slot, number);
                 0
             }
         };
         self.count_change(before, before | mode);
+    }
+
+    fn find(&self, path: &str) -> Option<Number> {
+        let is_it = |number: &Number| *self.watched[*number as usize].path == *path;
+        self.index.find(self.hasher.hash_one(path), is_it).copied()
+    }
+
+    fn make(&mut self, path: &str) -> Number {
+        let number = self.watched.insert(Watched { path: path.into(), first: [NONE; 2] }) as Number;
+        let Watches { watched, index, hasher, .. } = self;
+        index.insert_unique(hasher.hash_one(path), number, |other| hasher.hash_one(&*watched[*other as usize].path));
+        number
+    }
+
+    /// Those who watch a path, who came last first.
+    fn of_path(&self, watched: Number, kind: WatchKind) -> impl Iterator<Item = (Number, Watcher)> {
+        let first = self.watched[watched as usize].first[kind as usize];
+        self.follow(first, |watcher| watcher.next)
+    }
+
+    fn follow(&self, first: Number, next: fn(&Watcher) -> Number) -> impl Iterator<Item = (Number, Watcher)> {
+        let one = |number: Number| self.watchers.get(number as usize).map(|watcher| (number, *watcher));
+        std::iter::successors(one(first), move |(_, watcher)| one(next(watcher)))
     }
 
     fn count_change(&mut self, before: u8, after: u8) {
@@ -115,10 +178,11 @@ impl Watches {
 
     /// The paths whose data each connection watches.
     pub fn listed(&self) -> impl Iterator<Item = (u32, Vec<Arc<str>>)> {
-        let data = |paths: &BTreeSet<(WatchKind, Arc<str>)>| {
-            paths.iter().filter(|(kind, _)| *kind == WatchKind::Data).map(|(_, path)| path.clone()).collect()
-        };
-        self.by_conn.iter().map(move |(slot, paths)| (*slot, data(paths)))
+        self.by_conn.iter().map(|(slot, newest)| {
+            let own = self.follow(*newest, |watcher| watcher.older).map(|(_, watcher)| watcher);
+            let data = own.filter(|watcher| watcher.kind == WatchKind::Data);
+            (*slot, data.map(|watcher| Arc::from(&*self.watched[watcher.watched as usize].path)).collect())
+        })
     }
 
     /// Whoever is to be told of `change`, in the order in which they asked. Watches that fire once are used up.
@@ -147,43 +211,69 @@ impl Watches {
     fn above(&self, path: &str, told: &mut SmallVec<[u32; 2]>) {
         let mut at = path;
         while let Some((parent, _)) = path::split(at).filter(|(_, name)| !name.is_empty()) {
-            for watcher in self.tables[WatchKind::Data as usize].get(parent).into_iter().flatten() {
-                if watcher.modes & WatchMode::Recursive as u8 != 0 && !told.contains(&watcher.slot) {
-                    told.push(watcher.slot);
-                }
-            }
+            let all = self.find(parent).into_iter().flat_map(|watched| self.of_path(watched, WatchKind::Data));
+            let recursive = all.filter(|(_, watcher)| watcher.modes & WatchMode::Recursive as u8 != 0);
+            let slots: SmallVec<[u32; 2]> = recursive.map(|(_, watcher)| watcher.slot).collect();
+            told.extend(slots.into_iter().rev().filter(|slot| !told.contains(slot)).collect::<SmallVec<[_; 2]>>());
             at = parent;
         }
     }
 
-    /// Takes `modes` from the watches of a path that are those of `whom`. Returns all whose they are, also where nothing was taken.
+    /// Takes `modes` from the watches of a path that are those of `whom`. Returns all whose they are, also where nothing was taken, in the
+    /// order in which they asked.
     fn take(&mut self, kind: WatchKind, path: &str, modes: u8, whom: impl Fn(u32) -> bool) -> SmallVec<[u32; 2]> {
         let mut theirs = SmallVec::new();
-        let Some((path, mut watchers)) = self.tables[kind as usize].remove_entry(path) else { return theirs };
-        watchers.retain(|watcher| {
-            if !whom(watcher.slot) {
-                return true;
+        let Some(watched) = self.find(path) else { return theirs };
+        let mut at = self.watched[watched as usize].first[kind as usize];
+        // The one before, which stays.
+        let mut before = NONE;
+        while at != NONE {
+            let Watcher { slot, next, modes: had, .. } = self.watchers[at as usize];
+            let has = if whom(slot) { had & !modes } else { had };
+            if whom(slot) {
+                theirs.push(slot);
+                self.watchers[at as usize].modes = has;
+                self.count_change(had, has);
             }
-            theirs.push(watcher.slot);
-            let before = watcher.modes;
-            watcher.modes &= !modes;
-            self.count_change(before, watcher.modes);
-            if watcher.modes == 0 {
-                self.forget_one(watcher.slot, kind, &path);
+            if has != 0 {
+                before = at;
+            } else {
+                match before {
+                    NONE => self.watched[watched as usize].first[kind as usize] = next,
+                    before => self.watchers[before as usize].next = next,
+                }
+                self.forget(at);
             }
-            watcher.modes != 0
-        });
-        if !watchers.is_empty() {
-            self.tables[kind as usize].insert(path, watchers);
+            at = next;
         }
+        if self.watched[watched as usize].first == [NONE; 2] {
+            let is_it = |number: &Number| *number == watched;
+            self.index.find_entry(self.hasher.hash_one(path), is_it).expect("it was found by that").remove();
+            self.watched.remove(watched as usize);
+        }
+        theirs.reverse();
         theirs
+    }
+
+    /// Takes a watcher that nobody comes to by its path any more out of those of its connection.
+    fn forget(&mut self, number: Number) {
+        let Watcher { slot, newer, older, .. } = self.watchers.remove(number as usize);
+        if older != NONE {
+            self.watchers[older as usize].newer = newer;
+        }
+        match (newer, older) {
+            (NONE, NONE) => drop(self.by_conn.remove(&slot)),
+            (NONE, older) => drop(self.by_conn.insert(slot, older)),
+            (newer, older) => self.watchers[newer as usize].older = older,
+        }
     }
 
     /// Whether `slot` watches `path` in this way (Apache's `checkWatches`, which looks for persistent ones among those of data).
     pub fn has(&self, slot: u32, path: &str, what: WatcherType) -> bool {
+        let watched = self.find(path);
         let has = |kind: WatchKind, modes: u8| {
-            let watchers = self.tables[kind as usize].get(path);
-            watchers.is_some_and(|all| all.iter().any(|watcher| watcher.slot == slot && watcher.modes & modes != 0))
+            let mut all = watched.into_iter().flat_map(|watched| self.of_path(watched, kind));
+            all.any(|(_, watcher)| watcher.slot == slot && watcher.modes & modes != 0)
         };
         match what {
             WatcherType::Children => has(WatchKind::Child, WatchMode::Once as u8),
@@ -213,7 +303,9 @@ impl Watches {
 
     /// The connection is gone.
     pub fn close(&mut self, slot: u32) {
-        for (kind, path) in self.by_conn.get(&slot).cloned().unwrap_or_default() {
+        while let Some(newest) = self.by_conn.get(&slot) {
+            let Watcher { watched, kind, .. } = self.watchers[*newest as usize];
+            let path = self.watched[watched as usize].path.clone();
             self.take(kind, &path, EVERY, |other| other == slot);
         }
     }
@@ -226,14 +318,6 @@ impl Watches {
     /// True when nobody watches anything.
     pub fn is_empty(&self) -> bool {
         self.count == 0
-    }
-
-    fn forget_one(&mut self, slot: u32, kind: WatchKind, path: &Arc<str>) {
-        let set = self.by_conn.get_mut(&slot).expect("a watcher has its set");
-        set.remove(&(kind, path.clone()));
-        if set.is_empty() {
-            self.by_conn.remove(&slot);
-        }
     }
 }
 
@@ -256,7 +340,7 @@ mod tests {
         assert_eq!(watches.len(), 3);
         assert!(watches.fire(&change(EventType::NodeDataChanged, "/b")).is_empty());
         assert_eq!(watches.fire(&change(EventType::NodeDeleted, "/a")).as_slice(), [1, 2]);
-        assert!(watches.is_empty() && watches.by_conn.is_empty());
+        assert!(watches.is_empty() && watches.watchers.is_empty());
     }
 
     #[test]
@@ -269,7 +353,7 @@ mod tests {
         watches.close(9);
         assert_eq!(watches.len(), 1);
         assert_eq!(watches.fire(&change(EventType::NodeChildrenChanged, "/a")).as_slice(), [2]);
-        assert!(watches.tables.iter().all(HashMap::is_empty));
+        assert!(watches.index.is_empty() && watches.watched.is_empty() && watches.by_conn.is_empty());
     }
 
     #[test]
@@ -290,7 +374,7 @@ mod tests {
             assert_eq!(fire(EventType::NodeDataChanged, "/"), [3]);
         }
         [1, 2, 3].into_iter().for_each(|slot| watches.close(slot));
-        assert!(watches.is_empty() && watches.recursive == 0 && watches.by_conn.is_empty());
+        assert!(watches.is_empty() && watches.recursive == 0 && watches.watchers.is_empty());
     }
 
     /// The table of the reference; on ZooKeeper 3.8 the types ran into each other (ZOOKEEPER-4471, ZOOKEEPER-4472).

@@ -8,7 +8,7 @@
 //! over `&str`, the path is only carried along.
 //!
 //! **Not here**: which keys exist and what they may say (`keys`), which of two equal keys counts (`resolve`). Two
-//! departures from Java: the file is UTF-8, not ISO 8859-1, and a lone carriage return ends no line.
+//! departures from Java: the file is UTF-8, not ISO 8859-1 (comments may be anything), and a lone carriage return ends no line.
 
 use super::ConfigError;
 use std::fmt;
@@ -109,6 +109,10 @@ pub(super) fn parse_override(argument: &str) -> Result<Setting, ConfigError> {
 
 fn setting(path: &Path, line: usize, whole: &str) -> Result<Setting, ConfigError> {
     let origin = Origin::File { path: path.to_owned(), line };
+    // What stands for bytes that were none.
+    if whole.contains(char::REPLACEMENT_CHARACTER) {
+        return Err(ConfigError::Syntax { origin, why: "this setting is not UTF-8".into() });
+    }
     let (key, rest) = whole.split_at(key_len(whole));
     let rest = rest.trim_start_matches(BLANK);
     let value = rest.strip_prefix(['=', ':']).unwrap_or(rest).trim_start_matches(BLANK);
@@ -194,6 +198,15 @@ mod tests {
         check("a", "a", "");
         check("a=", "a", "");
         check("a=1 # no comment", "a", "1 # no comment");
+    }
+
+    #[test]
+    fn only_a_comment_may_be_no_utf_8() {
+        let text = String::from_utf8_lossy(b"# f\xfcr alle\na=b\n");
+        assert_eq!(read(&text), [(2, "a".to_owned(), "b".to_owned())]);
+        let text = String::from_utf8_lossy(b"a=b\nc=f\xfcr\n");
+        let error = parse(Path::new("zoo.cfg"), &text).unwrap_err().to_string();
+        assert_eq!(error, "zoo.cfg:2: this setting is not UTF-8");
     }
 
     #[test]

@@ -4,7 +4,7 @@
 
 use super::ConfigError;
 use super::file::{Setting, one_line};
-use super::keys::{self, Standing};
+use super::keys::{self, Key, Kind, Standing};
 use std::path::Path;
 
 /// The settings that count.
@@ -23,7 +23,7 @@ impl Given {
     /// Holds each setting against the table. Returns the warnings. Where there are `peers`, keys that speak about them and have no
     /// effect are missed.
     pub(super) fn judge(&self, peers: bool) -> Result<Vec<String>, ConfigError> {
-        let mut not_yet = Vec::new();
+        let (mut not_yet, mut warnings) = (Vec::new(), Vec::new());
         for setting in &self.0 {
             let (origin, key) = (setting.origin.clone(), setting.key.clone());
             let Some(known) = keys::find(&key) else {
@@ -31,6 +31,14 @@ impl Given {
             };
             if let Some(wrong) = known.kind.wrong(&setting.value) {
                 return Err(bad(setting, format!("{:?} {wrong}", setting.value), &known.kind.to_string()));
+            }
+            if let (Kind::YesNo, Standing::Supported { default, .. }) = (known.kind, known.standing)
+                && !matches!(&*setting.value, "yes" | "no")
+            {
+                warnings.push(format!(
+                    "{}: {key}: {:?} is taken for {default}; allowed: yes or no",
+                    setting.origin, setting.value
+                ));
             }
             match known.standing {
                 Standing::NotYet => not_yet.push(one_line(&key)),
@@ -42,10 +50,10 @@ impl Given {
                 }
             }
         }
-        if not_yet.is_empty() {
-            return Ok(Vec::new());
+        if !not_yet.is_empty() {
+            warnings.push(format!("not supported yet, ignored: {}", not_yet.join(", ")));
         }
-        Ok(vec![format!("not supported yet, ignored: {}", not_yet.join(", "))])
+        Ok(warnings)
     }
 
     /// The setting itself, if it was made.
@@ -81,7 +89,11 @@ impl Given {
 
     pub(super) fn flag(&self, key: &str) -> bool {
         let text = self.text(key);
-        keys::truth(text, "true", "false").or_else(|| keys::truth(text, "yes", "no")).expect("its kind was checked")
+        match keys::find(key).expect("the key is in the table") {
+            Key { kind: Kind::YesNo, standing: Standing::Supported { default: "yes", .. }, .. } => text != "no",
+            Key { kind: Kind::YesNo, .. } => text == "yes",
+            _ => keys::truth(text).expect("its kind was checked"),
+        }
     }
 }
 

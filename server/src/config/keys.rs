@@ -33,7 +33,7 @@ pub struct Key {
 pub enum Kind {
     /// `true` or `false`.
     Bool,
-    /// `yes` or `no`.
+    /// `yes` or `no`; as with Apache, anything but the opposite of the default is the default.
     YesNo,
     /// The number of a history, 16 hexadecimal digits, or `no`.
     History,
@@ -78,8 +78,7 @@ impl Kind {
     /// What is wrong with `value`, if something is.
     pub fn wrong(self, value: &str) -> Option<&'static str> {
         let ok = match self {
-            Kind::Bool => truth(value, "true", "false").is_some(),
-            Kind::YesNo => truth(value, "yes", "no").is_some(),
+            Kind::Bool => truth(value).is_some(),
             Kind::History => value == "no" || history(value).is_some(),
             Kind::Int(min, max) => match whole(value) {
                 None => return Some("is not a whole number"),
@@ -89,7 +88,7 @@ impl Kind {
             Kind::Number => value.parse::<f64>().is_ok_and(f64::is_finite),
             Kind::OneOf(words) => words.contains(&value),
             Kind::Path | Kind::Host => !value.is_empty(),
-            Kind::Text => true,
+            Kind::YesNo | Kind::Text => true,
         };
         (!ok).then_some("is none of the possible values")
     }
@@ -121,9 +120,9 @@ pub(super) fn whole(value: &str) -> Option<i64> {
     }
 }
 
-/// True or false as [`Kind::Bool`] and [`Kind::YesNo`] have it, in any case.
-pub(super) fn truth(value: &str, yes: &str, no: &str) -> Option<bool> {
-    if value.eq_ignore_ascii_case(yes) { Some(true) } else { value.eq_ignore_ascii_case(no).then_some(false) }
+/// True or false as [`Kind::Bool`] has it, in any case.
+pub(super) fn truth(value: &str) -> Option<bool> {
+    if value.eq_ignore_ascii_case("true") { Some(true) } else { value.eq_ignore_ascii_case("false").then_some(false) }
 }
 
 /// A history as [`Kind::History`] has it; `None` for `no`.
@@ -294,14 +293,18 @@ pub const KEYS: &[Key] = &[
 
     // Admission.
     supported("globalOutstandingLimit", Kind::Int(1, I32), "1000",
-        "requests in process from which on no more are read"),
+        "requests in process on a core from which on no more are read; with more than two voters shared among all but one"),
     supported("nio.sessionlessCnxnTimeout", Kind::Int(1, I32), "10000",
         "milliseconds after which a connection without a session is closed"),
     supported("clientTcpKeepAlive", Kind::Bool, "false", "TCP keep-alive on clients' connections"),
-    not_yet("request_throttle_max_requests", INT), not_yet("request_throttle_stall_time", INT),
-    not_yet("request_throttle_drop_stale", Kind::Bool), not_yet("request_stale_connection_check", Kind::Bool),
-    not_yet("request_stale_latency_check", Kind::Bool), not_yet("request_throttler.shutdownTimeout", INT),
-    not_yet("throttled_op_wait_time", INT), not_yet("largeRequestMaxBytes", INT), not_yet("largeRequestThreshold", INT),
+    supported("request_throttle_max_requests", COUNT, "0",
+        "requests in process from which on no more are read, if that is less than globalOutstandingLimit; 0: no such limit"),
+    supported("throttled_op_wait_time", COUNT, "0",
+        "milliseconds after which a request that has waited is refused (ThrottledOp, -127); 0: never"),
+    not_yet("largeRequestMaxBytes", INT), not_yet("largeRequestThreshold", INT),
+    java("request_throttle_stall_time"), not_yet("request_throttle_drop_stale", Kind::Bool),
+    not_yet("request_stale_connection_check", Kind::Bool), not_yet("request_stale_latency_check", Kind::Bool),
+    java("request_throttler.shutdownTimeout"),
     not_yet("connection_throttle_*", Kind::Text), not_yet("netty.server.outstandingHandshake.limit", INT),
     not_yet("netty.server.earlyDropSecureConnectionHandshakes", Kind::Bool), java("netty.advancedFlowControl.enabled"),
     java("nio.numSelectorThreads"), java("nio.numWorkerThreads"), java("nio.directBufferBytes"),
@@ -342,7 +345,8 @@ pub const KEYS: &[Key] = &[
     not_yet("X509AuthenticationProvider.superUser", Kind::Text), not_yet("superUser", Kind::Text),
     not_yet("zookeeper.superUser", Kind::Text), not_yet("authProvider", Kind::Text),
     not_yet("authProvider.*", Kind::Text), not_yet("ensembleAuthName", Kind::Text),
-    not_yet("allowSaslFailedClients", Kind::Bool), not_yet("letAnySaslUserDoX", Kind::Text),
+    not_yet("allowSaslFailedClients", Kind::Bool), not_yet("SASLAuthenticationProvider.superPassword", Kind::Text),
+    java("sasl.serverconfig"), java("jaasLoginRenew"), java("requireClientAuthScheme"), java("requireKerberosConfig"), not_yet("letAnySaslUserDoX", Kind::Text),
     not_yet("kerberos.*", Kind::Text),
     not_yet("security.auth_to_local", Kind::Text), refused("ssl.*", TLS), only("sslQuorum", Kind::Bool, "false", TLS),
     only("sslQuorumReloadCertFiles", Kind::Bool, "false", TLS), only("portUnification", Kind::Bool, "false", TLS),
@@ -480,7 +484,6 @@ mod tests {
         }
         for (kind, bad) in [
             (Kind::Bool, "yes"),
-            (Kind::YesNo, "true"),
             (Kind::Number, "NaN"),
             (Kind::Path, ""),
             (Kind::History, "yes"),

@@ -17,7 +17,9 @@ use super::file::Setting;
 use super::given::{Given, bad, missing};
 use super::keys::{self, Standing};
 use super::member;
-use super::{Config, ConfigError, Defaults, FourLetterWords, LogConfig, LogIo, LogSync, Share, SnapshotConfig};
+use super::{
+    Config, ConfigError, Defaults, FourLetterWords, LogConfig, LogIo, LogSync, Members, Share, SnapshotConfig,
+};
 use crate::requests::reaper::Reaping;
 use crate::requests::sequencer::Rules;
 use corral_engine::disk::BlockSize;
@@ -99,6 +101,7 @@ pub(super) fn resolve(
         return Err(bad(setting, wrong, "false, or coreThreads of at least 2"));
     }
 
+    let outstanding_max = outstanding_max(&given, members.as_ref());
     let config = Config {
         server_id: me.unwrap_or(0),
         members,
@@ -119,7 +122,8 @@ pub(super) fn resolve(
         max_cnxns: given.positive("maxCnxns"),
         sessionless_cnxn_timeout_ms: given.int("nio.sessionlessCnxnTimeout"),
         frame_bytes_max: given.int("jute.maxbuffer"),
-        global_outstanding_limit: given.int("globalOutstandingLimit"),
+        outstanding_max,
+        throttled_after_ms: given.positive("throttled_op_wait_time"),
         access: access(&given, &mut warnings)?,
         rules: Rules {
             takes_ttl: given.flag("extendedTypesEnabled"),
@@ -181,6 +185,15 @@ fn snapshot_size_factor(given: &Given, warnings: &mut Vec<String>) -> Option<f64
         return default.parse().ok();
     }
     (factor >= 0.0).then_some(factor)
+}
+
+/// Requests in process from which on a core reads no more. Of the limit of an ensemble a server has its share (Apache's
+/// `getGlobalOutstandingLimit`).
+fn outstanding_max(given: &Given, members: Option<&Members>) -> u32 {
+    let voters = members.map_or(1, |members| members.all.values().filter(|member| !member.is_observer).count() as u32);
+    let share = given.int::<u32>("globalOutstandingLimit") / if voters > 2 { voters - 1 } else { 1 };
+    let throttle = given.positive("request_throttle_max_requests");
+    throttle.map_or(share, |throttle| throttle.min(share)).max(1)
 }
 
 /// `forceSync` is Apache's name for one half of `log.sync`: they may both be there, but not against each other.
@@ -275,7 +288,7 @@ clientPort=2181
         assert_eq!((config.data_dir.as_path(), &config.log_dir), (Path::new("/tmp/zookeeper"), &config.data_dir));
         assert_eq!((config.client_address, config.client_port, config.client_backlog), (None, 2181, None));
         assert_eq!((config.max_client_cnxns, config.max_cnxns), (Some(60), None));
-        assert_eq!((config.frame_bytes_max, config.global_outstanding_limit), (1_048_575, 1000));
+        assert_eq!((config.frame_bytes_max, config.outstanding_max), (1_048_575, 1000));
         assert_eq!((config.core_threads, config.replica_own_core, config.datadir_autocreate), (4, false, true));
         assert!(config.words.allows("srvr") && !config.words.allows("ruok"));
         let expected = LogConfig {
@@ -307,7 +320,6 @@ clientPort=2181
             "reconfigEnabled=maybe",
             "zoo.cfg:3: reconfigEnabled: \"maybe\" is none of the possible values; allowed: true or false",
         );
-        refused("skipACL=true", "zoo.cfg:3: skipACL: \"true\" is none of the possible values; allowed: yes or no");
         refused(
             "log.sync=async",
             "zoo.cfg:3: log.sync: \"async\" is none of the possible values; allowed: auto, dsync, fdatasync, fsync, none",
@@ -393,6 +405,8 @@ clientPort=2181
         for (text, overrides, expected) in [
             ("forceSync=no", &[][..], Some(LogSync::None)),
             ("forceSync=YES\nlog.sync=fsync", &[], Some(LogSync::Fsync)),
+            ("forceSync=NO\nlog.sync=fsync", &[], Some(LogSync::Fsync)),
+            ("forceSync=false", &[], Some(LogSync::Auto)),
             ("forceSync=no\nlog.sync=auto", &[], Some(LogSync::None)),
             ("forceSync=no\nlog.sync=dsync", &[], None),
             ("forceSync=yes\nlog.sync=none", &[], None),
@@ -405,6 +419,9 @@ clientPort=2181
             assert_eq!(sync(text, overrides), expected, "{text:?} {overrides:?}");
         }
         assert!(warnings("forceSync=no")[0].starts_with("log.sync is none: acknowledged writes can be lost"));
+        let taken = "zoo.cfg:3: forceSync: \"false\" is taken for yes; allowed: yes or no";
+        assert_eq!(warnings("forceSync=false")[0], taken);
+        assert!(!ok("skipACL=true").access.skip, "as with Apache: only yes is yes");
     }
 
     /// Three kept snapshots, and so three times as much log as leads to one, leave room for new segments.

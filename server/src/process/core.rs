@@ -66,7 +66,8 @@ impl Core {
             core: index as u16,
             seed,
             timeouts_ms: (config.min_session_timeout_ms as i32, config.max_session_timeout_ms as i32),
-            outstanding_max: config.global_outstanding_limit as usize,
+            outstanding_max: config.outstanding_max as usize,
+            throttled_after: config.throttled_after_ms.map(|ms| Duration::from_millis(ms.into())),
             bounds: Bounds::PRODUCTION,
             access: config.access.clone(),
         };

@@ -4,14 +4,19 @@
 //! **Invariant**: no process outlives its test, however that ends.
 
 use super::network::Network;
-use super::{PATIENCE, eventually, high_water_mib, overwrite, segments, signal, temp_dir};
+use super::{PATIENCE, create, eventually, get, high_water_mib, overwrite, segments, signal, temp_dir};
 use corral_engine::restore::restore;
+use corral_engine::snapshot;
+use corral_engine::snapshot::format::Compression;
+use corral_engine::snapshot::writer::SnapshotOptions;
+use corral_engine::tree::image::{Builder, NodeImage};
 use corral_engine::txnlog::segment;
 use corral_net::client::{BlockingClient, ClientError, Session, four_letter_word};
 use corral_proto::acl::AclList;
 use corral_proto::request::{CreateRequest, PathWatch, Request, SetDataRequest};
 use corral_proto::response::Response;
 use corral_proto::{ErrorCode, Stat};
+use parking_lot::RwLock;
 use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -273,6 +278,47 @@ impl Ensemble {
         oldest.file_name().expect("it is a file").to_owned()
     }
 
+    /// The tree of one of ours, which does not run, becomes another than its log has made: a node has other data.
+    pub(crate) fn alter_tree(&self, id: usize, path: &str) {
+        let (dir, log) = (self.dir(id).join("corral-snapshots"), self.dir(id).join("corral-log"));
+        let tree = restore(&dir, &log, 1, |_| ()).expect("nothing is damaged").tree;
+        let mut altered = Builder::new(1);
+        tree.sessions().iter().for_each(|(session, timeout_ms)| altered.session(*session, *timeout_ms));
+        tree.walk(0, usize::MAX, |at, image| {
+            let data = if at == path { Some(&b"altered"[..]) } else { image.data };
+            altered.node(at, &NodeImage { data, ..image }).is_ok()
+        });
+        let last = tree.last_applied();
+        let altered = RwLock::new(altered.finish(last, last, None));
+        let options = SnapshotOptions {
+            files: corral_engine::disk::files::real(),
+            dir,
+            compression: Compression::None,
+            rate_limit: 0,
+        };
+        let taken = snapshot::writer::take(&options, &altered, 0, &AtomicBool::new(false)).expect("there is room");
+        assert!(taken.is_some());
+    }
+
+    /// Checks that a member whose tree was [altered](Ensemble::alter_tree) takes its leader's once it has been told of a transaction.
+    pub(crate) fn check_that_an_altered_tree_is_replaced(&mut self, id: usize, kind: &Kind) {
+        let mut client = connect(&[self.address(self.leader())]);
+        create(&mut client, "/altered", b"as it was").expect("it is made");
+        eventually("it is there, too", || get(&mut connect(&[self.address(id)]), "/altered"));
+        self.kill(id);
+        self.alter_tree(id, "/altered");
+        self.start(id, kind);
+        self.await_serving(id);
+        // Each session is a transaction.
+        connect(&[self.address(self.leader())]);
+        eventually("it has the leader's tree", || {
+            let healed = self.said(id).contains("the tree here was not the leader's") && self.mode(id).is_some();
+            healed.then_some(())
+        });
+        let seen = get(&mut connect(&[self.address(id)]), "/altered");
+        assert_eq!(seen.as_deref(), Some(&b"as it was"[..]), "{}", self.said(id));
+    }
+
     /// `leader`, `follower` or `observer`; `None` while it does not serve.
     pub(crate) fn mode(&self, id: usize) -> Option<String> {
         self.members[id - 1].child.as_ref()?;
@@ -315,6 +361,7 @@ impl Ensemble {
     pub(crate) fn check_digests(&self) {
         let running: Vec<usize> = (1..=self.count()).filter(|id| self.members[id - 1].child.is_some()).collect();
         let all = running.iter().map(|id| {
+            self.await_serving(*id);
             assert!(!self.said(*id).contains("the tree is not the leader's"), "{id}: {}", self.said(*id));
             let said = four_letter_word(self.address(*id), "hash", PATIENCE).expect("it is answered");
             let lines = said.lines().map(|line| line.split_once(": ").expect("a zxid and a digest"));

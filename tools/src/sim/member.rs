@@ -311,6 +311,7 @@ impl Member {
             seed: 1,
             timeouts_ms: (100, 5000),
             outstanding_max: 1000,
+            throttled_after: None,
             bounds,
             access: Access::default(),
         };

@@ -62,6 +62,8 @@ pub struct WorkerOptions {
     /// Requests on their way at most, over all connections, before sockets are not read any more
     /// (`globalOutstandingLimit`).
     pub outstanding_max: usize,
+    /// Requests that have waited for longer are refused (`throttled_op_wait_time`).
+    pub throttled_after: Option<Duration>,
     /// What clients may make it hold.
     pub bounds: Bounds,
     /// Who may do what.
@@ -247,6 +249,12 @@ impl Worker {
         if !is_showing && !self.options.access.lets_in(&self.conns[slot as usize].who) {
             let error = ErrorCode::SessionClosedRequireSaslAuth;
             return self.turn_away(now, since, slot, op.unwrap_or(OpCode::Error), header.xid, error);
+        }
+        let never = is_showing || matches!(op, None | Some(OpCode::Ping | OpCode::CloseSession));
+        if !never && self.options.throttled_after.is_some_and(|limit| now.saturating_sub(since) > limit) {
+            let error = ErrorCode::ThrottledOp.code();
+            let header = ReplyHeader { xid: header.xid, zxid: tree.last_applied(), error };
+            return self.answer(now, since, slot, op.unwrap_or(OpCode::Error), header, &Response::Empty);
         }
         match op {
             Some(op) if is_for_replica(op, d.rest()) => {

@@ -163,6 +163,26 @@ fn a_crowd_is_not_read_except_for_those_who_wait_for_nothing() {
     assert!(rig.dirty().contains(&c), "each is named when its own answer comes");
 }
 
+/// `throttled_op_wait_time`, section 8.5 of the reference. Pings are never refused, nor is the end of a session.
+#[test]
+fn who_has_waited_too_long_is_refused_where_that_is_wanted() {
+    let mut rig = Rig::throttled(1000, Access::default(), Some(Duration::from_millis(5)));
+    let a = rig.connect();
+    rig.ask(a, 1, create("/a"));
+    rig.ask(a, 2, watch("/"));
+    rig.now += Duration::from_millis(4);
+    rig.ask(a, 3, watch("/a"));
+    rig.ask(a, 4, Request::Ping);
+    rig.now += Duration::from_millis(4);
+    rig.apply();
+    rig.hand_over();
+    assert_eq!(rig.told(a), ["1: ok /a @1", "2: ThrottledOp @1", "3: ok new v0 @1", "-2: ok @1"]);
+    rig.ask(a, 5, Request::CloseSession);
+    rig.now += Duration::from_millis(40);
+    rig.settle();
+    assert_eq!(rig.told(a), ["5: ok @2"]);
+}
+
 /// A place in the table is given to the next connection; what was meant for the last one must not reach it.
 #[test]
 fn what_is_told_to_a_connection_that_is_gone_is_not_told_to_the_next_one() {

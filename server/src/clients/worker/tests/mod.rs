@@ -226,12 +226,17 @@ impl Rig {
     }
 
     fn with(outstanding_max: usize, access: Access) -> Rig {
+        Rig::throttled(outstanding_max, access, None)
+    }
+
+    fn throttled(outstanding_max: usize, access: Access, throttled_after: Option<Duration>) -> Rig {
         let sequencer = Sequencer::new(1, access.clone(), Rules { takes_ttl: true, ..Rules::default() });
         let options = WorkerOptions {
             core: 3,
             seed: 1,
             timeouts_ms: (4000, 40_000),
             outstanding_max,
+            throttled_after,
             bounds: Bounds::PRODUCTION,
             access,
         };
