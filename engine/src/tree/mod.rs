@@ -190,7 +190,7 @@ impl Tree {
         self.digests.difference()
     }
 
-    /// The tree may hold parts of transactions that are yet to be applied to it, or not any more: until then it is compared with nothing.
+    /// Whether the tree may hold parts of transactions that are yet to be applied to it. As long as it may, it is compared with nothing.
     pub fn set_fuzzy(&mut self, is_fuzzy: bool) {
         if std::mem::replace(&mut self.digests.is_fuzzy, is_fuzzy) && !is_fuzzy {
             self.find_quotas();

@@ -274,7 +274,7 @@ fn what_is_left_of_a_log_that_was_cut_back_is_at_hand() {
     assert_eq!(member.at_hand_of_the_elected((2, first)), [START, first]);
 }
 
-/// A create of this node, after which its leader's tree has such a digest.
+/// The beginning of a session, after which its leader's tree has this digest.
 fn record_with(zxid: Zxid, digest: TreeDigest) -> Vec<u8> {
     let header = TxnHeader { session: SessionId(7), cxid: Xid(0), zxid, time_ms: 0 };
     TxnEntry { header, txn: Txn::CreateSession { timeout_ms: 4000 }, digest: Some(digest) }.to_vec()
