@@ -1,7 +1,7 @@
 //! Everything that reads bytes from outside: frames and records of clients, packets of other members, transactions, records of snapshots.
 //!
-//! What this proves, as far as it has looked: no bytes make a decoder panic or go on for ever, and what one has read is the same after it was
-//! written and read again. The first byte chooses the decoder, the second an operation where there are several; the rest is what it reads.
+//! What this proves, as far as it has looked: no bytes make a decoder panic or go on for ever, and what one has read and
+//! written is read and written the same again. The first byte chooses the decoder, the second an operation where there are several; the rest is what it reads.
 //!
 //! **Not here**: how much they allocate (`net/proto/tests/properties` counts that), files as a whole (`engine/tests/log_damage.rs`).
 
@@ -14,8 +14,8 @@ use corral_proto::peer::snapshot::{Parser, Piece};
 use corral_proto::peer::{Hello, Notification, Packet, Parsed};
 use corral_proto::response::Response;
 use corral_proto::{
-    AclList, ConnectRequest, ConnectResponse, Decoder, IdList, Jute, OpCode, ReplyHeader, Request, RequestHeader, SubTxns, Txn,
-    TxnEntry, WatcherEvent,
+    AclList, ConnectRequest, ConnectResponse, Decoder, IdList, Jute, OpCode, ReplyHeader, Request, RequestHeader,
+    SubTxns, Txn, TxnEntry, WatcherEvent,
 };
 use libfuzzer_sys::fuzz_target;
 use std::ops::ControlFlow;
@@ -23,51 +23,52 @@ use std::ops::ControlFlow;
 /// What frames and packets may be at most.
 const MAX: usize = 1 << 16;
 
+/// What was read is looked at, and written; when that is read, the same is written again. (What is old, or not as we write it, becomes new.)
+macro_rules! same {
+    ($bytes:expr, $decode:expr, $touch:expr) => {
+        if let Ok(value) = $decode($bytes) {
+            $touch(&value);
+            let written = value.to_vec();
+            assert_eq!(written.len(), value.encoded_len());
+            assert_eq!($decode(&written).expect("it was written").to_vec(), written);
+        }
+    };
+}
+
+/// Of a record at which there is nothing more to look at.
+fn nothing<T>(_: &T) {}
+
 fuzz_target!(|bytes: &[u8]| {
     let [which, second, rest @ ..] = bytes else { return };
     let op = OpCode::ALL[usize::from(*second) % OpCode::ALL.len()];
     match which % 12 {
-        0 => same(rest, |bytes| Request::decode(op, bytes), touch_request),
-        1 => same(rest, |bytes| Response::decode(op, &mut Decoder::new(bytes)), touch_response),
-        2 => same(rest, TxnEntry::decode, |entry| touch_txn(&entry.txn)),
+        0 => same!(rest, |bytes| Request::decode(op, bytes), touch_request),
+        1 => same!(rest, |bytes| Response::decode(op, &mut Decoder::new(bytes)), touch_response),
+        2 => same!(rest, TxnEntry::decode, |entry: &TxnEntry<'_>| touch_txn(&entry.txn)),
         3 => {
-            same(rest, ConnectRequest::decode, |_| ());
-            same(rest, ConnectResponse::decode, |_| ());
+            same!(rest, ConnectRequest::decode, nothing);
+            same!(rest, ConnectResponse::decode, nothing);
         }
         4 => {
-            same(rest, |bytes| RequestHeader::decode(&mut Decoder::new(bytes)), |_| ());
-            same(rest, |bytes| ReplyHeader::decode(&mut Decoder::new(bytes)), |_| ());
-            same(rest, |bytes| WatcherEvent::decode(&mut Decoder::new(bytes)), |_| ());
+            same!(rest, |bytes: &[u8]| RequestHeader::decode(&mut Decoder::new(bytes)), nothing);
+            same!(rest, |bytes: &[u8]| ReplyHeader::decode(&mut Decoder::new(bytes)), nothing);
+            same!(rest, |bytes| WatcherEvent::decode(&mut Decoder::new(bytes)), nothing);
         }
         5 => frames(rest, usize::from(*second)),
         6 => packets(rest),
         7 => {
-            same(rest, LearnerInfo::decode, |_| ());
-            same(rest, Forwarded::decode, |_| ());
-            same(rest, Revalidated::decode, |_| ());
-            same(rest, Touched::decode, |_| ());
+            same!(rest, LearnerInfo::decode, nothing);
+            same!(rest, Forwarded::decode, nothing);
+            same!(rest, Revalidated::decode, nothing);
+            same!(rest, Touched::decode, nothing);
             assert!(Touched::list(rest).count() <= rest.len());
         }
-        8 => same(rest, Notification::decode, |_| ()),
+        8 => same!(rest, Notification::decode, nothing),
         9 => _ = Hello::parse(rest),
         10 => snapshot(rest),
         _ => records(rest),
     }
 });
-
-/// What was read is looked at, written, and read again.
-fn same<'a, T, E>(bytes: &'a [u8], decode: impl Fn(&[u8]) -> Result<T, E>, touch: impl Fn(&T))
-where
-    T: Jute + PartialEq + std::fmt::Debug,
-    E: std::fmt::Debug,
-{
-    let Ok(value) = decode(bytes) else { return };
-    touch(&value);
-    let written = value.to_vec();
-    assert_eq!(written.len(), value.encoded_len());
-    touch(&decode(&written).expect("it was written"));
-    assert_eq!(decode(&written).expect("it was written").to_vec(), written);
-}
 
 fn touch_request(request: &Request<'_>) {
     if let Request::Multi(multi) = request {
@@ -140,7 +141,8 @@ fn snapshot(bytes: &[u8]) {
 /// The records of a block of a snapshot.
 fn records(bytes: &[u8]) {
     let _ = AclList::from_encoded(bytes).map(|acl| acl.iter().for_each(drop));
-    let _ = IdList::decode(&mut Decoder::new(bytes)).map(|ids| ids.into_iter().for_each(|ids| ids.iter().for_each(drop)));
+    let _ =
+        IdList::decode(&mut Decoder::new(bytes)).map(|ids| ids.into_iter().for_each(|ids| ids.iter().for_each(drop)));
     let mut d = Decoder::new(bytes);
     while !d.is_empty() {
         let mut again = Vec::new();

@@ -74,9 +74,9 @@ impl Client {
 
     fn read(&mut self) {
         let key = self.random.random_range(0..KEYS.len());
-        let path = KEYS[key];
+        let (path, watch) = (KEYS[key], self.random.random());
         match self.random.random_range(0..4) {
-            0 => self.ask(key, &Request::Exists(PathWatch { path, watch: self.random.random() })),
+            0 => self.ask(key, &Request::Exists(PathWatch { path, watch })),
             1 => {
                 let mut raw = Vec::new();
                 PAIR.iter().for_each(|path| ReadOp::GetData(path).encode_into(&mut raw));
@@ -93,7 +93,7 @@ impl Client {
                     .collect();
                 assert_eq!(versions[0], versions[1], "seen apart");
             }
-            _ => self.ask(key, &Request::GetData(PathWatch { path, watch: self.random.random() })),
+            _ => self.ask(key, &Request::GetData(PathWatch { path, watch })),
         }
     }
 }
