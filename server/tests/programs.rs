@@ -1,5 +1,5 @@
 //! The server under programs that others wrote for ZooKeeper: kazoo's own tests, Curator's recipes, all of the official Java client, clients
-//! in JavaScript and Go, and Patroni, which decides by it which of two PostgreSQL servers takes writes.
+//! in JavaScript, Go and Rust, and Patroni, which decides by it which of two PostgreSQL servers takes writes.
 //!
 //! The programs lie in `tests/clients` and can be run by hand, also against Apache ZooKeeper; each says at its head what it proves. One whose
 //! language or library is not installed makes its test *ignored*, with a word; `.ci/run` installs them all.
@@ -30,6 +30,7 @@ fn main() {
         trial("the_java_client", java, "a Java compiler, and the jars of ZooKeeper and netty", the_java_client),
         trial("a_client_in_javascript", javascript, "node-zookeeper-client", a_client_in_javascript),
         trial("a_client_in_go", go, "golang-go and golang-github-samuel-go-zookeeper-dev", a_client_in_go),
+        trial("a_client_in_rust", Some(program("rust_client/Cargo.toml")), "nothing", a_client_in_rust),
         trial(
             "patroni",
             imports("patroni, psycopg2").filter(|python| postgres_may_run(python)),
@@ -60,7 +61,7 @@ fn kazoos_own_tests(python: &Path) -> Result<(), Failed> {
 /// With clients at every member of an ensemble.
 fn curators_recipes(jars: &Path) -> Result<(), Failed> {
     let ensemble = Ensemble::new(3, 0);
-    ensemble.set(FOR_JAVA);
+    ensemble.set(KINDS_OF_NODES);
     let mut ensemble = ensemble;
     ensemble.start_all(&Kind::Corral);
     let servers: Vec<String> = (1..=3).map(|id| ensemble.address(id).to_string()).collect();
@@ -70,12 +71,12 @@ fn curators_recipes(jars: &Path) -> Result<(), Failed> {
 fn the_java_client(jars: &Path) -> Result<(), Failed> {
     let dir = temp_dir();
     let settings: Vec<&str> =
-        FOR_JAVA.lines().chain(["tickTime=500", "minSessionTimeout=1000", "maxClientCnxns=0"]).collect();
+        KINDS_OF_NODES.lines().chain(["tickTime=500", "minSessionTimeout=1000", "maxClientCnxns=0"]).collect();
     let server = Server::start(dir.path(), &settings);
     java(jars, "JavaClient", "JavaClient", &server.address.to_string())
 }
 
-const FOR_JAVA: &str = "extendedTypesEnabled=true\nznode.container.checkIntervalMs=200";
+const KINDS_OF_NODES: &str = "extendedTypesEnabled=true\nznode.container.checkIntervalMs=200";
 
 /// Compiles the programs whose names begin like this, and runs one of them.
 fn java(jars: &Path, prefix: &str, class: &str, servers: &str) -> Result<(), Failed> {
@@ -103,6 +104,16 @@ fn a_client_in_go(path: &Path) -> Result<(), Failed> {
     build.env("GO111MODULE", "off").env("GOPATH", path).env("GOCACHE", target.join("go-cache"));
     run(build.args(["build", "-o"]).arg(&built).arg(program("go_client.go")))?;
     with_server(|address| run(Command::new(&built).arg(address)))
+}
+
+/// A crate of its own, with an asynchronous runtime.
+fn a_client_in_rust(manifest: &Path) -> Result<(), Failed> {
+    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).join("rust-client");
+    let mut build = Command::new(env!("CARGO"));
+    run(build.args(["build", "--locked", "--manifest-path"]).arg(manifest).arg("--target-dir").arg(&target))?;
+    let dir = temp_dir();
+    let server = Server::start(dir.path(), &KINDS_OF_NODES.lines().collect::<Vec<_>>());
+    run(Command::new(target.join("debug/rust-client")).arg(server.address.to_string()))
 }
 
 fn patroni(python: &Path) -> Result<(), Failed> {
