@@ -66,6 +66,10 @@ pub(crate) struct LoadOptions {
     #[arg(long, value_name = "N", default_value = "1000", value_parser = parse_count::<100_000_000>)]
     pub keys: usize,
 
+    /// Who the clients are, by the scheme digest; only they may read and change the nodes of the run then
+    #[arg(long, value_name = "USER:PASSWORD")]
+    pub auth: Option<String>,
+
     /// Parent of all nodes of the run, made and removed by it [default: a new name each time]
     #[arg(long, value_name = "PATH", value_parser = parse_root)]
     pub root: Option<String>,

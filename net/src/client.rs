@@ -236,6 +236,12 @@ impl Connection {
         xid
     }
 
+    /// Queues who the client is, as `user:password`. Its answer has [`Xid::AUTH`]; if it is refused, the connection is closed behind that.
+    pub fn authenticate(&mut self, digest: &str) {
+        let request = Request::Auth { scheme: Some("digest"), auth: Some(digest.as_bytes()) };
+        put_request(&mut self.queued, Xid::AUTH, &request);
+    }
+
     /// Queues a ping. Its answer has [`Xid::PING`], and keeps its place among the others.
     pub fn ping(&mut self) {
         put_request(&mut self.queued, Xid::PING, &Request::Ping);

@@ -138,7 +138,7 @@ impl Client {
             let (mut now, mut out_of_order) = (0, None);
             let size = connection.receive(scratch, |header, _body| {
                 if header.xid.0 < 0 {
-                    return; // The answer to a ping; nobody asked for watches.
+                    return; // The answer to a ping, or to who the client is; nobody asked for watches.
                 }
                 // One look at the clock for all replies of one read: they were all there by then.
                 if now == 0 {
@@ -171,6 +171,7 @@ impl Client {
             if !was_ready && connection.is_ready() {
                 self.session = connection.session();
                 self.pause = 0;
+                context.workload.identity().into_iter().for_each(|identity| connection.authenticate(identity));
             }
             if all_read(event, size, context.scratch.len()) {
                 break now;

@@ -94,7 +94,7 @@ pub(crate) fn run(options: &LoadOptions) -> Result<(), String> {
         for host in &options.hosts {
             // A name with several addresses (localhost: IPv6, IPv4) is one server: take the one that answers.
             let addresses = resolve(host).map_err(|error| error.to_string())?;
-            let reached = connect(&addresses).map_err(|error| error.to_string())?;
+            let reached = connect(&addresses, None).map_err(|error| error.to_string())?;
             hosts.push(reached.address());
             reached.close().map_err(|error| error.to_string())?;
         }
@@ -149,14 +149,18 @@ impl Run<'_> {
             .root
             .clone()
             .unwrap_or_else(|| format!("/corral-bench-{:x}-{:x}", machine.unix_seconds, std::process::id()));
-        let workload = Arc::new(Workload::new(
+        let workload = Workload::new(
             options.workload,
             options.read_ratio(),
             &root,
             options.keys,
             options.value_size,
             options.seed,
-        ));
+        );
+        let workload = Arc::new(match &options.auth {
+            Some(identity) => workload.by(identity),
+            None => workload,
+        });
         let mut progress = std::mem::replace(&mut self.progress, Progress::hidden());
         progress.takes(options.warmup + options.duration);
         let describe = |address: &SocketAddr| {

@@ -31,12 +31,17 @@ pub(crate) enum SetupError {
     Interrupted,
 }
 
-/// Connects to the first host that serves.
-pub(crate) fn connect(hosts: &[SocketAddr]) -> Result<BlockingClient, ClientError> {
+/// Connects to the first host that serves, as this `user:password` if there is one.
+pub(crate) fn connect(hosts: &[SocketAddr], identity: Option<&str>) -> Result<BlockingClient, ClientError> {
     let mut failed = None;
     for host in hosts {
         match BlockingClient::connect(*host, Session::new(SESSION_TIMEOUT), PATIENCE) {
-            Ok(client) => return Ok(client),
+            Ok(mut client) => {
+                if let Some(identity) = identity {
+                    client.request(&Request::Auth { scheme: Some("digest"), auth: Some(identity.as_bytes()) })?;
+                }
+                return Ok(client);
+            }
             Err(error) => failed = Some(error),
         }
     }
@@ -62,7 +67,7 @@ impl<'a> Stage<'a> {
 
     /// Makes everything, on the first of `hosts` that serves. What it made is known also after an error.
     pub(crate) fn prepare(&mut self, hosts: &[SocketAddr], stop: &AtomicBool) -> Result<(), SetupError> {
-        let mut connected = connect(hosts)?;
+        let mut connected = connect(hosts, self.workload.identity())?;
         let client = &mut connected;
         let root = self.workload.root();
         for (end, _) in root.match_indices('/').skip(1).chain([(root.len(), "")]) {
@@ -90,7 +95,7 @@ impl<'a> Stage<'a> {
 
     /// Removes everything.
     pub(crate) fn remove(&self, hosts: &[SocketAddr], stop: &AtomicBool) -> Result<(), SetupError> {
-        let mut connected = connect(hosts)?;
+        let mut connected = connect(hosts, self.workload.identity())?;
         let client = &mut connected;
         for nursery in &self.nurseries {
             let prefix = format!("{nursery}/");

@@ -10,8 +10,9 @@
 //! **Not here**: when to ask ([`super::plan`]), creating and removing the nodes ([`super::setup`]).
 
 use clap::ValueEnum;
+use corral_proto::acl::{encode_acls, perms};
 use corral_proto::request::{CreateRequest, PathWatch, SetDataRequest};
-use corral_proto::{AclList, Request};
+use corral_proto::{Acl, AclList, Request};
 use rand::rngs::SmallRng;
 use rand::{Rng, RngCore, SeedableRng};
 use serde::Serialize;
@@ -86,6 +87,10 @@ pub(crate) struct Workload {
     paths: String,
     value_size: usize,
     pool: Vec<u8>,
+    /// Who the clients are, as `user:password`.
+    identity: Option<String>,
+    /// Who may do what with its nodes, encoded.
+    acl: Vec<u8>,
 }
 
 impl Workload {
@@ -98,7 +103,19 @@ impl Workload {
         }
         let mut pool = vec![0; value_size + POOL_SLACK];
         SmallRng::seed_from_u64(seed).fill_bytes(&mut pool);
-        Workload { mix, read_ratio, root: root.to_owned(), keys: named, paths, value_size, pool }
+        let acl = AclList::OPEN.encoded().to_vec();
+        Workload { mix, read_ratio, root: root.to_owned(), keys: named, paths, value_size, pool, identity: None, acl }
+    }
+
+    /// The same by clients who are this `user:password`, and on nodes that are theirs alone.
+    pub(crate) fn by(self, identity: &str) -> Workload {
+        let acl = encode_acls(std::iter::once(Acl { perms: perms::ALL, scheme: Some("auth"), id: Some("") }));
+        Workload { identity: Some(identity.to_owned()), acl, ..self }
+    }
+
+    /// Who the clients are, if they are anybody.
+    pub(crate) fn identity(&self) -> Option<&str> {
+        self.identity.as_deref()
     }
 
     /// The parent of everything.
@@ -128,8 +145,9 @@ impl Workload {
         format!("{}/c{index:05}", self.root)
     }
 
-    fn create<'a>(&self, path: &'a str, value: &'a [u8]) -> Request<'a> {
-        Request::Create(CreateRequest { path, data: Some(value), acl: AclList::OPEN, flags: 0 })
+    fn create<'a>(&'a self, path: &'a str, value: &'a [u8]) -> Request<'a> {
+        let acl = AclList::from_encoded(&self.acl).expect("encoded here");
+        Request::Create(CreateRequest { path, data: Some(value), acl, flags: 0 })
     }
 }
 
@@ -244,5 +262,17 @@ mod tests {
         };
         assert_eq!(of(4), of(4));
         assert_ne!(of(4), of(5));
+    }
+
+    #[test]
+    fn nodes_of_somebody_are_theirs_alone() {
+        let open = Workload::new(Mix::Set, 0.0, "/r", 1, 1, 1);
+        let theirs = Workload::new(Mix::Set, 0.0, "/r", 1, 1, 1).by("user:secret");
+        let schemes = |workload: &Workload| match workload.create_key(0) {
+            Request::Create(create) => create.acl.iter().map(|acl| acl.scheme.unwrap_or_default().to_owned()).collect(),
+            other => vec![format!("{other:?}")],
+        };
+        assert_eq!((schemes(&open), open.identity()), (vec!["world".to_owned()], None));
+        assert_eq!((schemes(&theirs), theirs.identity()), (vec!["auth".to_owned()], Some("user:secret")));
     }
 }
