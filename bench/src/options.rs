@@ -67,7 +67,7 @@ pub(crate) struct LoadOptions {
     pub keys: usize,
 
     /// Who the clients are, by the scheme digest; only they may read and change the nodes of the run then
-    #[arg(long, value_name = "USER:PASSWORD")]
+    #[arg(long, value_name = "USER:PASSWORD", value_parser = parse_auth)]
     pub auth: Option<String>,
 
     /// Parent of all nodes of the run, made and removed by it [default: a new name each time]
@@ -255,6 +255,13 @@ fn parse_ratio(text: &str) -> Result<f64, String> {
 pub(crate) fn parse_count<const MAX: usize>(text: &str) -> Result<usize, String> {
     let count = text.parse::<usize>().ok().filter(|count| (1..=MAX).contains(count));
     count.ok_or_else(|| format!("expected a whole number from 1 to {MAX}"))
+}
+
+fn parse_auth(text: &str) -> Result<String, String> {
+    match text.split_once(':') {
+        Some((user, _)) if !user.is_empty() => Ok(text.to_owned()),
+        _ => Err("write user:password".to_owned()),
+    }
 }
 
 pub(crate) fn parse_value_size(text: &str) -> Result<usize, String> {
