@@ -25,7 +25,12 @@ fn main() {
         python.clone().filter(|python| succeeds(Command::new(python).args(["-c", &program])))
     };
     let trials = vec![
-        trial("kazoos_own_tests", imports("kazoo, pytest, xdist, pytest_timeout"), "kazoo[test]", kazoos_own_tests),
+        trial(
+            "kazoos_own_tests",
+            imports("kazoo, puresasl, pytest, xdist, pytest_timeout"),
+            "kazoo[sasl,test]",
+            kazoos_own_tests,
+        ),
         trial("curators_recipes", java.clone(), "a Java compiler, and the jars of Curator", curators_recipes),
         trial("the_java_client", java, "a Java compiler, and the jars of ZooKeeper and netty", the_java_client),
         trial("a_client_in_javascript", javascript, "node-zookeeper-client", a_client_in_javascript),

@@ -2,7 +2,7 @@
 //!
 //! On one server all reads come from one tree, and a write is answered when it is in the tree. So nobody who asks later sees less: neither than
 //! what was acknowledged before, nor than what anybody had read before (R1, R2). Two nodes that are only changed together are never seen apart
-//! (R4). What a connection is told never goes back, events included (R3), which the client asserts by zxid.
+//! (R4).
 //!
 //! `CORRAL_REALTIME_OPS` makes it longer.
 //!

@@ -226,7 +226,7 @@ impl Worker {
     fn request(&mut self, tree: &Tree, port: &mut impl Port, now: Duration, slot: u32, frame: &[u8]) {
         let conn = &mut self.conns[slot as usize];
         conn.counters.received += 1;
-        conn.heard = true;
+        conn.heard |= !is_sasl(frame);
         self.counters.received += 1;
         let overtakes = || mutation::is_on(Mutation::ReadsOvertakeWrites) && !kind(frame).is_for_replica();
         if conn.waiting.is_empty() || overtakes() {
@@ -554,6 +554,11 @@ fn is_for_replica(op: OpCode, body: &[u8]) -> bool {
             Err(JuteError::Null(_)) => matches!(op, OpCode::Create | OpCode::Create2 | OpCode::Delete),
             Err(_) => false,
         }
+}
+
+/// As with Apache, that does not keep a session alive: a client that goes on with it for ever is closed with its session.
+fn is_sasl(frame: &[u8]) -> bool {
+    frame.get(4..8) == Some(&OpCode::Sasl.code().to_be_bytes())
 }
 
 fn kind(frame: &[u8]) -> Kind {

@@ -2,7 +2,7 @@
 
     CORRAL_SERVER=target/release/corral-server python3 corral_cluster.py [arguments of pytest]
 
-It needs Linux, and kazoo with what its tests import: `pip install 'kazoo[test]' pytest-xdist`. It takes most of a minute; `-n 0`, two.
+It needs Linux, and kazoo with what its tests import: `pip install 'kazoo[sasl,test]' pytest-xdist`. It takes most of a minute; `-n 0`, two.
 
 The idea: kazoo's tests ask its harness for a cluster, and stop and start members of it. The harness gets the cluster of this file
 instead, which does the same with processes of Corral: three servers that are one ensemble, on loopback addresses that nobody else has.
